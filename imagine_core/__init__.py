@@ -1,0 +1,43 @@
+"""Imagine's core: the nouns and the loop. Everything that has a name is a plugin."""
+
+from imagine_core.errors import ImagineError
+from imagine_core.hookspecs import hookimpl
+from imagine_core.interfaces import (
+    Conditioning,
+    Device,
+    DiffusionModel,
+    Evaluation,
+    ModelInfo,
+    ModelLoader,
+    SamplerSpec,
+    Sampling,
+    SamplingTask,
+)
+from imagine_core.types import (
+    GeneratedImage,
+    GenerationEvent,
+    GenerationRequest,
+    GenerationResult,
+    PhaseEvent,
+    StepEvent,
+)
+
+__all__ = [
+    "Conditioning",
+    "Device",
+    "DiffusionModel",
+    "Evaluation",
+    "GeneratedImage",
+    "GenerationEvent",
+    "GenerationRequest",
+    "GenerationResult",
+    "ImagineError",
+    "ModelInfo",
+    "ModelLoader",
+    "PhaseEvent",
+    "SamplerSpec",
+    "Sampling",
+    "SamplingTask",
+    "StepEvent",
+    "hookimpl",
+]

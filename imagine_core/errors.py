@@ -1,0 +1,189 @@
+"""Every error that Imagine raises on purpose.
+
+ImagineError
+├── RequestError          a request has fields that cannot be served; all of them at once
+├── MalformedBody         the body of a request is not a JSON object
+├── BodyTooLarge          the body of a request exceeds the server's limit
+├── UnknownName           no such model, sampler, schedule, device, ...; carries the nearest names
+├── UnusableModel         the model exists, but cannot make pictures; says why
+├── Unauthorized          the API key is missing or wrong
+├── Forbidden             the Origin or the Host of a request is not on the list
+├── Busy                  the queue is full; worth another try later
+│   └── ShuttingDown      the server is stopping
+├── OutOfMemory           the device has no memory left for this picture
+├── GenerationFailed      a sampler or a model failed while it made the picture
+├── ServerFailed          a remote server answered with an error, or not at all
+├── InvalidFile           a picture or metadata file is not what the command needs
+├── SettingsError         a flag or a setting has a value that cannot work
+└── PluginError           a plugin registered something that cannot be accepted
+
+Errors carry fields beside their text. `type` is the name on the wire; the HTTP status of each is
+decided in one table, `imagine_core.app.STATUS`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+class ImagineError(Exception):
+    """The root: `except ImagineError` catches whatever Imagine raises on purpose."""
+
+    type: ClassVar[str] = "error"
+
+    @property
+    def message(self) -> str:
+        """What, which, and what to do, in one line."""
+        return str(self)
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One field of a request that cannot be served."""
+
+    field: str
+    message: str
+
+
+class RequestError(ImagineError):
+    """Fields of a request cannot be served; `fields` holds every one of them."""
+
+    type = "invalid_request"
+
+    def __init__(self, fields: Iterable[FieldError]) -> None:
+        self.fields = tuple(fields)
+        super().__init__("; ".join(f"{e.field}: {e.message}" for e in self.fields))
+
+
+class MalformedBody(ImagineError):
+    """The body of a request is not a JSON object."""
+
+    type = "malformed_body"
+
+
+class BodyTooLarge(ImagineError):
+    """The body of a request exceeds `limit` bytes."""
+
+    type = "body_too_large"
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"the request body is larger than this server's limit of {limit:,} bytes")
+
+
+class UnknownName(ImagineError):
+    """No `kind` (model, sampler, ...) is called `name`; `nearest` are the closest known names."""
+
+    type = "unknown_name"
+
+    def __init__(self, kind: str, name: str, *, known: Iterable[str]) -> None:
+        self.kind, self.name = kind, name
+        names = {known_name.casefold(): known_name for known_name in known}
+        matches = difflib.get_close_matches(name.casefold(), names, n=3)
+        self.nearest = tuple(names[match] for match in matches)
+        if self.nearest:
+            hint = "did you mean " + " or ".join(repr(near) for near in self.nearest) + "?"
+        elif names:
+            hint = "known: " + ", ".join(sorted(names.values())[:12])
+        else:
+            hint = f"there is no {kind} here"
+        super().__init__(f"unknown {kind} {name[:200]!r}; {hint}")
+
+
+class UnusableModel(ImagineError):
+    """The model `name` exists, but cannot make pictures; `problem` says why and what to do."""
+
+    type = "unusable_model"
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name, self.problem = name, problem
+        super().__init__(f"model {name!r} cannot be used: {problem}")
+
+
+class Unauthorized(ImagineError):
+    """The API key is missing or wrong."""
+
+    type = "unauthorized"
+
+    def __init__(self) -> None:
+        super().__init__("this server wants its API key: send 'Authorization: Bearer KEY'")
+
+
+class Forbidden(ImagineError):
+    """The `header` (Origin or Host) of a request has a `value` that is not on the list."""
+
+    type = "forbidden"
+
+    def __init__(self, header: str, value: str) -> None:
+        self.header, self.value = header, value
+        flag = f"--{header.lower()}s"
+        super().__init__(f"{header} {value[:200]!r} is not allowed; the server's {flag} adds it")
+
+
+class Busy(ImagineError):
+    """The queue is full; `retry_after` is the wait in seconds that is likely to help."""
+
+    type = "busy"
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class ShuttingDown(Busy):
+    """The server is stopping and takes no more work."""
+
+    type = "shutting_down"
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down")
+
+
+class OutOfMemory(ImagineError):
+    """The device has no memory left for this picture."""
+
+    type = "out_of_memory"
+
+
+class GenerationFailed(ImagineError):
+    """A sampler or a model failed while it made the picture; the message names which."""
+
+    type = "generation_failed"
+
+
+class ServerFailed(ImagineError):
+    """A remote server answered with an error, or not at all.
+
+    `lost` tells a lost connection (which may be tried again) from an error that the server stated.
+    """
+
+    type = "server_failed"
+
+    def __init__(self, message: str, *, lost: bool = False) -> None:
+        self.lost = lost
+        super().__init__(message)
+
+
+class InvalidFile(ImagineError):
+    """A picture or metadata file is not what the command needs."""
+
+    type = "invalid_file"
+
+
+class SettingsError(ImagineError):
+    """A flag or a setting has a value that cannot work."""
+
+    type = "invalid_setting"
+
+
+class PluginError(ImagineError):
+    """The plugin `plugin` registered something that cannot be accepted."""
+
+    type = "plugin_error"
+
+    def __init__(self, plugin: str, message: str) -> None:
+        self.plugin = plugin
+        super().__init__(f"plugin {plugin!r}: {message}")

@@ -1,0 +1,244 @@
+"""What plugins implement: devices, samplers, model loaders and the models that they load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from imagine_core.sampling import NoiseModel
+
+# ------------------------------------------------------------------------------------- devices
+
+
+class Device:
+    """A kind of compute device. Subclass it, set the class attributes, and register an instance.
+
+    Attributes:
+        name: What `--device` takes.
+        label: What people read.
+        priority: `--device auto` takes the available device with the highest priority.
+    """
+
+    name: str
+    label: str
+    priority: int = 0
+
+    def unavailable(self) -> str | None:
+        """Why this device cannot be used on this machine, or None if it can. May import torch."""
+        raise NotImplementedError
+
+    def torch_device(self) -> str:
+        """The device string that torch understands; ROCm builds of torch answer to "cuda"."""
+        return self.name
+
+    def dtype(self) -> torch.dtype:
+        """The dtype that models compute in unless full precision is asked for."""
+        import torch
+
+        return torch.float16
+
+    def vae_dtype(self, dtype: torch.dtype) -> torch.dtype:
+        """The dtype for an autoencoder beside a UNet in `dtype`."""
+        return dtype
+
+    def fence(self) -> Callable[[], None]:
+        """Mark this point of the device's work; calling the result waits until it is reached."""
+        return lambda: None
+
+    def free_memory(self) -> int | None:
+        """Bytes that a model could still take, or None where the device cannot tell."""
+        return None
+
+    def empty_cache(self) -> None:
+        """Give cached memory back to the device, after a model left or memory ran out."""
+
+
+# ------------------------------------------------------------------------------------ samplers
+
+
+class Evaluation(NamedTuple):
+    """One evaluation of the model that a sampler wants.
+
+    Attributes:
+        latent: The model's input, [1, channels, height, width], float32, scaled as the model was
+            trained on it (variance preserving).
+        timestep: 0 .. 999, a fraction where the noise level lies between two trained ones.
+        step: Zero-based number of the step that this evaluation belongs to.
+    """
+
+    latent: torch.Tensor
+    timestep: torch.Tensor | float
+    step: int
+
+
+Sampling = Generator[Evaluation, "torch.Tensor", "torch.Tensor"]
+"""A sampler at work: it yields evaluations, is sent each guided prediction (epsilon or v, as the
+model predicts), and returns the finished latent. Closing it cancels."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingTask:
+    """What a sampler starts from.
+
+    Attributes:
+        noise: Unit normal noise, [1, channels, height, width], float32, on the device.
+        steps: Steps of the whole schedule, as asked for.
+        schedule: Name of the noise schedule: "default", "karras", ...
+        model: The noise levels that the model was trained on, and what it predicts.
+        generator: The picture's own CPU generator, for samplers that add noise on the way.
+        init: The latent to start from (img2img), same shape as `noise`; None for txt2img.
+        strength: How much of the schedule runs on `init`, 0..1.
+    """
+
+    noise: torch.Tensor
+    steps: int
+    schedule: str
+    model: NoiseModel
+    generator: torch.Generator
+    init: torch.Tensor | None = None
+    strength: float = 1.0
+
+    @property
+    def first_step(self) -> int:
+        """The step of the schedule to start at: 0, or later for img2img."""
+        if self.init is None:
+            return 0
+        return self.steps - min(int(self.steps * self.strength), self.steps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerSpec:
+    """A sampler under the name that the field uses.
+
+    Attributes:
+        name: What requests ask for, lower case: "dpm++ 2m".
+        label: A1111's spelling, for people and for infotext: "DPM++ 2M".
+        sample: Starts a sampling.
+        aliases: Other names for it.
+        schedules: The noise schedules that it takes, "default" among them.
+        evaluations: Model evaluations per step: 1 for first-order and multistep methods.
+        stochastic: Whether it adds noise on the way, so that it never converges in steps.
+    """
+
+    name: str
+    label: str
+    sample: Callable[[SamplingTask], Sampling]
+    aliases: tuple[str, ...] = ()
+    schedules: tuple[str, ...] = ("default",)
+    evaluations: int = 1
+    stochastic: bool = False
+
+
+# -------------------------------------------------------------------------------------- models
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelInfo:
+    """What is known of a model before it is loaded, from its header or its configuration.
+
+    Attributes:
+        name: What requests ask for: the file's stem or the folder's name.
+        path: Where it lies. Never shown to clients.
+        loader: Name of the loader that recognised it.
+        family: "sd1", "sd2", "sdxl", ...; or what an unusable file is: "lora", "vae", ...
+        size: Bytes on disk.
+        problem: Why it cannot serve and what to do, or None if it can.
+        clip_layers: Layers of the text encoder: the largest clip skip. None where unknown.
+        recommended_size: Width and height that the model was trained for.
+        metadata: What the file says of itself (title, licence, ...).
+    """
+
+    name: str
+    path: Path
+    loader: str
+    family: str
+    size: int
+    problem: str | None = None
+    clip_layers: int | None = None
+    recommended_size: tuple[int, int] = (512, 512)
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conditioning:
+    """An encoded prompt.
+
+    Attributes:
+        context: [1, tokens, width], what the UNet's cross-attention reads.
+        extras: Further per-row inputs of the model by name, each with a leading dimension of 1
+            (SDXL: text_embeds, time_ids).
+        warnings: What the user should know of how the prompt was encoded.
+    """
+
+    context: torch.Tensor
+    extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class DiffusionModel(Protocol):
+    """A loaded latent diffusion model. Only the engine's thread calls it."""
+
+    @property
+    def latent_channels(self) -> int: ...
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per latent cell along each side."""
+
+    @property
+    def noise(self) -> NoiseModel:
+        """The noise levels of its training, and what it predicts."""
+
+    @property
+    def model_hash(self) -> str | None:
+        """First 10 hex digits of the checkpoint's sha256, where it is one file and known yet."""
+
+    def encode_prompt(
+        self, prompt: str, *, clip_skip: int, width: int, height: int
+    ) -> Conditioning:
+        """Encode a prompt of any length, weights included."""
+
+    def predict(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        """One forward over [rows, channels, height, width]; float32 in, float32 out.
+
+        `timesteps` is [rows]; the tensors of `conditioning` have `rows` rows.
+        """
+
+    def encode_image(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
+        """The latent of an RGB picture, [1, channels, height, width], float32, unit scale."""
+
+    def decode(self, latent: torch.Tensor) -> Image.Image:
+        """The RGB picture of a latent [1, channels, height, width]."""
+
+    def preview(self, latent: torch.Tensor) -> Image.Image:
+        """A quick RGB look at a latent, one pixel per latent cell."""
+
+    def close(self) -> None:
+        """Let go of weights and files; the model is not used afterwards."""
+
+
+class ModelLoader(Protocol):
+    """A model format. `name` is what `imagine list` and `imagine plugins` show."""
+
+    @property
+    def name(self) -> str: ...
+
+    def recognise(self, path: Path) -> ModelInfo | None:
+        """Say what `path` (a file or a folder) is, from its header alone, in milliseconds.
+
+        None: not this loader's business. A `ModelInfo` with a `problem`: this loader knows what
+        it is, and that it cannot serve.
+        """
+
+    def load(
+        self, info: ModelInfo, *, device: Device, full_precision: bool
+    ) -> DiffusionModel:
+        """Load the weights. Raises `UnusableModel` naming what is wrong."""

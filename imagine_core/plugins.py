@@ -1,0 +1,219 @@
+"""The plugin manager: finds plugins by entry point, isolates broken ones, fills the registries."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import pluggy
+
+from imagine_core import hookspecs
+from imagine_core.errors import ImagineError, PluginError
+from imagine_core.interfaces import Device, ModelLoader, SamplerSpec
+from imagine_core.registry import Named, Registry
+
+if TYPE_CHECKING:
+    import click
+    from starlette.routing import BaseRoute
+
+    from imagine_core.service import Service
+
+GROUP = "imagine"
+T = TypeVar("T")
+N = TypeVar("N", bound=Named)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PluginReport:
+    """What became of one plugin: `problem` is None if it is loaded and all it offers was taken."""
+
+    name: str
+    distribution: str = ""
+    version: str = ""
+    hooks: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+class Plugins:
+    """The plugins of one process and what they registered.
+
+    The registries fill on first use, so that `imagine --help` asks no plugin for its samplers.
+    A plugin that raises, or registers what cannot be accepted, is left out of that registry and
+    named in `reports()`; everybody else's items stay.
+    """
+
+    def __init__(self, manager: pluggy.PluginManager, reports: Iterable[PluginReport]) -> None:
+        self.manager = manager
+        self._reports = {report.name: report for report in reports}
+        self._registries: dict[str, Any] = {}
+
+    @property
+    def devices(self) -> Registry[Device]:
+        """The compute devices, available on this machine or not."""
+        return self._registry("device", "register_devices")
+
+    @property
+    def samplers(self) -> Registry[SamplerSpec]:
+        """The samplers."""
+        return self._registry("sampler", "register_samplers")
+
+    @property
+    def loaders(self) -> Registry[ModelLoader]:
+        """The model formats."""
+        return self._registry("model loader", "register_model_loaders")
+
+    @property
+    def commands(self) -> Registry[click.Command]:
+        """The commands of the `imagine` program."""
+        return self._registry("command", "register_commands")
+
+    def model_folders(self) -> list[Path]:
+        """Folders of models that come with plugins."""
+        folders: list[Path] = []
+        self._collect("register_model_folders", lambda path, plugin: folders.append(path))
+        return folders
+
+    def routes(self, service: Service) -> list[BaseRoute]:
+        """The HTTP routes of all plugins, in the order of the plugins' names."""
+        routes: list[BaseRoute] = []
+        self._collect(
+            "register_routes", lambda route, plugin: routes.append(route), service=service
+        )
+        return routes
+
+    def reports(self) -> list[PluginReport]:
+        """What became of each plugin, by name. Fills every registry, so that problems show."""
+        for kind in (self.devices, self.samplers, self.loaders, self.commands):
+            len(kind)
+        return sorted(self._reports.values(), key=lambda report: report.name)
+
+    def _registry(self, kind: str, hook: str) -> Registry[Any]:
+        if kind not in self._registries:
+            registry: Registry[Any] = Registry(kind)
+            self._collect(hook, lambda item, plugin: registry.register(item, plugin=plugin))
+            self._registries[kind] = registry
+        registry = self._registries[kind]
+        return registry
+
+    def _collect(self, hook: str, take: Callable[..., None], **arguments: Any) -> None:
+        """Call `hook` plugin by plugin, handing each a `register` that knows who calls."""
+        everyone = sorted(self.manager.list_name_plugin())
+        for name, plugin in everyone:
+            callers = self.manager.get_hookcallers(plugin) or ()
+            if hook not in {caller.name for caller in callers}:
+                continue
+            others = [other for _, other in everyone if other is not plugin]
+            caller = self.manager.subset_hook_caller(hook, others)
+            try:
+                caller(register=partial(take, plugin=name), **arguments)
+            except Exception as error:  # a stranger's code: whatever it raises is its own problem
+                self._blame(name, hook, error)
+
+    def _blame(self, name: str, hook: str, error: Exception) -> None:
+        text = str(error) if isinstance(error, PluginError) else f"{hook}: {_describe(error)}"
+        old = self._reports[name]
+        problem = text if old.problem is None else f"{old.problem}; {text}"
+        self._reports[name] = PluginReport(
+            name=name,
+            distribution=old.distribution,
+            version=old.version,
+            hooks=old.hooks,
+            problem=problem,
+        )
+
+
+def build_plugins(
+    *,
+    only: Sequence[str] | None = None,
+    block: Sequence[str] = (),
+    extra: Sequence[tuple[str, object]] = (),
+    found: Iterable[EntryPoint] | None = None,
+) -> Plugins:
+    """Load the plugins of the entry-point group `imagine`, one by one.
+
+    Args:
+        only: Names of the plugins to load; None loads all.
+        block: Names of plugins to leave out.
+        extra: Further plugins by name, as tests have them.
+        found: Entry points to load instead of the installed ones.
+    """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    reports = []
+    points = entry_points(group=GROUP) if found is None else found
+    for point in sorted(points, key=lambda point: point.name):
+        if point.name in block or (only is not None and point.name not in only):
+            continue
+        reports.append(_load(manager, point))
+    for name, plugin in extra:
+        reports.append(_register(manager, name, plugin))
+    return Plugins(manager, reports)
+
+
+def plugins_from_environment() -> Plugins:
+    """`build_plugins` with IMAGINE_PLUGINS (only these) and IMAGINE_BLOCK_PLUGINS (all but)."""
+    only = _names(os.environ.get("IMAGINE_PLUGINS"))
+    block = _names(os.environ.get("IMAGINE_BLOCK_PLUGINS")) or ()
+    return build_plugins(only=only, block=block)
+
+
+def _load(manager: pluggy.PluginManager, point: EntryPoint) -> PluginReport:
+    try:
+        plugin = point.load()
+    except (Exception, SystemExit) as error:  # import runs a stranger's code
+        return _report(point.name, point, problem=f"import failed: {_describe(error)}")
+    return _register(manager, point.name, plugin, point)
+
+
+def _register(
+    manager: pluggy.PluginManager, name: str, plugin: object, point: EntryPoint | None = None
+) -> PluginReport:
+    if manager.has_plugin(name):  # pluggy would skip it without a word
+        return _report(name, point, problem="another plugin has this name")
+    if isinstance(plugin, type):
+        plugin = plugin()
+    try:
+        manager.register(plugin, name=name)
+        manager.check_pending()
+    except Exception as error:
+        if manager.has_plugin(name):
+            manager.unregister(name=name)
+        return _report(name, point, problem=_describe(error))
+    hooks = tuple(sorted(call.name for call in manager.get_hookcallers(plugin) or ()))
+    problem = None if hooks else "it implements no hook of Imagine"
+    return _report(name, point, hooks=hooks, problem=problem)
+
+
+def _report(
+    name: str,
+    point: EntryPoint | None,
+    *,
+    hooks: tuple[str, ...] = (),
+    problem: str | None = None,
+) -> PluginReport:
+    dist = None if point is None else point.dist
+    return PluginReport(
+        name=name,
+        distribution="" if dist is None else dist.name,
+        version="" if dist is None else dist.version,
+        hooks=hooks,
+        problem=problem,
+    )
+
+
+def _describe(error: BaseException) -> str:
+    if isinstance(error, ImagineError):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
+
+
+def _names(value: str | None) -> list[str] | None:
+    if not value:
+        return None
+    return [name.strip() for name in value.split(",") if name.strip()]

@@ -1,0 +1,110 @@
+"""What goes into a generation and what comes out of it: requests, events and results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+Preview = Literal["fast", "vae"]
+Phase = Literal["queued", "loading", "encoding", "denoising", "decoding"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """One request for pictures, in the field's words; primitives only, so that it pickles.
+
+    Attributes:
+        prompt: What to draw. `(word:1.3)` weighs a word; `BREAK` starts a new chunk.
+        negative_prompt: What to keep away from.
+        model: A name from the catalogue; None asks for the default model.
+        width, height: Size of the picture in pixels, multiples of 8.
+        steps: Sampling steps of the whole schedule; img2img runs about `steps * strength` of them.
+        guidance_scale: Classifier-free guidance (Ho & Salimans 2022); 1 or less switches it off.
+        sampler: Name or alias of a registered sampler.
+        noise_schedule: Spacing of the noise levels: "default", "karras", ...
+        seed: 0 .. 2**64-1; None draws one. Picture i of a request uses seed + i (mod 2**64).
+        init_image: An encoded picture (PNG, JPEG, ...) to start from: img2img.
+        strength: How much of `init_image` is replaced, 0 (nothing) .. 1 (all). img2img only.
+        clip_skip: 1 takes the last layer of the text encoder, N skips the last N-1.
+        preview_every: Preview every N steps; 0 for none.
+        preview: "fast" is a linear fit of the latent, "vae" decodes it in full.
+        hires_scale: Draw, scale up by this factor, refine, scale back; None for a single pass.
+        images: Number of pictures.
+        deterministic: The same bytes whatever else the device does; costs the shared batch.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    model: str | None = None
+    width: int = 512
+    height: int = 512
+    steps: int = 25
+    guidance_scale: float = 7.0
+    sampler: str = "dpm++ 2m"
+    noise_schedule: str = "default"
+    seed: int | None = None
+    init_image: bytes | None = None
+    strength: float = 0.8
+    clip_skip: int = 1
+    preview_every: int = 0
+    preview: Preview = "fast"
+    hires_scale: float | None = None
+    images: int = 1
+    deterministic: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhaseEvent:
+    """The request has entered a phase; `position` counts the requests ahead of it in the queue."""
+
+    phase: Phase
+    position: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepEvent:
+    """`step` of `steps` is done for picture `image`; `seed` is that picture's own.
+
+    `preview` is a small picture of the predicted result where one was asked for and is due.
+    Its size is that of the latent; `resize` it to the size of the request to show it.
+    """
+
+    step: int
+    steps: int
+    seed: int
+    image: int = 0
+    preview: Image.Image | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GeneratedImage:
+    """A finished picture and the seed that makes it again."""
+
+    image: Image.Image
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationResult:
+    """The last event of a generation: all pictures, in the order of their seeds.
+
+    Attributes:
+        images: The pictures, `images[0].seed` being the request's seed.
+        request: The request as it ran: model, sampler and seed resolved.
+        model_hash: First 10 hex digits of the checkpoint's sha256, where it is one file.
+        warnings: What the user should know: prompts split into chunks, keys ignored, ...
+        timings: Seconds per phase: queued, loading, encoding, denoising, decoding.
+    """
+
+    images: tuple[GeneratedImage, ...]
+    request: GenerationRequest
+    model_hash: str | None = None
+    warnings: tuple[str, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+GenerationEvent = PhaseEvent | StepEvent | GenerationResult

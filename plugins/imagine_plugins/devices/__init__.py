@@ -1,0 +1,1 @@
+"""Compute devices: cpu, cuda, mps, rocm."""

@@ -1,0 +1,1 @@
+"""Model formats, and the Stable Diffusion models that they hold."""

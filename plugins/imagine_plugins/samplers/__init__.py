@@ -1,0 +1,1 @@
+"""Samplers: the schedulers of diffusers, and methods written from their papers."""
