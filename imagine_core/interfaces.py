@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -225,6 +225,7 @@ class DiffusionModel(Protocol):
         """Let go of weights and files; the model is not used afterwards."""
 
 
+@runtime_checkable
 class ModelLoader(Protocol):
     """A model format. `name` is what `imagine list` and `imagine plugins` show."""
 

@@ -51,27 +51,29 @@ class Plugins:
     def __init__(self, manager: pluggy.PluginManager, reports: Iterable[PluginReport]) -> None:
         self.manager = manager
         self._reports = {report.name: report for report in reports}
-        self._registries: dict[str, Any] = {}
+        self._registries: dict[str, Registry[Any]] = {}
 
     @property
     def devices(self) -> Registry[Device]:
         """The compute devices, available on this machine or not."""
-        return self._registry("device", "register_devices")
+        return self._registry("device", "register_devices", Device)
 
     @property
     def samplers(self) -> Registry[SamplerSpec]:
         """The samplers."""
-        return self._registry("sampler", "register_samplers")
+        return self._registry("sampler", "register_samplers", SamplerSpec)
 
     @property
     def loaders(self) -> Registry[ModelLoader]:
         """The model formats."""
-        return self._registry("model loader", "register_model_loaders")
+        return self._registry("model loader", "register_model_loaders", ModelLoader)
 
     @property
     def commands(self) -> Registry[click.Command]:
         """The commands of the `imagine` program."""
-        return self._registry("command", "register_commands")
+        import click
+
+        return self._registry("command", "register_commands", click.Command)
 
     def model_folders(self) -> list[Path]:
         """Folders of models that come with plugins."""
@@ -93,13 +95,12 @@ class Plugins:
             len(kind)
         return sorted(self._reports.values(), key=lambda report: report.name)
 
-    def _registry(self, kind: str, hook: str) -> Registry[Any]:
+    def _registry(self, kind: str, hook: str, accepts: type) -> Registry[Any]:
         if kind not in self._registries:
-            registry: Registry[Any] = Registry(kind)
+            registry: Registry[Any] = Registry(kind, accepts)
             self._collect(hook, lambda item, plugin: registry.register(item, plugin=plugin))
             self._registries[kind] = registry
-        registry = self._registries[kind]
-        return registry
+        return self._registries[kind]
 
     def _collect(self, hook: str, take: Callable[..., None], **arguments: Any) -> None:
         """Call `hook` plugin by plugin, handing each a `register` that knows who calls."""

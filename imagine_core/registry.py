@@ -25,13 +25,17 @@ class Registry(Generic[T]):
     leave a user knowing what runs.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, accepts: type = object) -> None:
         self.kind = kind
+        self._accepts = accepts
         self._items: dict[str, tuple[T, str]] = {}
         self._aliases: dict[str, str] = {}
 
     def register(self, item: T, *, plugin: str) -> None:
         """Add `item` on behalf of `plugin`, under its name and its aliases."""
+        if not isinstance(item, self._accepts):
+            wanted = self._accepts.__name__
+            raise PluginError(plugin, f"a {self.kind} must be a {wanted}, got {item!r:.100}")
         names = [item.name, *getattr(item, "aliases", ())]
         for name in names:
             if not isinstance(name, str) or not name.strip():

@@ -1,0 +1,143 @@
+"""The catalogue: which models there are, by name, from their headers alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from imagine_core.errors import UnknownName, UnusableModel
+from imagine_core.interfaces import ModelInfo, ModelLoader
+
+Stamp = tuple[int, int]
+
+
+class Catalogue:
+    """The models in the user's folder and in those that plugins bring.
+
+    The folders are read anew at each look, since people drop files into them; a file that has not
+    changed is recognised once.
+
+    Args:
+        folder: The user's models; may be missing.
+        bundled: Folders that come with plugins.
+        loaders: The registered model formats.
+        default_model: The name that `default` answers with, if there is one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        bundled: Sequence[Path] = (),
+        loaders: Iterable[ModelLoader] = (),
+        default_model: str | None = None,
+    ) -> None:
+        self.folder = folder
+        self._bundled = tuple(bundled)
+        self._loaders = tuple(loaders)
+        self._default = default_model
+        self._known: dict[Path, tuple[Stamp, ModelInfo | None]] = {}
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with the user's folder, or None."""
+        try:
+            next(self.folder.iterdir(), None)
+        except FileNotFoundError:
+            return f"the models folder {self.folder} does not exist"
+        except NotADirectoryError:
+            return f"the models folder {self.folder} is a file"
+        except OSError as error:
+            return f"the models folder {self.folder} cannot be read: {error.strerror}"
+        return None
+
+    def models(self) -> list[ModelInfo]:
+        """Every recognised file and folder by name, usable or not."""
+        found: dict[str, ModelInfo] = {}
+        for info in self._scan():
+            key = info.name.casefold()
+            if key not in found or (found[key].problem and not info.problem):
+                found[key] = info
+        return sorted(found.values(), key=lambda info: info.name)
+
+    def usable(self) -> list[ModelInfo]:
+        """The models that can make pictures."""
+        return [info for info in self.models() if info.problem is None]
+
+    def get(self, name: str) -> ModelInfo:
+        """The usable model called `name`; raises `UnknownName` or `UnusableModel`."""
+        models = self.models()
+        for info in models:
+            if info.name.casefold() == name.casefold():
+                if info.problem is not None:
+                    raise UnusableModel(info.name, info.problem)
+                return info
+        raise UnknownName("model", name, known=[i.name for i in models if i.problem is None])
+
+    def default(self) -> ModelInfo:
+        """The model of a request that names none.
+
+        The configured one; else the only one in the user's folder; else the bundled one.
+        """
+        if self._default is not None:
+            return self.get(self._default)
+        usable = self.usable()
+        own = [info for info in usable if info.path.parent == self.folder]
+        bundled = [info for info in usable if info.path.parent != self.folder]
+        for candidates in (own if len(own) == 1 else [], bundled):
+            if candidates:
+                return candidates[0]
+        if not usable:
+            raise UnknownName("model", "(default)", known=[])
+        names = ", ".join(info.name for info in usable)
+        raise UnknownName("model", f"(default: name one of {names})", known=[])
+
+    def _scan(self) -> Iterator[ModelInfo]:
+        for folder in (self.folder, *self._bundled):
+            try:
+                paths = sorted(folder.iterdir())
+            except OSError:  # `problem` says it in words
+                continue
+            for path in paths:
+                info = self._recognise(path)
+                if info is not None:
+                    yield info
+
+    def _recognise(self, path: Path) -> ModelInfo | None:
+        try:
+            stamp = stamp_of(path)
+        except OSError:  # removed since it was listed
+            return None
+        known = self._known.get(path)
+        if known is None or known[0] != stamp:
+            known = (stamp, self._ask(path))
+            self._known[path] = known
+        return known[1]
+
+    def _ask(self, path: Path) -> ModelInfo | None:
+        for loader in self._loaders:
+            try:
+                info = loader.recognise(path)
+            except Exception as error:  # a stranger's loader must not hide everybody's models
+                problem = f"loader {loader.name!r} failed on it: {type(error).__name__}: {error}"
+                return _unreadable(path, loader, problem)
+            if info is not None:
+                return replace(info, loader=loader.name)
+        return None
+
+
+def stamp_of(path: Path) -> Stamp:
+    """What changes when a file is replaced: time of change and size, its sidecar's included."""
+    stat = path.stat()
+    try:
+        sidecar = path.with_suffix(".json").stat().st_mtime_ns
+    except OSError:
+        sidecar = 0
+    return stat.st_mtime_ns + sidecar, stat.st_size
+
+
+def _unreadable(path: Path, loader: ModelLoader, problem: str) -> ModelInfo:
+    return ModelInfo(
+        name=path.stem, path=path, loader=loader.name, family="?", size=0, problem=problem
+    )

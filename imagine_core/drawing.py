@@ -1,0 +1,286 @@
+"""A picture as a generator: it yields what it wants from the device and returns the picture.
+
+The engine drives many drawings at once. A drawing never knows of the others: it yields a `Denoise`
+and is sent the guided prediction, whichever batch that was computed in. Closing it cancels it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from imagine_core.errors import GenerationFailed
+from imagine_core.interfaces import Conditioning, Evaluation, SamplingTask
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from imagine_core.interfaces import DiffusionModel, SamplerSpec
+    from imagine_core.types import GenerationRequest, Phase
+
+HIRES_STRENGTH = 0.35
+"""How much of the scaled-up picture the second pass of the hires fix replaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guidance:
+    """What a prediction is conditioned on; without `negative` it costs one row, not two."""
+
+    positive: Conditioning
+    negative: Conditioning | None
+    scale: float
+
+    @property
+    def warnings(self) -> list[str]:
+        """How the prompts were encoded, where that is not as written."""
+        notes = [f"prompt: {note}" for note in self.positive.warnings]
+        if self.negative is not None:
+            notes += [f"negative prompt: {note}" for note in self.negative.warnings]
+        return notes
+
+    @property
+    def rows(self) -> list[Conditioning]:
+        """The conditioning of each row that an evaluation takes, unconditional first."""
+        return [self.positive] if self.negative is None else [self.negative, self.positive]
+
+    def combine(self, predictions: torch.Tensor) -> torch.Tensor:
+        """The guided prediction from those of `rows`: Ho & Salimans 2022, equation 6."""
+        if self.negative is None:
+            return predictions
+        unconditional, conditional = predictions.chunk(2)
+        return unconditional + self.scale * (conditional - unconditional)
+
+
+class Denoise(NamedTuple):
+    """Wanted: the guided prediction for `latent` at `timestep`; may share a forward.
+
+    `size` is the width and height of the picture in this pass.
+    """
+
+    latent: torch.Tensor
+    timestep: torch.Tensor | float
+    guidance: Guidance
+    size: tuple[int, int]
+
+
+class Alone(NamedTuple):
+    """Wanted: the result of `work`, which has the device for itself."""
+
+    phase: Phase
+    work: Callable[[], Any]
+
+
+class StepDone(NamedTuple):
+    """`step` of `steps` is finished; `original` computes the predicted result, if anyone looks."""
+
+    step: int
+    steps: int
+    original: Callable[[], torch.Tensor]
+
+
+class Progress(NamedTuple):
+    """Steps behind us, and steps in all."""
+
+    done: int
+    steps: int
+
+
+class Note(NamedTuple):
+    """Something that the user should know."""
+
+    message: str
+
+
+Want = Denoise | Alone | StepDone | Note
+Drawing = Generator[Want, Any, "Image.Image"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One sampling: txt2img where no picture goes in, else img2img with `strength`."""
+
+    width: int
+    height: int
+    strength: float
+
+
+def passes(request: GenerationRequest) -> list[Pass]:
+    """The samplings that make the picture of `request`: one, or two with the hires fix."""
+    first = Pass(request.width, request.height, request.strength)
+    if request.hires_scale is None:
+        return [first]
+    width, height = hires_size(request)
+    return [first, Pass(width, height, HIRES_STRENGTH)]
+
+
+def hires_size(request: GenerationRequest) -> tuple[int, int]:
+    """The size of the hires fix's second pass: scaled, to the nearest multiples of 8."""
+    scale = request.hires_scale or 1.0
+    return tuple(max(8, round(side * scale / 8) * 8) for side in (request.width, request.height))  # type: ignore[return-value]
+
+
+def latent_size(downsampling: int, width: int, height: int) -> tuple[int, int]:
+    """Latent (height, width) that covers a picture; what juts out is cut off after decoding."""
+    return -(-height // downsampling), -(-width // downsampling)
+
+
+def total_steps(request: GenerationRequest) -> int:
+    """The steps that run in all: img2img skips the noisiest part of the schedule."""
+    strengths = [p.strength for p in passes(request)]
+    if request.init_image is None:
+        strengths[0] = 1.0
+    return sum(min(int(request.steps * strength), request.steps) for strength in strengths)
+
+
+def draw(
+    model: DiffusionModel,
+    request: GenerationRequest,
+    sampler: SamplerSpec,
+    *,
+    schedule: str,
+    seed: int,
+) -> Drawing:
+    """Draw the picture of `request` that belongs to `seed`."""
+    import torch
+    from PIL import Image
+
+    image = None
+    if request.init_image is not None:
+        from imagine_core.images import load_init_image
+
+        image = load_init_image(request.init_image, request.width, request.height)
+    progress = Progress(0, total_steps(request))
+    for each in passes(request):
+        guidance = yield Alone("encoding", partial(_guidance, model, request, each))
+        for message in guidance.warnings:
+            yield Note(message)
+        # Seeded anew for each pass: the hires fix equals txt2img followed by img2img by hand.
+        generator = torch.Generator("cpu").manual_seed(seed)
+        init = None
+        if image is not None:
+            image = image.resize((each.width, each.height), Image.Resampling.LANCZOS)
+            init = yield Alone("encoding", partial(_encode, model, image, generator))
+        task = SamplingTask(
+            noise=_noise(model, each, generator, like=guidance.positive.context),
+            steps=request.steps,
+            schedule=schedule,
+            model=model.noise,
+            generator=generator,
+            init=init,
+            strength=each.strength,
+        )
+        size = (each.width, each.height)
+        latent = yield from _denoise(sampler, task, guidance, size=size, progress=progress)
+        picture = yield Alone("decoding", partial(_decode, model, latent))
+        image = picture.crop((0, 0, each.width, each.height))
+        progress = Progress(progress.done + task.steps - task.first_step, progress.steps)
+    assert image is not None
+    return image.resize((request.width, request.height), Image.Resampling.LANCZOS)
+
+
+def _guidance(model: DiffusionModel, request: GenerationRequest, size: Pass) -> Guidance:
+    encode = partial(
+        model.encode_prompt, clip_skip=request.clip_skip, width=size.width, height=size.height
+    )
+    guided = request.guidance_scale > 1
+    return Guidance(
+        encode(request.prompt),
+        encode(request.negative_prompt) if guided else None,
+        request.guidance_scale,
+    )
+
+
+def _noise(
+    model: DiffusionModel, size: Pass, generator: torch.Generator, *, like: torch.Tensor
+) -> torch.Tensor:
+    """Unit noise, drawn on the CPU so that a seed starts alike on every device."""
+    import torch
+
+    height, width = latent_size(model.downsampling, size.width, size.height)
+    shape = (1, model.latent_channels, height, width)
+    return torch.randn(shape, generator=generator, dtype=torch.float32).to(like.device)
+
+
+def _denoise(
+    sampler: SamplerSpec,
+    task: SamplingTask,
+    guidance: Guidance,
+    *,
+    size: tuple[int, int],
+    progress: Progress,
+) -> Generator[Want, Any, torch.Tensor]:
+    """Run one sampling, of which `progress` tells what lies behind it already."""
+    done, steps = progress
+    sampling = sampler.sample(task)
+    prediction = None
+    last: Evaluation | None = None
+    try:
+        while True:
+            try:
+                evaluation = sampling.send(prediction)  # type: ignore[arg-type]
+            except StopIteration as stop:
+                latent = stop.value
+                break
+            except Exception as error:
+                at = "at its start" if last is None else f"at step {last.step + 1}"
+                raise GenerationFailed(
+                    f"sampler {sampler.name!r} failed {at}: {type(error).__name__}: {error}"
+                ) from error
+            _check(sampler, task, evaluation)
+            if last is not None and evaluation.step > last.step:
+                yield StepDone(
+                    min(done + evaluation.step, steps - 1),
+                    steps,
+                    partial(_original, task, last, prediction),
+                )
+            last = evaluation
+            prediction = yield Denoise(evaluation.latent, evaluation.timestep, guidance, size)
+    finally:
+        sampling.close()
+    if getattr(latent, "shape", None) != task.noise.shape:
+        raise GenerationFailed(f"sampler {sampler.name!r} returned no latent")
+    if last is not None:
+        finished = done + task.steps - task.first_step
+        yield StepDone(finished, steps, lambda: latent)
+    return latent  # type: ignore[no-any-return]
+
+
+def _check(sampler: SamplerSpec, task: SamplingTask, evaluation: Evaluation) -> None:
+    shape = getattr(getattr(evaluation, "latent", None), "shape", None)
+    if not isinstance(evaluation, Evaluation) or shape != task.noise.shape:
+        raise GenerationFailed(
+            f"sampler {sampler.name!r} must yield Evaluation(latent, timestep, step) with a latent "
+            f"of shape {tuple(task.noise.shape)}, got {type(evaluation).__name__}"
+        )
+
+
+def _original(task: SamplingTask, evaluation: Evaluation, prediction: Any) -> torch.Tensor:
+    timestep = float(evaluation.timestep)
+    return task.model.predicted_original(evaluation.latent, timestep, prediction)
+
+
+def _encode(
+    model: DiffusionModel, image: Image.Image, generator: torch.Generator
+) -> torch.Tensor:
+    import numpy as np
+    from PIL import Image
+
+    height, width = latent_size(model.downsampling, image.width, image.height)
+    right = width * model.downsampling - image.width
+    below = height * model.downsampling - image.height
+    if right or below:
+        padded = np.pad(np.asarray(image), ((0, below), (0, right), (0, 0)), mode="edge")
+        image = Image.fromarray(padded)
+    return model.encode_image(image, generator)
+
+
+def _decode(model: DiffusionModel, latent: torch.Tensor) -> Image.Image:
+    if not bool(latent.isfinite().all()):
+        raise GenerationFailed(
+            "the latent is not finite: the model overflows in this precision; "
+            "start the server with --full_prec"
+        )
+    return model.decode(latent)

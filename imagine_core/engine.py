@@ -1,0 +1,171 @@
+"""The engine: takes requests from any number of callers and makes their pictures on one device."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imagine_core.catalogue import Catalogue
+from imagine_core.errors import (
+    Busy,
+    FieldError,
+    ImagineError,
+    RequestError,
+    SettingsError,
+    ShuttingDown,
+)
+from imagine_core.jobs import Job, JobStatus
+from imagine_core.sampling import resolve_sampler
+from imagine_core.types import PhaseEvent
+from imagine_core.validation import check_request
+from imagine_core.worker import Worker
+
+if TYPE_CHECKING:
+    from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
+    from imagine_core.models import LoadedModel
+    from imagine_core.plugins import Plugins
+    from imagine_core.settings import Settings
+    from imagine_core.types import GenerationEvent, GenerationRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStatus:
+    """A snapshot: what is loaded, what runs, what waits.
+
+    `ready` means that the device is chosen and the default model, if one is configured, loaded.
+    `failure` says why no picture can be made, if none can.
+    """
+
+    ready: bool
+    device: str | None
+    dtype: str | None
+    failure: str | None
+    loaded: list[LoadedModel]
+    jobs: list[JobStatus]
+
+
+class Engine:
+    """Makes pictures for any number of callers on one device.
+
+    Building one is cheap and imports no torch; `start` begins the work on a thread of its own.
+    """
+
+    def __init__(self, settings: Settings, plugins: Plugins) -> None:
+        self.settings = settings
+        self.plugins = plugins
+        self.catalogue = Catalogue(
+            settings.models,
+            bundled=plugins.model_folders(),
+            loaders=plugins.loaders,
+            default_model=settings.default_model,
+        )
+        self._worker = Worker(
+            self._choose_device,
+            self._load,
+            keep_alive=settings.keep_alive,
+            max_rows=settings.max_rows,
+            preload=self.catalogue.default if settings.default_model else None,
+        )
+        self._started = self._closed = False
+
+    def start(self) -> None:
+        """Start the device's thread; does nothing the second time."""
+        if not self._started:
+            self._started = True
+            self._worker.start()
+
+    def close(self, *, grace: float = 5.0) -> None:
+        """Take no more work, finish what is in progress within `grace` seconds, and stop."""
+        if self._started and not self._closed:
+            self._closed = True
+            self._worker.stop(grace=grace)
+
+    def check(self, request: GenerationRequest) -> list[FieldError]:
+        """Everything about `request` that cannot be served, all at once."""
+        return check_request(request, self.settings.limits)
+
+    async def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        """The events of one request, its pictures in the last; closing the iterator cancels it.
+
+        Raises:
+            RequestError, UnknownName, UnusableModel, Busy: before the first event.
+            OutOfMemory, GenerationFailed, UnusableModel, ShuttingDown: after it.
+        """
+        self.start()
+        job = await asyncio.to_thread(self._admit, request, asyncio.get_running_loop())
+        self._worker.submit(job)
+        try:
+            yield PhaseEvent(phase="queued", position=job.position)
+            async for event in job.events():
+                yield event
+        finally:
+            self._worker.cancel(job)
+
+    def status(self) -> EngineStatus:
+        """A snapshot of the engine."""
+        worker = self._worker
+        failure = worker.failure
+        if self._started and not self._closed and not worker.alive:
+            failure = ImagineError("the engine's thread has ended")
+        device = worker.device
+        return EngineStatus(
+            ready=self._started and worker.ready.is_set() and failure is None,
+            device=None if device is None else device.name,
+            dtype=None if device is None else self._dtype(device),
+            failure=None if failure is None else str(failure),
+            loaded=worker.models.loaded(),
+            jobs=[job.status() for job in worker.jobs()],
+        )
+
+    def _admit(self, request: GenerationRequest, loop: asyncio.AbstractEventLoop) -> Job:
+        if self._closed:
+            raise ShuttingDown
+        problems = self.check(request)
+        if problems:
+            raise RequestError(problems)
+        sampler, schedule = resolve_sampler(
+            self.plugins.samplers, request.sampler, request.noise_schedule
+        )
+        catalogue = self.catalogue
+        info = catalogue.default() if request.model is None else catalogue.get(request.model)
+        if info.clip_layers is not None and request.clip_skip > info.clip_layers:
+            message = f"model {info.name!r} has {info.clip_layers} text encoder layers"
+            raise RequestError([FieldError("clip_skip", f"must be at most that: {message}")])
+        waiting = sum(job.phase == "queued" for job in self._worker.jobs())
+        if waiting >= self.settings.limits.queue:
+            raise Busy(f"{waiting} requests are waiting already; try again later")
+        seed = secrets.randbits(63) if request.seed is None else request.seed
+        resolved = replace(
+            request, model=info.name, sampler=sampler.name, noise_schedule=schedule, seed=seed
+        )
+        return Job(resolved, info, sampler, schedule, loop, position=waiting)
+
+    def _choose_device(self) -> Device:
+        devices = self.plugins.devices
+        if self.settings.device.casefold() != "auto":
+            device = devices.get(self.settings.device)
+            problem = device.unavailable()
+            if problem is not None:
+                raise SettingsError(f"device {device.name!r} cannot be used: {problem}")
+            return device
+        for device in sorted(devices, key=lambda device: -device.priority):
+            if device.unavailable() is None:
+                return device
+        raise SettingsError("no device is available on this machine")
+
+    def _load(self, device: Device, info: ModelInfo) -> DiffusionModel:
+        loader = self.plugins.loaders.get(info.loader)
+        return loader.load(info, device=device, full_precision=self.settings.full_precision)
+
+    def _dtype(self, device: Device) -> str:
+        if self.settings.full_precision:
+            return "float32"
+        return str(device.dtype()).removeprefix("torch.")
+
+
+def build_engine(settings: Settings, plugins: Plugins) -> Engine:
+    """An engine over what `plugins` registered; nothing heavy happens before it starts."""
+    return Engine(settings, plugins)

@@ -1,0 +1,108 @@
+"""Files that appear whole or not at all, and reading that knows its bounds."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from imagine_core.errors import InvalidFile
+
+NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES, errno.EMLINK}
+"""What file systems without hard links answer (FAT, some network and Android file systems)."""
+
+
+def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
+    """Write `data` to `path`, which shows either the old content or all of the new.
+
+    Args:
+        path: Where to; a symbolic link is followed.
+        data: All of the content.
+        replace: Whether a file that is there already may go; else `FileExistsError` is raised,
+            even where another process takes the name at the same moment.
+
+    Raises:
+        OSError: It cannot be written; the error names `path`, and nothing is left beside it.
+    """
+    target = Path(os.path.realpath(path))
+    with _naming(path), _temporary(target) as temporary:
+        _write(temporary, data)
+        if replace:
+            temporary.replace(target)
+        else:
+            _claim(temporary, target)
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `OSError` where no file can be made in `folder`: before the work, not after it.
+
+    Asking the permission bits would not do: they say nothing of read-only file systems.
+    """
+    with _naming(folder), _temporary(folder / "probe") as temporary:
+        _write(temporary, b"")
+
+
+def read_file(path: Path, *, limit: int, what: str) -> bytes:
+    """The content of `path`, called `what` in errors, if it has at most `limit` bytes.
+
+    Raises:
+        InvalidFile: It cannot be read or is larger.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise InvalidFile(f"the {what} {str(path)!r} cannot be read: {error.strerror}") from error
+    if len(data) > limit:
+        raise InvalidFile(
+            f"the {what} {str(path)!r} is too large: more than {limit // 2**20:,} MiB"
+        )
+    return data
+
+
+@contextmanager
+def _temporary(target: Path) -> Iterator[Path]:
+    """A hidden name beside `target`, on the same file system; gone at the end of the block."""
+    # Short, so that the longest name that a file may have still has a temporary one.
+    temporary = target.with_name(f".imagine-{secrets.token_hex(6)}.part")
+    try:
+        yield temporary
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def _write(path: Path, data: bytes) -> None:
+    # Not `tempfile`: its files are private, and a picture has the permissions of the umask.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    descriptor = os.open(path, flags, 0o666)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _claim(temporary: Path, target: Path) -> None:
+    """Give the file its name unless that is taken: a link, unlike a rename, never replaces."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        raise
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        target.touch(exist_ok=False)
+        temporary.replace(target)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let errors name the file that the user knows, not the temporary one."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise OSError(error.errno, f"cannot be written: {reason}", str(path)) from error

@@ -1,0 +1,48 @@
+"""One forward for many requests: stacks what they want, calls the model, hands out the parts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from imagine_core.interfaces import Conditioning
+
+if TYPE_CHECKING:
+    import torch
+
+    from imagine_core.drawing import Denoise
+    from imagine_core.interfaces import DiffusionModel
+
+
+def forward(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Tensor]:
+    """The guided prediction for each of `wants`, from one call of the model."""
+    import torch
+
+    rows = [conditioning for want in wants for conditioning in want.guidance.rows]
+    latents, timesteps = [], []
+    for want in wants:
+        count = len(want.guidance.rows)
+        latents += [want.latent] * count
+        timesteps += [float(want.timestep)] * count
+    batch = torch.cat(latents)
+    times = torch.tensor(timesteps, dtype=torch.float32).to(batch.device, non_blocking=True)
+    predictions = model.predict(batch, times, stack(rows))
+    parts = predictions.split([len(want.guidance.rows) for want in wants])
+    return [want.guidance.combine(part) for want, part in zip(wants, parts, strict=True)]
+
+
+def stack(rows: Sequence[Conditioning]) -> Conditioning:
+    """The conditioning of a batch, one row each.
+
+    Prompts of different length are brought to one length by repetition, which leaves
+    cross-attention as it is: every token's weight is shared among its copies.
+    """
+    import torch
+
+    length = math.lcm(*(row.context.shape[1] for row in rows))
+    contexts = [row.context.repeat(1, length // row.context.shape[1], 1) for row in rows]
+    extras = {
+        name: torch.cat([row.extras[name] for row in rows]) for name in rows[0].extras
+    }
+    return Conditioning(context=torch.cat(contexts), extras=extras)

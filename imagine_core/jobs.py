@@ -1,0 +1,212 @@
+"""A job: one request inside the engine, with a drawing for each of its pictures."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from imagine_core.drawing import Alone, Denoise, Drawing, Note, StepDone, draw, total_steps
+from imagine_core.types import (
+    GeneratedImage,
+    GenerationEvent,
+    GenerationRequest,
+    GenerationResult,
+    Phase,
+    PhaseEvent,
+    StepEvent,
+)
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from imagine_core.interfaces import DiffusionModel, ModelInfo, SamplerSpec
+
+Size = tuple[Path, int, int]
+"""A model and a picture size: what the cost of a row depends on."""
+
+SEEDS = 2**64
+_ids = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A job as `GET /ps` shows it."""
+
+    id: str
+    model: str
+    sampler: str
+    phase: Phase
+    position: int
+    step: int
+    steps: int
+    width: int
+    height: int
+
+
+@dataclass(eq=False, slots=True)
+class Trajectory:
+    """One picture on its way: a drawing and what it wants next."""
+
+    job: Job
+    index: int
+    seed: int
+    drawing: Drawing
+    want: Denoise | Alone | None = None
+    step: int = 0
+    image: Image.Image | None = None
+
+    def resume(self, answer: Any = None) -> None:
+        """Hand the drawing what it wanted, up to its next want of the device."""
+        try:
+            while True:
+                want = self.drawing.send(answer)
+                answer = None
+                match want:
+                    case StepDone():
+                        self.job.step_done(self, want)
+                    case Note(message):
+                        self.job.warnings.append(message)
+                    case _:
+                        self.want = want
+                        return
+        except StopIteration as stop:
+            self.want, self.image = None, stop.value
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One request from its admission to its last event.
+
+    The engine's thread works on it; the caller's event loop reads `events()`.
+    """
+
+    request: GenerationRequest
+    info: ModelInfo
+    sampler: SamplerSpec
+    schedule: str
+    loop: asyncio.AbstractEventLoop
+    id: str = field(default_factory=lambda: f"{next(_ids):x}")
+    phase: Phase = "queued"
+    position: int = 0
+    cancelled: bool = False
+    trajectories: list[Trajectory] = field(default_factory=list)
+    model: DiffusionModel | None = None
+    resources: ExitStack = field(default_factory=ExitStack)
+    timings: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    warnings: list[str] = field(default_factory=list)
+    submitted: float = field(default_factory=time.perf_counter)
+    _events: asyncio.Queue[GenerationEvent | BaseException] = field(default_factory=asyncio.Queue)
+
+    @property
+    def size(self) -> Size:
+        """The kind of work that its first pass is."""
+        return (self.info.path, self.request.width, self.request.height)
+
+    @property
+    def rows(self) -> int:
+        """Rows that one evaluation of one of its pictures takes."""
+        return 2 if self.request.guidance_scale > 1 else 1
+
+    @property
+    def steps(self) -> int:
+        """Steps that run for each picture."""
+        return total_steps(self.request)
+
+    def start(self, model: DiffusionModel, resources: ExitStack) -> None:
+        """Begin the drawings, one a picture; `resources` holds the lease of `model`."""
+        self.model, self.resources = model, resources
+        seed = self.request.seed or 0
+        for index in range(self.request.images):
+            own = (seed + index) % SEEDS
+            drawing = draw(model, self.request, self.sampler, schedule=self.schedule, seed=own)
+            trajectory = Trajectory(self, index, own, drawing)
+            self.trajectories.append(trajectory)
+            trajectory.resume()
+
+    def enter(self, phase: Phase, *, position: int = 0) -> None:
+        """Say so if the job has entered another phase or moved up in the queue."""
+        if (phase, position) != (self.phase, self.position):
+            self.phase, self.position = phase, position
+            self.emit(PhaseEvent(phase=phase, position=position))
+
+    def step_done(self, trajectory: Trajectory, done: StepDone) -> None:
+        """Report a finished step, with a preview where one is due."""
+        every = self.request.preview_every
+        preview = None
+        if every and done.step % every == 0 and done.step < done.steps and self.model is not None:
+            look = self.model.decode if self.request.preview == "vae" else self.model.preview
+            preview = look(done.original())
+        trajectory.step = done.step
+        self.emit(
+            StepEvent(
+                step=done.step,
+                steps=done.steps,
+                seed=trajectory.seed,
+                image=trajectory.index,
+                preview=preview,
+            )
+        )
+
+    def finish(self) -> None:
+        """All pictures are there: say so."""
+        images = tuple(
+            GeneratedImage(image=trajectory.image, seed=trajectory.seed)
+            for trajectory in self.trajectories
+            if trajectory.image is not None
+        )
+        self.emit(
+            GenerationResult(
+                images=images,
+                request=self.request,
+                model_hash=None if self.model is None else self.model.model_hash,
+                warnings=tuple(dict.fromkeys(self.warnings)),
+                timings=dict(self.timings),
+            )
+        )
+
+    def emit(self, event: GenerationEvent | BaseException) -> None:
+        """Hand an event to the caller's loop; nobody listens if that has gone."""
+        try:
+            self.loop.call_soon_threadsafe(self._events.put_nowait, event)
+        except RuntimeError:  # the loop is closed
+            self.cancelled = True
+
+    def close(self) -> None:
+        """Close the drawings and give the model back; safe to call twice."""
+        for trajectory in self.trajectories:
+            trajectory.drawing.close()
+            trajectory.want = None
+        self.trajectories.clear()
+        self.model = None
+        self.resources.close()
+
+    def status(self) -> JobStatus:
+        """A snapshot."""
+        return JobStatus(
+            id=self.id,
+            model=self.info.name,
+            sampler=self.sampler.name,
+            phase=self.phase,
+            position=self.position,
+            step=min((trajectory.step for trajectory in self.trajectories), default=0),
+            steps=self.steps,
+            width=self.request.width,
+            height=self.request.height,
+        )
+
+    async def events(self) -> AsyncIterator[GenerationEvent]:
+        """Its events up to the result; raises what made it fail."""
+        while True:
+            event = await self._events.get()
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+            if isinstance(event, GenerationResult):
+                return

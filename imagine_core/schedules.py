@@ -1,0 +1,86 @@
+"""Noise schedules: how the noise levels of a sampling are spaced.
+
+A schedule gives, for a model and a number of steps, that many descending noise levels in sigma
+space; `noise_levels` adds the final zero. Explicit schedules span the trained range whatever the
+sampler, so that "karras" means the same levels for each of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from imagine_core.errors import UnknownName
+
+if TYPE_CHECKING:
+    from imagine_core.sampling import NoiseModel
+
+
+def _normal(model: NoiseModel, steps: int) -> list[float]:
+    """Even in the timestep, from the noisiest trained level to the cleanest."""
+    last = model.train_steps - 1
+    return [model.sigma(last * (1 - i / max(steps - 1, 1))) for i in range(steps)]
+
+
+def _sgm_uniform(model: NoiseModel, steps: int) -> list[float]:
+    """Even in the timestep, with the last step from one stride above the cleanest level."""
+    last = model.train_steps - 1
+    return [model.sigma(last * (1 - i / steps)) for i in range(steps)]
+
+
+def _simple(model: NoiseModel, steps: int) -> list[float]:
+    """Every (train_steps / steps)th trained level, counted from the noisiest."""
+    last, stride = model.train_steps - 1, model.train_steps / steps
+    return [model.sigma(last - math.floor(i * stride)) for i in range(steps)]
+
+
+def _karras(model: NoiseModel, steps: int) -> list[float]:
+    """Karras et al. 2022, equation 5, with rho = 7."""
+    high, low = model.sigma_max ** (1 / 7), model.sigma_min ** (1 / 7)
+    return [(high + i / max(steps - 1, 1) * (low - high)) ** 7 for i in range(steps)]
+
+
+def _exponential(model: NoiseModel, steps: int) -> list[float]:
+    """Even in log sigma."""
+    ratio = model.sigma_min / model.sigma_max
+    return [model.sigma_max * ratio ** (i / max(steps - 1, 1)) for i in range(steps)]
+
+
+def _beta(model: NoiseModel, steps: int) -> list[float]:
+    """Quantiles of Beta(0.6, 0.6) over the timestep: Lee et al. 2024, "Beta Sampling"."""
+    from scipy.stats import beta
+
+    last = model.train_steps - 1
+    return [model.sigma(last * float(beta.ppf(1 - i / steps, 0.6, 0.6))) for i in range(steps)]
+
+
+def _kl_optimal(model: NoiseModel, steps: int) -> list[float]:
+    """Even in arctan sigma: Sabour et al. 2024, "Align Your Steps", theorem 3.1."""
+    high, low = math.atan(model.sigma_max), math.atan(model.sigma_min)
+    return [math.tan(high + i / max(steps - 1, 1) * (low - high)) for i in range(steps)]
+
+
+SCHEDULES: Mapping[str, Callable[[NoiseModel, int], list[float]]] = MappingProxyType(
+    {
+        "default": _normal,
+        "normal": _normal,
+        "karras": _karras,
+        "exponential": _exponential,
+        "beta": _beta,
+        "sgm_uniform": _sgm_uniform,
+        "simple": _simple,
+        "kl_optimal": _kl_optimal,
+    }
+)
+"""The noise schedules: descending noise levels for a number of steps, without the final zero."""
+
+
+def noise_levels(model: NoiseModel, steps: int, schedule: str = "default") -> list[float]:
+    """The steps + 1 noise levels of a schedule, descending, the last one 0."""
+    try:
+        levels = SCHEDULES[schedule]
+    except KeyError:
+        raise UnknownName("schedule", schedule, known=SCHEDULES) from None
+    return [*levels(model, steps), 0.0]

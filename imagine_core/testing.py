@@ -1,0 +1,276 @@
+"""Fakes and builders for tests, of plugins and of applications: everything real but the weights.
+
+    engine = build_test_engine(folder)          # a models folder with one fake model in it
+    result = draw_one(engine, GenerationRequest(prompt="red", sampler="test euler"))
+
+The fake model is an exact denoiser of a Gaussian whose mean depends on the prompt, so that every
+sampler that is right ends at a picture that can be foretold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from imagine_core.engine import Engine, build_engine
+from imagine_core.hookspecs import hookimpl
+from imagine_core.interfaces import (
+    Conditioning,
+    Device,
+    DiffusionModel,
+    Evaluation,
+    ModelInfo,
+    ModelLoader,
+    SamplerSpec,
+    Sampling,
+    SamplingTask,
+)
+from imagine_core.plugins import Plugins, build_plugins
+from imagine_core.sampling import NoiseModel
+from imagine_core.settings import Settings
+from imagine_core.types import GenerationEvent, GenerationRequest, GenerationResult
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+NOISE = NoiseModel({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"})
+SPREAD = 0.1
+"""Standard deviation of the fake model's pictures around their colour."""
+
+
+class FakeClock:
+    """A clock that stands still until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass."""
+        self.now += seconds
+
+
+class FakeDevice(Device):
+    """The CPU in float32, under a name of its own."""
+
+    name = "fake"
+    label = "Fake device"
+    priority = 1000
+
+    def unavailable(self) -> str | None:
+        """Never."""
+        return None
+
+    def torch_device(self) -> str:
+        """The CPU."""
+        return "cpu"
+
+    def dtype(self) -> torch.dtype:
+        """float32."""
+        import torch
+
+        return torch.float32
+
+
+class FakeModel:
+    """An exact epsilon model of pictures in one colour, which is a function of the prompt.
+
+    Attributes:
+        forwards: Rows of each forward so far.
+        before: Called with the rows before each forward; raise or sleep in it.
+        closed: Whether it was let go of.
+    """
+
+    latent_channels = 4
+    downsampling = 8
+    noise = NOISE
+    model_hash = "0123456789"
+
+    def __init__(self, before: Callable[[int], None] = lambda rows: None) -> None:
+        self.forwards: list[int] = []
+        self.before = before
+        self.closed = False
+
+    @staticmethod
+    def colour(prompt: str) -> list[float]:
+        """The mean of the latent for a prompt, one number a channel, -0.3..0.3.
+
+        Small, so that guidance does not drive the picture into saturation.
+        """
+        digest = hashlib.sha256(prompt.encode()).digest()
+        return [(byte / 127.5 - 1) * 0.3 for byte in digest[:4]]
+
+    def encode_prompt(
+        self, prompt: str, *, clip_skip: int, width: int, height: int
+    ) -> Conditioning:
+        """The colour, repeated once per 75 words."""
+        import torch
+
+        del clip_skip, width, height
+        chunks = max(1, -(-len(prompt.split()) // 75))
+        context = torch.tensor(self.colour(prompt)).expand(1, chunks, 4).contiguous()
+        warnings = (f"{chunks} chunks",) if chunks > 1 else ()
+        return Conditioning(context=context, warnings=warnings)
+
+    def predict(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        """The posterior mean of the noise under x0 ~ N(colour, SPREAD^2)."""
+        import torch
+
+        self.before(len(latents))
+        self.forwards.append(len(latents))
+        mean = conditioning.context.mean(dim=1)[:, :, None, None]
+        sigmas = torch.tensor([NOISE.sigma(float(t)) for t in timesteps])[:, None, None, None]
+        signal = (1 + sigmas**2) ** -0.5
+        noise = sigmas * signal
+        return noise * (latents - signal * mean) / ((signal * SPREAD) ** 2 + noise**2)
+
+    def encode_image(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
+        """Each cell's mean colour; the fourth channel is zero."""
+        import numpy as np
+        import torch
+
+        del generator
+        small = image.reduce(self.downsampling)
+        pixels = torch.from_numpy(np.asarray(small, dtype=np.float32) / 127.5 - 1)
+        return torch.nn.functional.pad(pixels.permute(2, 0, 1)[None], (0, 0, 0, 0, 0, 1))
+
+    def decode(self, latent: torch.Tensor) -> Image.Image:
+        """The first three channels as red, green and blue."""
+        small = self.preview(latent)
+        factor = self.downsampling
+        return small.resize((small.width * factor, small.height * factor), 0)
+
+    def preview(self, latent: torch.Tensor) -> Image.Image:
+        """As `decode`, one pixel a cell."""
+        import torch
+        from PIL import Image
+
+        pixels = ((latent[0, :3] + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+
+class FakeLoader:
+    """Loads `NAME.fake` files, whatever is in them; one whose name has "broken" in it cannot serve.
+
+    Attributes:
+        models: Every model loaded so far.
+        seconds: How long a load takes.
+    """
+
+    name = "fake"
+
+    def __init__(self, *, seconds: float = 0.0) -> None:
+        self.models: list[FakeModel] = []
+        self.seconds = seconds
+        self.before: Callable[[int], None] = lambda rows: None
+
+    def recognise(self, path: Path) -> ModelInfo | None:
+        """Files that end in .fake."""
+        if path.suffix != ".fake":
+            return None
+        problem = "it is broken; get another one" if "broken" in path.stem else None
+        return ModelInfo(
+            name=path.stem,
+            path=path,
+            loader=self.name,
+            family="fake",
+            size=path.stat().st_size,
+            problem=problem,
+            clip_layers=12,
+        )
+
+    def load(self, info: ModelInfo, *, device: Device, full_precision: bool) -> DiffusionModel:
+        """A new fake model."""
+        del info, device, full_precision
+        time.sleep(self.seconds)
+        model = FakeModel(lambda rows: self.before(rows))
+        self.models.append(model)
+        return model
+
+
+def euler(task: SamplingTask) -> Sampling:
+    """Euler's method over evenly spaced timesteps; the plainest sampler that works."""
+    import torch
+
+    noise = task.model
+    start = task.first_step
+    times = torch.linspace(noise.train_steps - 1, 0, task.steps + 1)[start:]
+    sigmas = [noise.sigma(float(t)) for t in times[:-1]] + [0.0]
+    if len(sigmas) == 1:
+        assert task.init is not None
+        return task.init
+    x = task.noise * sigmas[0] + (0 if task.init is None else task.init)
+    for step in range(len(sigmas) - 1):
+        sigma, following = sigmas[step], sigmas[step + 1]
+        epsilon = yield Evaluation(x / (1 + sigma**2) ** 0.5, float(times[step]), step)
+        x = x + epsilon * (following - sigma)
+    return x
+
+
+class FakePlugin:
+    """Registers a fake device, a fake loader and the sampler "test euler"."""
+
+    def __init__(self, *, load_seconds: float = 0.0) -> None:
+        self.loader = FakeLoader(seconds=load_seconds)
+
+    @hookimpl
+    def register_devices(self, register: Callable[[Device], None]) -> None:
+        """Register the fake device."""
+        register(FakeDevice())
+
+    @hookimpl
+    def register_model_loaders(self, register: Callable[[ModelLoader], None]) -> None:
+        """Register the fake loader."""
+        register(self.loader)
+
+    @hookimpl
+    def register_samplers(self, register: Callable[[SamplerSpec], None]) -> None:
+        """Register the plainest sampler."""
+        register(SamplerSpec(name="test euler", label="Test Euler", sample=euler))
+
+
+def build_test_plugins(
+    fake: FakePlugin | None = None, *, extra: Sequence[tuple[str, object]] = ()
+) -> Plugins:
+    """The installed plugins and the fake one, which `--device auto` prefers."""
+    return build_plugins(extra=[("fake", fake or FakePlugin()), *extra])
+
+
+def build_test_engine(
+    folder: Path,
+    fake: FakePlugin | None = None,
+    *,
+    settings: Settings | None = None,
+    extra: Sequence[tuple[str, object]] = (),
+) -> Engine:
+    """An engine over the models in `folder`; writes `tiny.fake` into it if it is empty."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not any(folder.iterdir()):
+        (folder / "tiny.fake").write_bytes(b"fake")
+    plugins = build_test_plugins(fake, extra=extra)
+    return build_engine(settings or Settings(models=folder), plugins)
+
+
+async def collect(engine: Engine, request: GenerationRequest) -> list[GenerationEvent]:
+    """Every event of one request."""
+    return [event async for event in engine.generate(request)]
+
+
+def draw_one(engine: Engine, request: GenerationRequest) -> GenerationResult:
+    """The result of one request."""
+    result = asyncio.run(collect(engine, request))[-1]
+    assert isinstance(result, GenerationResult)
+    return result

@@ -1,0 +1,16 @@
+"""The version of the installed distribution."""
+
+from __future__ import annotations
+
+DISTRIBUTION = "imagine-sd"
+
+
+def version() -> str:
+    """Imagine's version, as `imagine --version` and `GET /version` say it."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed(DISTRIBUTION)
+    except PackageNotFoundError:  # run from a source tree that nobody installed
+        return "0+unknown"

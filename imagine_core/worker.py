@@ -1,0 +1,435 @@
+"""The loop that owns the device: one thread that steps all running jobs, a batch at a time."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING, cast
+
+from imagine_core.batching import FairShare, RowLimit
+from imagine_core.drawing import Alone, Denoise
+from imagine_core.errors import (
+    GenerationFailed,
+    ImagineError,
+    OutOfMemory,
+    SettingsError,
+    ShuttingDown,
+)
+from imagine_core.forward import forward
+from imagine_core.models import ModelCache
+
+if TYPE_CHECKING:
+    from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
+    from imagine_core.jobs import Job, Size, Trajectory
+
+log = logging.getLogger("imagine")
+
+SWEEP_SECONDS = 1.0
+"""How often an idle loop looks for models to let go of."""
+
+REMEMBERED_LIMITS = 256
+
+
+class Worker:
+    """Steps jobs on one device, from their admission to their last event.
+
+    Other threads only call `start`, `submit`, `cancel`, `stop` and `jobs`. Everything else happens
+    on the worker's own thread, but for loading models, which has a thread of its own so that the
+    pictures in progress go on meanwhile.
+
+    Args:
+        choose_device: Picks the device; called on the worker's thread, since it imports torch.
+        load: Loads a model onto the device.
+        keep_alive: Seconds that an idle model stays loaded; -1 for ever.
+        max_rows: Most rows of one forward; None measures it.
+        preload: The model to load at the start.
+    """
+
+    def __init__(
+        self,
+        choose_device: Callable[[], Device],
+        load: Callable[[Device, ModelInfo], DiffusionModel],
+        *,
+        keep_alive: float,
+        max_rows: int | None = None,
+        preload: Callable[[], ModelInfo] | None = None,
+    ) -> None:
+        self.device: Device | None = None
+        self.failure: ImagineError | None = None
+        self.ready = threading.Event()
+        self.models = ModelCache(
+            lambda info: load(self._device(), info),
+            keep_alive=keep_alive,
+            free_memory=lambda: self._device().free_memory(),
+        )
+        self._choose_device = choose_device
+        self._preload = preload
+        self._max_rows = max_rows
+        self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._waiting: list[Job] = []
+        self._loading: list[Job] = []
+        self._running: list[Job] = []
+        self._limits: dict[Size, RowLimit] = {}
+        self._share = FairShare()
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="imagine-load")
+        self._stopping = False
+        self._deadline: float | None = None
+        self._last_forward = 0.0
+        self._fence: Callable[[], None] = lambda: None
+        self._thread = threading.Thread(target=self._run, name="imagine-engine", daemon=True)
+
+    # -- called from other threads ---------------------------------------------------------
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop runs."""
+        return self._thread.is_alive()
+
+    def submit(self, job: Job) -> None:
+        """Queue a job."""
+        self._inbox.put(lambda: self._accept(job))
+
+    def cancel(self, job: Job) -> None:
+        """Let a job go at the next step; no matter if it is done."""
+        job.cancelled = True
+        self._inbox.put(lambda: None)
+
+    def stop(self, *, grace: float) -> None:
+        """Finish what is in progress within `grace` seconds, then stop."""
+        self._inbox.put(lambda: self._begin_stop(grace))
+        self._thread.join(grace + 60)
+
+    def jobs(self) -> list[Job]:
+        """The jobs in the order of their admission, waiting ones last."""
+        return [*self._running, *self._loading, *self._waiting]
+
+    # -- the loop --------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        import torch
+
+        with torch.inference_mode():
+            self._prepare()
+            while not (self._stopping and not self.jobs()):
+                try:
+                    self._turn()
+                except Exception:  # the loop outlives whatever went wrong in it
+                    log.exception("the engine failed; all requests in progress are given up")
+                    self._give_up(GenerationFailed("the engine failed; the server's log says why"))
+        self._loader.shutdown()
+        self.models.close()
+
+    def _prepare(self) -> None:
+        try:
+            self.device = self._choose_device()
+        except ImagineError as error:
+            self.failure = error
+        except Exception as error:
+            log.exception("no device could be chosen")
+            self.failure = SettingsError(f"no device could be chosen: {error}")
+        if self.failure is None and self._preload is not None:
+            self._loader.submit(self._load_default, self._preload)
+        else:
+            self.ready.set()
+
+    def _load_default(self, preload: Callable[[], ModelInfo]) -> None:
+        try:
+            with self.models.lease(preload()):
+                pass
+        except Exception as error:  # a request for it will be told the same
+            log.error("the default model was not loaded: %s", error)  # noqa: TRY400
+        self.ready.set()
+
+    def _device(self) -> Device:
+        if self.failure is not None:
+            raise self.failure
+        assert self.device is not None
+        return self.device
+
+    def _turn(self) -> None:
+        idle = not any(trajectory.want for trajectory in self._trajectories())
+        self._read_inbox(wait=idle)
+        self._drop_cancelled()
+        self._admit()
+        self._work_alone()
+        self._tick()
+
+    def _read_inbox(self, *, wait: bool) -> None:
+        try:
+            message = self._inbox.get(timeout=SWEEP_SECONDS if wait else 0.0)
+            while True:
+                message()
+                message = self._inbox.get_nowait()
+        except queue.Empty:
+            self.models.sweep()
+
+    def _accept(self, job: Job) -> None:
+        if self._stopping:
+            job.emit(ShuttingDown())
+        elif self.failure is not None:
+            job.emit(self.failure)
+        else:
+            self._waiting.append(job)
+
+    def _begin_stop(self, grace: float) -> None:
+        self._stopping = True
+        self._deadline = time.monotonic() + grace
+        for job in self._waiting:
+            job.emit(ShuttingDown())
+        self._waiting.clear()
+
+    def _give_up(self, error: ImagineError) -> None:
+        for job in self.jobs():
+            self._fail(job, error)
+
+    def _drop_cancelled(self) -> None:
+        if self._deadline is not None and time.monotonic() > self._deadline:
+            self._give_up(ShuttingDown())
+        for job in self.jobs():
+            if job.cancelled:
+                self._remove(job)
+
+    def _remove(self, job: Job) -> None:
+        for jobs in (self._running, self._waiting, self._loading):
+            if job in jobs:
+                jobs.remove(job)
+        job.close()
+        self._share.forget_all_but({self._key(t) for t in self._trajectories()})
+
+    def _fail(self, job: Job, error: BaseException) -> None:
+        job.emit(error)
+        job.cancelled = True
+        self._remove(job)
+
+    # -- admission -------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        """Start the waiting jobs whose batch has room, first come first served within a size."""
+        taken: Counter[Hashable] = Counter()
+        for job in (*self._running, *self._loading):
+            taken[job.size] += job.rows * job.request.images
+        for job in list(self._waiting):
+            if not taken[job.size] or taken[job.size] + job.rows <= self._limit(job.size).rows:
+                self._waiting.remove(job)
+                self._load(job)
+            taken[job.size] += job.rows * job.request.images  # nobody overtakes who still waits
+        for position, job in enumerate(self._waiting, start=1):
+            job.enter("queued", position=position)
+
+    def _load(self, job: Job) -> None:
+        job.timings["queued"] = time.perf_counter() - job.submitted
+        if self.models.has(job.info):
+            with self._blaming(job):
+                resources = ExitStack()
+                model = resources.enter_context(self.models.lease(job.info))
+                self._start(job, model, resources)
+            return
+        job.enter("loading")
+        self._loading.append(job)
+        self._loader.submit(self._load_elsewhere, job)
+
+    def _load_elsewhere(self, job: Job) -> None:
+        started, resources = time.perf_counter(), ExitStack()
+        try:
+            model = resources.enter_context(self.models.lease(job.info))
+        except Exception as error:
+            self._inbox.put(partial(self._fail, job, self._explain(job, error)))
+        else:
+            job.timings["loading"] = time.perf_counter() - started
+            self._inbox.put(partial(self._loaded, job, model, resources))
+
+    def _loaded(self, job: Job, model: DiffusionModel, resources: ExitStack) -> None:
+        if job.cancelled:
+            resources.close()
+            return
+        self._loading.remove(job)
+        with self._blaming(job):
+            self._start(job, model, resources)
+
+    def _start(self, job: Job, model: DiffusionModel, resources: ExitStack) -> None:
+        job.enter("encoding")
+        self._running.append(job)
+        job.start(model, resources)
+
+    # -- work ------------------------------------------------------------------------------
+
+    def _trajectories(self) -> Iterator[Trajectory]:
+        return (trajectory for job in self._running for trajectory in job.trajectories)
+
+    def _work_alone(self) -> None:
+        """Do work that cannot share a forward, the oldest job's first.
+
+        It may take about as long as a forward: many prompts, which are quick and let their jobs
+        join the next batch, or one large picture to decode, so that the others wait no longer.
+        """
+        started = time.perf_counter()
+        while True:
+            trajectory = next((t for t in self._trajectories() if isinstance(t.want, Alone)), None)
+            if trajectory is None:
+                return
+            self._do_alone(trajectory)
+            if time.perf_counter() - started >= self._last_forward:
+                return
+
+    def _do_alone(self, trajectory: Trajectory) -> None:
+        job = trajectory.job
+        phase, work = cast("Alone", trajectory.want)
+        if phase != "decoding" or all(isinstance(t.want, Alone) for t in job.trajectories):
+            job.enter(phase)
+        started = time.perf_counter()
+        with self._blaming(job):
+            answer = work()
+            job.timings[phase] += time.perf_counter() - started
+            self._resume(trajectory, answer)
+
+    def _tick(self) -> None:
+        """One forward for the batch key whose turn it is."""
+        wanting: dict[Hashable, list[Trajectory]] = {}
+        for trajectory in self._trajectories():
+            if isinstance(trajectory.want, Denoise):
+                wanting.setdefault(self._key(trajectory), []).append(trajectory)
+        if not wanting:
+            return
+        key = self._share.pick(wanting)
+        batch = self._fill(wanting[key])
+        started = time.perf_counter()
+        self._step(batch)
+        seconds = time.perf_counter() - started
+        self._share.charge(key, seconds)
+        self._last_forward = seconds
+        for job in {trajectory.job: None for trajectory in batch}:
+            job.timings["denoising"] += seconds
+
+    def _fill(self, wanting: list[Trajectory]) -> list[Trajectory]:
+        """The first of `wanting` that fit into one forward; at least one."""
+        room = self._limit(_size(wanting[0])).rows
+        batch: list[Trajectory] = []
+        for trajectory in wanting:
+            room -= len(_denoise(trajectory).guidance.rows)
+            if batch and room < 0:
+                break
+            batch.append(trajectory)
+        return batch
+
+    def _step(self, batch: Sequence[Trajectory]) -> None:
+        """Step `batch`; what fails together is tried apart, so that one cannot spoil the rest."""
+        wants = [_denoise(trajectory) for trajectory in batch]
+        model = batch[0].job.model
+        assert model is not None
+        started = time.perf_counter()
+        try:
+            predictions = forward(model, wants)
+            self._wait_for_device()
+        except Exception as error:
+            self._step_failed(batch, error)
+            return
+        rows = sum(len(want.guidance.rows) for want in wants)
+        self._limit(_size(batch[0])).record(rows, time.perf_counter() - started)
+        for trajectory, prediction in zip(batch, predictions, strict=True):
+            if trajectory.job.cancelled:
+                continue
+            trajectory.job.enter("denoising")
+            with self._blaming(trajectory.job):
+                self._resume(trajectory, prediction)
+
+    def _step_failed(self, batch: Sequence[Trajectory], error: Exception) -> None:
+        if out_of_memory(error):
+            self._limit(_size(batch[0])).shrink(sum(len(_denoise(t).guidance.rows) for t in batch))
+            self._device().empty_cache()
+        if len(batch) == 1:
+            job = batch[0].job
+            self._fail(job, self._explain(job, error))
+            return
+        for trajectory in batch:
+            if not trajectory.job.cancelled:
+                self._step([trajectory])
+
+    def _resume(self, trajectory: Trajectory, answer: object) -> None:
+        job = trajectory.job
+        trajectory.resume(answer)
+        if all(other.image is not None for other in job.trajectories):
+            job.finish()
+            self._remove(job)
+
+    def _wait_for_device(self) -> None:
+        """Stay at most one forward ahead of an asynchronous device.
+
+        Waiting for the forward before this one keeps the device busy while samplers compute, and
+        still lets a cancelled job go within a step.
+        """
+        before, self._fence = self._fence, self._device().fence()
+        before()
+
+    def _key(self, trajectory: Trajectory) -> Hashable:
+        """Trajectories of one key share a forward."""
+        own = trajectory if trajectory.job.request.deterministic else None
+        return (*_size(trajectory), id(trajectory.job.model), own)
+
+    def _limit(self, size: Size) -> RowLimit:
+        if size not in self._limits:
+            while len(self._limits) >= REMEMBERED_LIMITS:
+                del self._limits[next(iter(self._limits))]
+            if self._max_rows is None:
+                self._limits[size] = RowLimit()
+            else:
+                self._limits[size] = RowLimit(first=self._max_rows, most=self._max_rows)
+        return self._limits[size]
+
+    # -- faults ----------------------------------------------------------------------------
+
+    @contextmanager
+    def _blaming(self, job: Job) -> Iterator[None]:
+        """Whatever the block raises is the end of `job`, and of no other."""
+        try:
+            yield
+        except Exception as error:
+            if out_of_memory(error):
+                self._device().empty_cache()
+            self._fail(job, self._explain(job, error))
+
+    def _explain(self, job: Job, error: Exception) -> ImagineError:
+        if isinstance(error, ImagineError):
+            return error
+        request = job.request
+        if out_of_memory(error):
+            return OutOfMemory(
+                f"the device ran out of memory for {request.width}x{request.height}; "
+                f"try a smaller size or fewer pictures at once"
+            )
+        log.error("request %s failed", job.id, exc_info=error)
+        return GenerationFailed(
+            f"model {job.info.name!r} failed with {type(error).__name__}; "
+            f"the server's log says more under request {job.id}"
+        )
+
+
+def _size(trajectory: Trajectory) -> Size:
+    """The kind of work: what the row limit was measured for. The hires pass has its own."""
+    want = trajectory.want
+    if isinstance(want, Denoise):
+        return (trajectory.job.info.path, *want.size)
+    return trajectory.job.size
+
+
+def _denoise(trajectory: Trajectory) -> Denoise:
+    return cast("Denoise", trajectory.want)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on the device or on the machine."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

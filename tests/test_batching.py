@@ -1,0 +1,77 @@
+"""Tests of imagine_core.batching."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from imagine_core.batching import SAMPLES, FairShare, RowLimit
+
+
+def feed(limit: RowLimit, seconds_per_forward: dict[int, float]) -> None:
+    """Run forwards of the size that `limit` asks for until it asks for no other."""
+    for _ in range(100):
+        limit.record(limit.rows, seconds_per_forward[limit.rows])
+
+
+def test_the_limit_grows_while_rows_get_cheaper() -> None:
+    limit = RowLimit(most=16)
+    feed(limit, {2: 2.0, 4: 3.0, 8: 5.0, 16: 9.0})
+    assert limit.rows == 16
+
+
+def test_the_limit_returns_to_the_last_size_that_paid() -> None:
+    limit = RowLimit(most=16)
+    feed(limit, {2: 2.0, 4: 3.0, 8: 6.0, 16: 1.0})
+    assert limit.rows == 4
+
+
+def test_the_limit_stays_at_its_start_where_sharing_never_pays() -> None:
+    limit = RowLimit()
+    feed(limit, {2: 2.0, 4: 4.0})
+    assert limit.rows == 2
+
+
+def test_the_first_forward_of_a_size_is_not_judged() -> None:
+    limit = RowLimit(most=4)
+    for seconds in (90.0, *[2.0] * SAMPLES):
+        limit.record(2, seconds)
+    assert limit.rows == 4
+    for seconds in (90.0, *[3.0] * SAMPLES):
+        limit.record(4, seconds)
+    assert limit.rows == 4
+
+
+def test_forwards_much_smaller_than_the_limit_say_nothing_about_it() -> None:
+    limit = RowLimit(first=8)
+    for _ in range(10):
+        limit.record(2, 1.0)
+    assert limit.rows == 8
+
+
+def test_a_size_that_did_not_fit_is_never_tried_again() -> None:
+    limit = RowLimit(first=8)
+    limit.shrink(8)
+    feed(limit, {4: 0.1})
+    assert limit.rows == 4
+
+
+def test_turns_are_shared_by_cost_and_nobody_starves() -> None:
+    share, cost, used = FairShare(), {"big": 3.0, "small": 1.0}, Counter[str]()
+    for _ in range(400):
+        key = str(share.pick(["big", "small"]))
+        share.charge(key, cost[key])
+        used[key] += int(cost[key])
+    assert abs(used["big"] - used["small"]) <= 4
+
+
+def test_a_key_that_was_away_does_not_catch_up_on_turns() -> None:
+    share = FairShare()
+    for _ in range(100):
+        share.pick(["a"])
+        share.charge("a", 1.0)
+    turns = []
+    for _ in range(10):
+        key = share.pick(["a", "b"])
+        share.charge(key, 1.0)
+        turns.append(key)
+    assert turns.count("a") >= 4

@@ -1,0 +1,145 @@
+"""Tests of imagine_core.catalogue."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from imagine_core.catalogue import Catalogue
+from imagine_core.errors import UnknownName, UnusableModel
+from imagine_core.interfaces import ModelInfo
+from imagine_core.testing import FakeLoader
+
+
+def catalogue(folder: Path, *names: str, **options: str) -> Catalogue:
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / f"{name}.fake").write_bytes(b"x")
+    bundled = folder.parent / "bundled"
+    bundled.mkdir(exist_ok=True)
+    (bundled / "doodle.fake").write_bytes(b"x")
+    return Catalogue(folder, bundled=[bundled], loaders=[FakeLoader()], **options)  # type: ignore[arg-type]
+
+
+def test_models_are_sorted_and_bundled_ones_among_them(tmp_path: Path) -> None:
+    models = catalogue(tmp_path / "m", "zebra", "apple").models()
+    assert [info.name for info in models] == ["apple", "doodle", "zebra"]
+
+
+def test_a_users_model_wins_over_a_bundled_one_of_its_name(tmp_path: Path) -> None:
+    found = catalogue(tmp_path / "m", "doodle").get("doodle")
+    assert found.path.parent == tmp_path / "m"
+
+
+def test_a_broken_file_does_not_hide_a_bundled_model_of_its_name(tmp_path: Path) -> None:
+    models = catalogue(tmp_path / "m", "doodle")
+    models._loaders = (RefuseFolder(tmp_path / "m"), *models._loaders)
+    assert models.get("doodle").path.parent == tmp_path / "bundled"
+
+
+class RefuseFolder(FakeLoader):
+    """Says that everything in one folder is broken."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+
+    def recognise(self, path: Path) -> ModelInfo | None:
+        if path.parent != self.folder:
+            return None
+        return ModelInfo(
+            name=path.stem, path=path, loader="fake", family="lora", size=1, problem="a LoRA"
+        )
+
+
+def test_names_are_found_in_any_case_and_near_misses_are_offered(tmp_path: Path) -> None:
+    models = catalogue(tmp_path / "m", "dreamshaper_8")
+    assert models.get("DreamShaper_8").name == "dreamshaper_8"
+    with pytest.raises(UnknownName) as caught:
+        models.get("dreamshaper")
+    assert caught.value.nearest == ("dreamshaper_8",)
+
+
+def test_a_name_is_never_a_path(tmp_path: Path) -> None:
+    models = catalogue(tmp_path / "m", "a")
+    for name in ("../m/a", str(tmp_path / "m" / "a.fake"), "a.fake", ""):
+        with pytest.raises(UnknownName):
+            models.get(name)
+
+
+def test_an_unusable_model_says_why(tmp_path: Path) -> None:
+    models = catalogue(tmp_path / "m", "broken")
+    assert [info.name for info in models.usable()] == ["doodle"]
+    with pytest.raises(UnusableModel, match="get another one"):
+        models.get("broken")
+
+
+@pytest.mark.parametrize(
+    ("names", "default"), [((), "doodle"), (("mine",), "mine"), (("one", "two"), "doodle")]
+)
+def test_the_default_is_the_only_model_or_the_bundled_one(
+    tmp_path: Path, names: tuple[str, ...], default: str
+) -> None:
+    assert catalogue(tmp_path / "m", *names).default().name == default
+
+
+def test_a_configured_default_wins(tmp_path: Path) -> None:
+    models = catalogue(tmp_path / "m", "one", "two", default_model="two")
+    assert models.default().name == "two"
+
+
+def test_a_missing_folder_is_a_problem_in_words_and_the_bundled_model_serves(
+    tmp_path: Path,
+) -> None:
+    models = catalogue(tmp_path / "m")
+    assert models.problem is None
+    (tmp_path / "m").rmdir()
+    assert models.problem is not None
+    assert "does not exist" in models.problem
+    assert models.default().name == "doodle"
+
+
+def test_a_file_in_place_of_the_folder_is_a_problem_in_words(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    problem = Catalogue(tmp_path / "file").problem
+    assert problem is not None
+    assert "is a file" in problem
+
+
+def test_a_file_is_recognised_once_until_it_changes(tmp_path: Path) -> None:
+    asked: list[Path] = []
+
+    class Counting(FakeLoader):
+        def recognise(self, path: Path) -> ModelInfo | None:
+            asked.append(path)
+            return super().recognise(path)
+
+    file = tmp_path / "a.fake"
+    file.write_bytes(b"x")
+    models = Catalogue(tmp_path, loaders=[Counting()])
+    models.models()
+    models.models()
+    assert len(asked) == 1
+    file.write_bytes(b"longer")
+    os.utime(file, ns=(1, 1))
+    models.models()
+    assert len(asked) == 2
+
+
+def test_a_loader_that_raises_is_named_and_hides_nobodys_models(tmp_path: Path) -> None:
+    class Raising(FakeLoader):
+        name = "bad"
+
+        def recognise(self, path: Path) -> ModelInfo | None:
+            if path.stem == "b":
+                raise ValueError("no idea")
+            return None
+
+    for name in "ab":
+        (tmp_path / f"{name}.fake").write_bytes(b"x")
+    models = Catalogue(tmp_path, loaders=[Raising(), FakeLoader()])
+    assert [info.name for info in models.usable()] == ["a"]
+    with pytest.raises(UnusableModel, match=r"'bad' failed on it: ValueError: no idea"):
+        models.get("b")

@@ -1,0 +1,169 @@
+"""Tests of imagine_core.plugins and imagine_core.registry."""
+
+from __future__ import annotations
+
+import ast
+import tomllib
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+import pytest
+
+from imagine_core import SamplerSpec, hookimpl
+from imagine_core.errors import UnknownName
+from imagine_core.plugins import PluginReport, build_plugins
+from imagine_core.testing import euler
+
+ROOT = Path(__file__).parent.parent
+
+
+def sampler(name: str, *aliases: str) -> SamplerSpec:
+    return SamplerSpec(name=name, label=name.title(), sample=euler, aliases=aliases)
+
+
+class Brings:
+    """Registers the samplers that it was built with."""
+
+    def __init__(self, *specs: SamplerSpec) -> None:
+        self.specs = specs
+
+    @hookimpl
+    def register_samplers(self, register: Callable[[SamplerSpec], None]) -> None:
+        for spec in self.specs:
+            register(spec)
+
+
+def report(reports: list[PluginReport], name: str) -> PluginReport:
+    return next(report for report in reports if report.name == name)
+
+
+def test_installed_entry_points_are_those_of_pyproject() -> None:
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    declared = pyproject["project"]["entry-points"]["imagine"]
+    installed = {
+        point.name: point.value
+        for point in entry_points(group="imagine")
+        if point.name.startswith("imagine-")
+    }
+    assert installed == declared, "entry points changed: run `pip install -e .` again"
+
+
+def test_every_builtin_plugin_loads_without_a_problem() -> None:
+    problems = [report for report in build_plugins().reports() if report.problem]
+    assert problems == []
+
+
+def test_the_core_never_imports_the_builtin_plugins() -> None:
+    for path in (ROOT / "imagine_core").rglob("*.py"):
+        assert "imagine_plugins" not in imported(path), path
+
+
+def test_plugins_import_of_the_core_only_modules_without_an_underscore() -> None:
+    for path in (ROOT / "plugins").rglob("*.py"):
+        names = [name for name in imported(path) if name.startswith("imagine_core")]
+        assert not [name for name in names if "._" in name], path
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module, node.module.split(".")[0]}
+    return names
+
+
+def test_hook_register_samplers() -> None:
+    plugins = build_plugins(found=[], extra=[("a", Brings(sampler("one", "uno")))])
+    assert plugins.samplers.names() == ["one"]
+    assert plugins.samplers.get("UNO").name == "one"
+    assert plugins.samplers.plugin_of("one") == "a"
+
+
+def test_a_taken_name_is_refused_and_both_plugins_are_named() -> None:
+    plugins = build_plugins(
+        found=[], extra=[("first", Brings(sampler("x"))), ("second", Brings(sampler("X")))]
+    )
+    assert plugins.samplers.plugin_of("x") == "first"
+    problem = report(plugins.reports(), "second").problem
+    assert problem is not None
+    assert "'first'" in problem
+    assert "'X'" in problem
+
+
+def test_an_alias_cannot_take_a_name() -> None:
+    plugins = build_plugins(
+        found=[], extra=[("first", Brings(sampler("x"))), ("second", Brings(sampler("y", "x")))]
+    )
+    assert plugins.samplers.names() == ["x"]
+
+
+def test_a_plugin_that_raises_is_blamed_and_the_others_stay() -> None:
+    class Raises:
+        @hookimpl
+        def register_samplers(self, register: Callable[[SamplerSpec], None]) -> None:
+            register(sampler("kept"))
+            raise RuntimeError("oops")
+
+    plugins = build_plugins(found=[], extra=[("bad", Raises()), ("good", Brings(sampler("x")))])
+    assert plugins.samplers.names() == ["kept", "x"]
+    problem = report(plugins.reports(), "bad").problem
+    assert problem == "register_samplers: RuntimeError: oops"
+
+
+def test_nonsense_is_refused_where_it_is_registered() -> None:
+    class Nonsense:
+        @hookimpl
+        def register_samplers(self, register: Callable[[object], None]) -> None:
+            register("euler")
+
+    plugins = build_plugins(found=[], extra=[("bad", Nonsense())])
+    assert len(plugins.samplers) == 0
+    problem = report(plugins.reports(), "bad").problem
+    assert problem is not None
+    assert "SamplerSpec" in problem
+
+
+def test_a_plugin_that_fails_to_import_is_reported_with_the_reason() -> None:
+    point = EntryPoint(name="lost", value="no_such_module_anywhere", group="imagine")
+    plugins = build_plugins(found=[point], extra=[("good", Brings(sampler("x")))])
+    problem = report(plugins.reports(), "lost").problem
+    assert problem is not None
+    assert problem.startswith("import failed: ModuleNotFoundError")
+    assert plugins.samplers.names() == ["x"]
+
+
+def test_a_plugin_with_an_unknown_hook_is_reported() -> None:
+    class Typo:
+        @hookimpl
+        def register_sampler(self, register: Callable[[SamplerSpec], None]) -> None: ...
+
+    problem = report(build_plugins(found=[], extra=[("typo", Typo())]).reports(), "typo").problem
+    assert problem is not None
+    assert "register_sampler" in problem
+
+
+def test_a_name_that_two_plugins_have_is_reported() -> None:
+    plugins = build_plugins(found=[], extra=[("a", Brings(sampler("x"))), ("a", Brings())])
+    assert report(plugins.reports(), "a").problem == "another plugin has this name"
+
+
+def test_blocked_plugins_are_left_out_and_only_keeps_just_those() -> None:
+    every = {report.name for report in build_plugins().reports()}
+    blocked = {r.name for r in build_plugins(block=["imagine-device-mps"]).reports()}
+    assert every - blocked == {"imagine-device-mps"}
+    only = [r.name for r in build_plugins(only=["imagine-device-cpu"]).reports()]
+    assert only == ["imagine-device-cpu"]
+
+
+def test_three_managers_in_one_process_do_not_meet() -> None:
+    managers = [build_plugins(found=[], extra=[("a", Brings(sampler(n)))]) for n in "xyz"]
+    assert [m.samplers.names() for m in managers] == [["x"], ["y"], ["z"]]
+
+
+def test_an_unknown_name_offers_the_nearest() -> None:
+    plugins = build_plugins(found=[], extra=[("a", Brings(sampler("euler"), sampler("heun")))])
+    with pytest.raises(UnknownName, match="did you mean 'euler'"):
+        plugins.samplers.get("eulr")
