@@ -1,0 +1,15 @@
+"""The sampler against the fake model, whose picture is known beforehand."""
+
+import numpy as np
+
+from imagine_core import GenerationRequest
+from imagine_core.testing import FakeModel, build_test_engine, draw_one
+
+
+def test_rk4_draws_the_picture_that_the_prompt_asks_for(tmp_path):
+    engine = build_test_engine(tmp_path)
+    request = GenerationRequest(prompt="red", sampler="rk4", steps=10, guidance_scale=1, seed=1)
+    picture = np.asarray(draw_one(engine, request).images[0].image)
+    engine.close()
+    wanted = (np.array(FakeModel.colour("red")[:3]) + 1) * 127.5
+    assert abs(picture.mean(axis=(0, 1)) - wanted).max() < 3
