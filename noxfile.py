@@ -19,7 +19,7 @@ CONSTRAINTS = ("--constraint", "constraints.txt")
 
 
 def groups(*names: str) -> list[str]:
-    return nox.project.dependency_groups(PYPROJECT, *names)
+    return list(nox.project.dependency_groups(PYPROJECT, *names))
 
 
 @nox.session
@@ -33,7 +33,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session
 def types(session: nox.Session) -> None:
-    """mypy in strict mode."""
+    """Mypy in strict mode."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("types", "test"), "nox")
     session.run("mypy")
 

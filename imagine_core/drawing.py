@@ -262,9 +262,7 @@ def _original(task: SamplingTask, evaluation: Evaluation, prediction: Any) -> to
     return task.model.predicted_original(evaluation.latent, timestep, prediction)
 
 
-def _encode(
-    model: DiffusionModel, image: Image.Image, generator: torch.Generator
-) -> torch.Tensor:
+def _encode(model: DiffusionModel, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
     import numpy as np
     from PIL import Image
 

@@ -42,7 +42,5 @@ def stack(rows: Sequence[Conditioning]) -> Conditioning:
 
     length = math.lcm(*(row.context.shape[1] for row in rows))
     contexts = [row.context.repeat(1, length // row.context.shape[1], 1) for row in rows]
-    extras = {
-        name: torch.cat([row.extras[name] for row in rows]) for name in rows[0].extras
-    }
+    extras = {name: torch.cat([row.extras[name] for row in rows]) for name in rows[0].extras}
     return Conditioning(context=torch.cat(contexts), extras=extras)

@@ -185,7 +185,8 @@ class DiffusionModel(Protocol):
     """A loaded latent diffusion model. Only the engine's thread calls it."""
 
     @property
-    def latent_channels(self) -> int: ...
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
 
     @property
     def downsampling(self) -> int:
@@ -227,10 +228,11 @@ class DiffusionModel(Protocol):
 
 @runtime_checkable
 class ModelLoader(Protocol):
-    """A model format. `name` is what `imagine list` and `imagine plugins` show."""
+    """A model format."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What `imagine list` and `imagine plugins` show."""
 
     def recognise(self, path: Path) -> ModelInfo | None:
         """Say what `path` (a file or a folder) is, from its header alone, in milliseconds.
@@ -239,7 +241,5 @@ class ModelLoader(Protocol):
         it is, and that it cannot serve.
         """
 
-    def load(
-        self, info: ModelInfo, *, device: Device, full_precision: bool
-    ) -> DiffusionModel:
+    def load(self, info: ModelInfo, *, device: Device, full_precision: bool) -> DiffusionModel:
         """Load the weights. Raises `UnusableModel` naming what is wrong."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
@@ -77,17 +76,11 @@ class Plugins:
 
     def model_folders(self) -> list[Path]:
         """Folders of models that come with plugins."""
-        folders: list[Path] = []
-        self._collect("register_model_folders", lambda path, plugin: folders.append(path))
-        return folders
+        return self._list("register_model_folders")
 
     def routes(self, service: Service) -> list[BaseRoute]:
         """The HTTP routes of all plugins, in the order of the plugins' names."""
-        routes: list[BaseRoute] = []
-        self._collect(
-            "register_routes", lambda route, plugin: routes.append(route), service=service
-        )
-        return routes
+        return self._list("register_routes", service=service)
 
     def reports(self) -> list[PluginReport]:
         """What became of each plugin, by name. Fills every registry, so that problems show."""
@@ -101,6 +94,11 @@ class Plugins:
             self._collect(hook, lambda item, plugin: registry.register(item, plugin=plugin))
             self._registries[kind] = registry
         return self._registries[kind]
+
+    def _list(self, hook: str, **arguments: Any) -> list[Any]:
+        items: list[tuple[str, Any]] = []
+        self._collect(hook, lambda item, plugin: items.append((plugin, item)), **arguments)
+        return [item for _, item in items]
 
     def _collect(self, hook: str, take: Callable[..., None], **arguments: Any) -> None:
         """Call `hook` plugin by plugin, handing each a `register` that knows who calls."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from imagine_core.errors import PluginError, UnknownName
 
@@ -12,7 +12,8 @@ class Named(Protocol):
     """Anything with a name; `aliases` is optional."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str | None:
+        """What it is looked up by."""
 
 
 T = TypeVar("T", bound=Named)
@@ -36,7 +37,7 @@ class Registry(Generic[T]):
         if not isinstance(item, self._accepts):
             wanted = self._accepts.__name__
             raise PluginError(plugin, f"a {self.kind} must be a {wanted}, got {item!r:.100}")
-        names = [item.name, *getattr(item, "aliases", ())]
+        names: list[Any] = [item.name, *getattr(item, "aliases", ())]
         for name in names:
             if not isinstance(name, str) or not name.strip():
                 raise PluginError(plugin, f"a {self.kind} needs a name, got {name!r}")
@@ -45,9 +46,9 @@ class Registry(Generic[T]):
                 raise PluginError(
                     plugin, f"the {self.kind} name {name!r} is taken by plugin {owner!r}"
                 )
-        self._items[item.name.casefold()] = (item, plugin)
+        self._items[names[0].casefold()] = (item, plugin)
         for name in names[1:]:
-            self._aliases[name.casefold()] = item.name.casefold()
+            self._aliases[name.casefold()] = names[0].casefold()
 
     def get(self, name: str) -> T:
         """The item called `name`, in any case; raises `UnknownName` with the nearest names."""
@@ -59,7 +60,7 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """The names, without aliases, in the order of registration."""
-        return [item.name for item, _ in self._items.values()]
+        return [str(item.name) for item, _ in self._items.values()]
 
     def __iter__(self) -> Iterator[T]:
         return iter([item for item, _ in self._items.values()])

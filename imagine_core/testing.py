@@ -50,6 +50,7 @@ class FakeClock:
         self.now = 0.0
 
     def __call__(self) -> float:
+        """The time."""
         return self.now
 
     def advance(self, seconds: float) -> None:
@@ -93,7 +94,7 @@ class FakeModel:
     noise = NOISE
     model_hash = "0123456789"
 
-    def __init__(self, before: Callable[[int], None] = lambda rows: None) -> None:
+    def __init__(self, before: Callable[[int], object] = id) -> None:
         self.forwards: list[int] = []
         self.before = before
         self.closed = False
@@ -168,6 +169,7 @@ class FakeLoader:
     Attributes:
         models: Every model loaded so far.
         seconds: How long a load takes.
+        before: Called with the rows before each forward of any of its models.
     """
 
     name = "fake"
@@ -175,7 +177,7 @@ class FakeLoader:
     def __init__(self, *, seconds: float = 0.0) -> None:
         self.models: list[FakeModel] = []
         self.seconds = seconds
-        self.before: Callable[[int], None] = lambda rows: None
+        self.before: Callable[[int], object] = id
 
     def recognise(self, path: Path) -> ModelInfo | None:
         """Files that end in .fake."""
@@ -196,9 +198,12 @@ class FakeLoader:
         """A new fake model."""
         del info, device, full_precision
         time.sleep(self.seconds)
-        model = FakeModel(lambda rows: self.before(rows))
+        model = FakeModel(self._before)
         self.models.append(model)
         return model
+
+    def _before(self, rows: int) -> None:
+        self.before(rows)
 
 
 def euler(task: SamplingTask) -> Sampling:

@@ -20,28 +20,28 @@ def check_request(request: GenerationRequest, limits: Limits) -> list[FieldError
 
 
 def _problems(request: GenerationRequest, limits: Limits) -> Iterator[tuple[str, str]]:
-    if not request.prompt.strip():
-        yield "prompt", "must not be empty"
-    for name in ("prompt", "negative_prompt"):
-        if len(getattr(request, name)) > limits.prompt:
-            yield name, f"must have at most {limits.prompt:,} characters"
     yield from _sizes(request, limits)
-    if not 1 <= request.steps <= limits.steps:
-        yield "steps", f"must be from 1 to {limits.steps}"
-    if not (math.isfinite(request.guidance_scale) and request.guidance_scale >= 0):
-        yield "guidance_scale", "must be a finite number, 0 or more"
-    if request.seed is not None and not 0 <= request.seed < SEEDS:
-        yield "seed", "must be from 0 to 2^64-1"
-    if not 0 <= request.strength <= 1:
-        yield "strength", "must be from 0.0 to 1.0"
-    if request.clip_skip < 1:
-        yield "clip_skip", "must be 1 (the last layer) or more"
-    if request.preview_every < 0:
-        yield "preview_every", "must be 0 (none) or more"
-    if request.preview not in ("fast", "vae"):
-        yield "preview", "must be 'fast' or 'vae'"
-    if not 1 <= request.images <= limits.images:
-        yield "images", f"must be from 1 to {limits.images}"
+    for name, fine, rule in _rules(request, limits):
+        if not fine:
+            yield name, rule
+
+
+def _rules(request: GenerationRequest, limits: Limits) -> Iterator[tuple[str, bool, str]]:
+    """Field, whether it is fine, and what it must be."""
+    r = request
+    longest = f"must have at most {limits.prompt:,} characters"
+    guidance = math.isfinite(r.guidance_scale) and r.guidance_scale >= 0
+    yield "prompt", bool(r.prompt.strip()), "must not be empty"
+    yield "prompt", len(r.prompt) <= limits.prompt, longest
+    yield "negative_prompt", len(r.negative_prompt) <= limits.prompt, longest
+    yield "steps", 1 <= r.steps <= limits.steps, f"must be from 1 to {limits.steps}"
+    yield "guidance_scale", guidance, "must be a finite number, 0 or more"
+    yield "seed", r.seed is None or 0 <= r.seed < SEEDS, "must be from 0 to 2^64-1"
+    yield "strength", 0 <= r.strength <= 1, "must be from 0.0 to 1.0"
+    yield "clip_skip", r.clip_skip >= 1, "must be 1 (the last layer) or more"
+    yield "preview_every", r.preview_every >= 0, "must be 0 (none) or more"
+    yield "preview", r.preview in {"fast", "vae"}, "must be 'fast' or 'vae'"
+    yield "images", 1 <= r.images <= limits.images, f"must be from 1 to {limits.images}"
 
 
 def _sizes(request: GenerationRequest, limits: Limits) -> Iterator[tuple[str, str]]:

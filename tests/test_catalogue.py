@@ -20,7 +20,7 @@ def catalogue(folder: Path, *names: str, **options: str) -> Catalogue:
     bundled = folder.parent / "bundled"
     bundled.mkdir(exist_ok=True)
     (bundled / "doodle.fake").write_bytes(b"x")
-    return Catalogue(folder, bundled=[bundled], loaders=[FakeLoader()], **options)  # type: ignore[arg-type]
+    return Catalogue(folder, bundled=[bundled], loaders=[FakeLoader()], **options)
 
 
 def test_models_are_sorted_and_bundled_ones_among_them(tmp_path: Path) -> None:
@@ -94,18 +94,15 @@ def test_a_missing_folder_is_a_problem_in_words_and_the_bundled_model_serves(
     tmp_path: Path,
 ) -> None:
     models = catalogue(tmp_path / "m")
-    assert models.problem is None
     (tmp_path / "m").rmdir()
-    assert models.problem is not None
-    assert "does not exist" in models.problem
+    assert "does not exist" in str(models.problem)
     assert models.default().name == "doodle"
 
 
 def test_a_file_in_place_of_the_folder_is_a_problem_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    problem = Catalogue(tmp_path / "file").problem
-    assert problem is not None
-    assert "is a file" in problem
+    assert "is a file" in str(Catalogue(tmp_path / "file").problem)
+    assert Catalogue(tmp_path).problem is None
 
 
 def test_a_file_is_recognised_once_until_it_changes(tmp_path: Path) -> None:

@@ -210,7 +210,7 @@ def test_the_hires_fix_refines_a_larger_picture_and_returns_the_size_asked_for(
     engine: Engine, fake: FakePlugin
 ) -> None:
     shapes = []
-    fake.loader.before = lambda rows: None
+    fake.loader.before = id
     model_predict = FakeModel.predict
 
     def spy(self: FakeModel, latents, timesteps, conditioning):  # type: ignore[no-untyped-def]
@@ -259,9 +259,7 @@ def test_requests_of_one_size_share_forwards(engine: Engine, fake: FakePlugin) -
     warm(engine, fake)
     requests = mixed(16)
     together(engine, requests)
-    evaluations = sum(
-        int(r.steps * r.strength) if r.init_image else r.steps for r in requests
-    )
+    evaluations = sum(int(r.steps * r.strength) if r.init_image else r.steps for r in requests)
     assert evaluations / len(fake.loader.models[0].forwards) >= 3
 
 
@@ -530,7 +528,7 @@ def test_out_of_memory_ends_one_request_and_the_next_is_served(
     fake.loader.before = too_big
     with pytest.raises(OutOfMemory, match="64x64"):
         draw_one(engine, RED)
-    fake.loader.before = lambda rows: None
+    fake.loader.before = id
     assert draw_one(engine, RED).images
 
 
@@ -646,9 +644,7 @@ def test_closing_without_grace_ends_what_is_in_progress(engine: Engine, fake: Fa
     assert not [t for t in threading.enumerate() if t.name == "imagine-engine" and t.is_alive()]
 
 
-def test_a_caller_whose_loop_is_gone_leaves_no_job_behind(
-    engine: Engine, fake: FakePlugin
-) -> None:
+def test_a_caller_whose_loop_is_gone_leaves_no_job_behind(engine: Engine, fake: FakePlugin) -> None:
     fake.loader.before = lambda rows: time.sleep(0.01)
 
     async def abandon() -> AsyncIterator[GenerationEvent]:

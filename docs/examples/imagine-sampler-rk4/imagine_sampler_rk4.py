@@ -6,7 +6,7 @@ from imagine_core import hookimpl
 from imagine_core.sampling import sigma_sampler
 
 
-def rk4(x, sigmas, noise):
+def rk4(x, sigmas, noise):  # noqa: ARG001 - a deterministic method draws none
     """Solve the probability-flow ODE dx/dsigma = (x - denoised(x, sigma)) / sigma."""
     for high, low in pairwise(sigmas):
         if low == 0:  # the slope at zero is not defined; Euler's step ends at the denoised picture

@@ -34,7 +34,7 @@ class Cuda(Device):
         """An event behind everything queued so far."""
         import torch
 
-        event = torch.cuda.Event()
+        event = torch.cuda.Event()  # type: ignore[no-untyped-call]
         event.record()
         return event.synchronize
 

@@ -7,6 +7,7 @@ from imagine_core.testing import FakeModel, build_test_engine, draw_one
 
 
 def test_rk4_draws_the_picture_that_the_prompt_asks_for(tmp_path):
+    """The mean of the picture is the prompt's colour."""
     engine = build_test_engine(tmp_path)
     request = GenerationRequest(prompt="red", sampler="rk4", steps=10, guidance_scale=1, seed=1)
     picture = np.asarray(draw_one(engine, request).images[0].image)
