@@ -1,0 +1,28 @@
+"""Measures what docs/performance.md claims: `nox -s bench [-- NAME ...]`."""
+
+from __future__ import annotations
+
+import sys
+
+from against_diffusers import against_diffusers
+from crowd import crowd
+from memory import memory
+from start import start
+
+BENCHMARKS = {
+    "start": start,
+    "diffusers": against_diffusers,
+    "crowd": crowd,
+    "memory": memory,
+}
+
+
+def main() -> None:
+    """Run the benchmarks that are named, or all of them."""
+    for name in sys.argv[1:] or BENCHMARKS:
+        print(f"\n## {name}\n", flush=True)
+        BENCHMARKS[name]()
+
+
+if __name__ == "__main__":
+    main()

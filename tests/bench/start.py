@@ -1,0 +1,40 @@
+"""How long the command line takes to answer, against a bare interpreter that imports httpx."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import interleaved, median, row, server, timed
+
+ROUNDS = 15
+
+
+def run(*arguments: str) -> None:
+    """Run Python with `arguments` and wait for it."""
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+
+def start() -> None:
+    """`--help` and `list` against `import httpx`; `/health` after `serve`."""
+    with tempfile.TemporaryDirectory() as folder:
+        bare, usage, listing = interleaved(
+            ROUNDS,
+            lambda: run("-c", "import httpx"),
+            lambda: run("-m", "imagine_core", "--help"),
+            lambda: run("-m", "imagine_core", "list", "--models", folder),
+        )
+        row("command", "median s", "ratio to `import httpx`")
+        row("---", "---", "---")
+        for name, times in (("import httpx", bare), ("--help", usage), ("list", listing)):
+            row(name, f"{median(times):.3f}", f"{median(times) / median(bare):.2f}")
+        health = [timed(lambda: open_and_close(Path(folder))) for _ in range(5)]
+        row("serve until /health answers", f"{median(health):.2f}", "")
+
+
+def open_and_close(folder: Path) -> None:
+    """Start a server and wait until it answers. Stopping it counts as well, which is honest."""
+    with server(folder):
+        pass

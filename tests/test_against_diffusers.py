@@ -1,0 +1,156 @@
+"""The whole path, from prompt to pixels, against diffusers' own pipelines on the same weights."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from checkpoints import TINY_SD1, write_folder
+from PIL import Image
+
+from imagine_core import GenerationRequest
+from imagine_core.engine import Engine, build_engine
+from imagine_core.plugins import build_plugins
+from imagine_core.settings import Settings
+from imagine_core.testing import draw_one
+
+SCHEDULERS = {
+    "ddim": "DDIMScheduler",
+    "euler": "EulerDiscreteScheduler",
+    "euler a": "EulerAncestralDiscreteScheduler",
+    "heun": "HeunDiscreteScheduler",
+    "lms": "LMSDiscreteScheduler",
+    "dpm++ 2m": "DPMSolverMultistepScheduler",
+    "dpm++ 2s": "DPMSolverSinglestepScheduler",
+    "dpm2": "KDPM2DiscreteScheduler",
+    "dpm2 a": "KDPM2AncestralDiscreteScheduler",
+}
+REQUEST = GenerationRequest(
+    prompt="a red house", negative_prompt="blurry", width=64, height=64, steps=6, seed=2**63 + 5
+)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_folder(folder / "tiny", TINY_SD1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def real(models: Path) -> Iterator[Engine]:
+    settings = Settings(models=models, device="cpu", full_precision=True, default_model="tiny")
+    engine = build_engine(settings, build_plugins())
+    yield engine
+    engine.close(grace=0)
+
+
+@pytest.fixture(scope="module")
+def pipelines(models: Path) -> dict[str, Any]:
+    import diffusers
+
+    kind = diffusers.StableDiffusionPipeline
+    plain = kind.from_pretrained(
+        models / "tiny", local_files_only=True, tokenizer=clip_tokenizer()
+    )
+    from_image = diffusers.StableDiffusionImg2ImgPipeline(**plain.components)
+    for pipe in (plain, from_image):
+        pipe.set_progress_bar_config(disable=True)
+    return {"txt2img": plain, "img2img": from_image}
+
+
+def scheduled(pipe: Any, scheduler: str) -> Any:
+    import diffusers
+
+    pipe.scheduler = getattr(diffusers, scheduler).from_config(pipe.scheduler.config)
+    return pipe
+
+
+def clip_tokenizer() -> Any:
+    from imagine_plugins.loaders.vocabulary import clip_vocabulary
+    from transformers import CLIPTokenizer
+
+    vocabulary, merges = clip_vocabulary()
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
+
+
+def arguments() -> dict[str, Any]:
+    return {
+        "prompt": REQUEST.prompt,
+        "negative_prompt": REQUEST.negative_prompt,
+        "num_inference_steps": REQUEST.steps,
+        "guidance_scale": REQUEST.guidance_scale,
+        "generator": torch.Generator("cpu").manual_seed(REQUEST.seed or 0),
+    }
+
+
+def difference(ours: Image.Image, theirs: Image.Image) -> int:
+    return int(np.abs(np.asarray(ours).astype(int) - np.asarray(theirs).astype(int)).max())
+
+
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_txt2img_is_the_picture_that_diffusers_draws(
+    real: Engine, pipelines: dict[str, Any], sampler: str
+) -> None:
+    pipe = scheduled(pipelines["txt2img"], SCHEDULERS[sampler])
+    theirs = pipe(width=REQUEST.width, height=REQUEST.height, **arguments()).images[0]
+    ours = draw_one(real, replace(REQUEST, sampler=sampler)).images[0].image
+    assert difference(ours, theirs) <= 1
+
+
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+def test_img2img_is_the_picture_that_diffusers_draws(
+    real: Engine, pipelines: dict[str, Any], sampler: str
+) -> None:
+    start = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 30).convert("RGB")
+    buffer = io.BytesIO()
+    start.save(buffer, "PNG")
+    pipe = scheduled(pipelines["img2img"], SCHEDULERS[sampler])
+    theirs = pipe(image=start, strength=0.6, **arguments()).images[0]
+    request = replace(REQUEST, sampler=sampler, init_image=buffer.getvalue(), strength=0.6)
+    ours = draw_one(real, request).images[0].image
+    assert difference(ours, theirs) <= 1
+
+
+def test_the_picture_depends_on_prompt_negative_prompt_guidance_and_clip_skip(
+    real: Engine,
+) -> None:
+    plain = draw_one(real, REQUEST).images[0].image
+    changes: list[dict[str, Any]] = [
+        {"prompt": "a blue cat"},
+        {"negative_prompt": "sharp"},
+        {"guidance_scale": 3.0},
+        {"clip_skip": 2},
+        {"prompt": "a (red:1.4) house"},
+        {"noise_schedule": "karras"},
+    ]
+    for change in changes:
+        other = draw_one(real, replace(REQUEST, **change)).images[0].image
+        assert difference(plain, other) > 0, change
+
+
+def test_mixed_requests_at_once_are_their_solo_pictures(real: Engine) -> None:
+    import asyncio
+
+    from imagine_core.testing import collect
+
+    requests = [
+        replace(REQUEST, sampler=name, steps=5 + n, seed=n, guidance_scale=1.0 + 2 * (n % 4))
+        for n, name in enumerate(SCHEDULERS)
+    ]
+    alone = [draw_one(real, request).images[0].image for request in requests]
+
+    async def crowd(wants: list[GenerationRequest]) -> list[Any]:
+        return [events[-1] for events in await asyncio.gather(*(collect(real, w) for w in wants))]
+
+    for solo, shared in zip(alone, asyncio.run(crowd(requests)), strict=True):
+        assert difference(solo, shared.images[0].image) <= 1
+    exact = asyncio.run(crowd([replace(request, deterministic=True) for request in requests]))
+    for solo, result in zip(alone, exact, strict=True):
+        assert solo.tobytes() == result.images[0].image.tobytes()
