@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from imagine_core.catalogue import Catalogue
 from imagine_core.errors import (
-    Busy,
     FieldError,
     ImagineError,
     RequestError,
@@ -96,7 +95,7 @@ class Engine:
         """
         self.start()
         job = await asyncio.to_thread(self._admit, request, asyncio.get_running_loop())
-        self._worker.submit(job)
+        self._worker.submit(job, limit=self.settings.limits.queue)
         try:
             yield PhaseEvent(phase="queued", position=job.position)
             async for event in job.events():
@@ -134,14 +133,11 @@ class Engine:
         if info.clip_layers is not None and request.clip_skip > info.clip_layers:
             message = f"model {info.name!r} has {info.clip_layers} text encoder layers"
             raise RequestError([FieldError("clip_skip", f"must be at most that: {message}")])
-        waiting = sum(job.phase == "queued" for job in self._worker.jobs())
-        if waiting >= self.settings.limits.queue:
-            raise Busy(f"{waiting} requests are waiting already; try again later")
         seed = secrets.randbits(63) if request.seed is None else request.seed
         resolved = replace(
             request, model=info.name, sampler=sampler.name, noise_schedule=schedule, seed=seed
         )
-        return Job(resolved, info, sampler, schedule, loop, position=waiting)
+        return Job(resolved, info, sampler, schedule, loop)
 
     def _choose_device(self) -> Device:
         devices = self.plugins.devices

@@ -12,6 +12,9 @@ from pathlib import Path
 from imagine_core.catalogue import Stamp, stamp_of
 from imagine_core.interfaces import DiffusionModel, ModelInfo
 
+ROOM = 1.5
+"""Free memory that a load wants, as a multiple of the file: weights in another dtype, and work."""
+
 Load = Callable[[ModelInfo], DiffusionModel]
 
 
@@ -121,17 +124,25 @@ class ModelCache:
                 self._drop(entry)
 
     def _acquire(self, info: ModelInfo) -> _Entry:
+        entry = self._warm(info)  # whoever finds it loaded does not wait for another's load
+        if entry is not None:
+            return entry
         with self._loading:
-            with self._lock:
-                entry = self._fresh(info)
-                if entry is not None:
-                    entry.leases += 1
-                    return entry
-                self._make_room(info)
+            entry = self._warm(info)
+            if entry is not None:
+                return entry
+            self._make_room(info)
             stamp = stamp_of(info.path)
             entry = _Entry(info, stamp, self._load(info), leases=1)
             with self._lock:
                 self._entries[info.path] = entry
+            return entry
+
+    def _warm(self, info: ModelInfo) -> _Entry | None:
+        with self._lock:
+            entry = self._fresh(info)
+            if entry is not None:
+                entry.leases += 1
             return entry
 
     def _release(self, entry: _Entry) -> None:
@@ -159,15 +170,13 @@ class ModelCache:
 
     def _make_room(self, info: ModelInfo) -> None:
         """Let go of idle models, the longest idle first, until `info` fits."""
-        idle = sorted(
-            (entry for entry in self._entries.values() if not entry.leases),
-            key=lambda entry: entry.idle_since,
-        )
-        for entry in idle:
-            free = self._free_memory()
-            if free is None or free > info.size * 1.5:
-                return
-            self._drop(entry)
+        with self._lock:
+            idle = [entry for entry in self._entries.values() if not entry.leases]
+            for entry in sorted(idle, key=lambda entry: entry.idle_since):
+                free = self._free_memory()
+                if free is None or free > info.size * ROOM:
+                    return
+                self._drop(entry)
 
     def _drop(self, entry: _Entry) -> None:
         if self._entries.get(entry.info.path) is entry:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from imagine_core.batching import FairShare, RowLimit
 from imagine_core.drawing import Alone, Denoise
 from imagine_core.errors import (
+    Busy,
     GenerationFailed,
     ImagineError,
     OutOfMemory,
@@ -73,6 +74,8 @@ class Worker:
         self._preload = preload
         self._max_rows = max_rows
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._pending: set[Job] = set()
+        self._pace = 1.0
         self._waiting: list[Job] = []
         self._loading: list[Job] = []
         self._running: list[Job] = []
@@ -96,9 +99,17 @@ class Worker:
         """Whether the loop runs."""
         return self._thread.is_alive()
 
-    def submit(self, job: Job) -> None:
-        """Queue a job."""
-        self._inbox.put(lambda: self._accept(job))
+    def submit(self, job: Job, *, limit: int) -> None:
+        """Queue a job; raises `Busy` where `limit` of them wait already."""
+        waiting = len(self._pending)
+        if waiting >= limit:
+            raise Busy(
+                f"{waiting} requests are waiting already; try again later",
+                retry_after=self._wait_for(waiting),
+            )
+        job.position = waiting
+        self._pending.add(job)
+        self._inbox.put(partial(self._accept, job))
 
     def cancel(self, job: Job) -> None:
         """Let a job go at the next step; no matter if it is done."""
@@ -115,6 +126,10 @@ class Worker:
         return [*self._running, *self._loading, *self._waiting]
 
     # -- the loop --------------------------------------------------------------------------
+
+    def _wait_for(self, waiting: int) -> int:
+        """Whole seconds until so many waiting jobs are likely to have had their turn."""
+        return min(600, max(1, round(self._pace * waiting / max(1, len(self._running)))))
 
     def _run(self) -> None:
         import torch
@@ -176,18 +191,17 @@ class Worker:
 
     def _accept(self, job: Job) -> None:
         if self._stopping:
-            job.emit(ShuttingDown())
+            self._fail(job, ShuttingDown())
         elif self.failure is not None:
-            job.emit(self.failure)
+            self._fail(job, self.failure)
         else:
             self._waiting.append(job)
 
     def _begin_stop(self, grace: float) -> None:
         self._stopping = True
         self._deadline = time.monotonic() + grace
-        for job in self._waiting:
-            job.emit(ShuttingDown())
-        self._waiting.clear()
+        for job in list(self._waiting):
+            self._fail(job, ShuttingDown())
 
     def _give_up(self, error: ImagineError) -> None:
         for job in self.jobs():
@@ -204,6 +218,7 @@ class Worker:
         for jobs in (self._running, self._waiting, self._loading):
             if job in jobs:
                 jobs.remove(job)
+        self._pending.discard(job)
         job.close()
         self._share.forget_all_but({self._key(t) for t in self._trajectories()})
 
@@ -228,6 +243,7 @@ class Worker:
             job.enter("queued", position=position)
 
     def _load(self, job: Job) -> None:
+        self._pending.discard(job)
         job.timings["queued"] = time.perf_counter() - job.submitted
         if self.models.has(job.info):
             with self._blaming(job):
@@ -360,6 +376,8 @@ class Worker:
         trajectory.resume(answer)
         if all(other.image is not None for other in job.trajectories):
             job.finish()
+            seconds = time.perf_counter() - job.submitted - job.timings["queued"]
+            self._pace += (seconds - self._pace) / 8
             self._remove(job)
 
     def _wait_for_device(self) -> None:

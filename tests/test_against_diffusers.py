@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from checkpoints import TINY_SD1, write_folder
 from PIL import Image
 
+from checkpoints import TINY_SD1, write_folder
 from imagine_core import GenerationRequest
 from imagine_core.engine import Engine, build_engine
 from imagine_core.plugins import build_plugins
@@ -56,9 +56,7 @@ def pipelines(models: Path) -> dict[str, Any]:
     import diffusers
 
     kind = diffusers.StableDiffusionPipeline
-    plain = kind.from_pretrained(
-        models / "tiny", local_files_only=True, tokenizer=clip_tokenizer()
-    )
+    plain = kind.from_pretrained(models / "tiny", local_files_only=True, tokenizer=clip_tokenizer())
     from_image = diffusers.StableDiffusionImg2ImgPipeline(**plain.components)
     for pipe in (plain, from_image):
         pipe.set_progress_bar_config(disable=True)
@@ -73,8 +71,9 @@ def scheduled(pipe: Any, scheduler: str) -> Any:
 
 
 def clip_tokenizer() -> Any:
-    from imagine_plugins.loaders.vocabulary import clip_vocabulary
     from transformers import CLIPTokenizer
+
+    from imagine_plugins.loaders.vocabulary import clip_vocabulary
 
     vocabulary, merges = clip_vocabulary()
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)

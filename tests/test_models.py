@@ -143,3 +143,18 @@ def test_unload_spares_a_model_in_use(tmp_path: Path) -> None:
         assert not cache.unload("a")
     assert cache.unload("a")
     assert not cache.unload("a")
+
+
+def test_a_lease_of_a_loaded_model_does_not_wait_for_another_to_load(tmp_path: Path) -> None:
+    loads = Loads()
+    cache = ModelCache(loads, keep_alive=-1)
+    warm, cold = info(tmp_path, "warm"), info(tmp_path, "cold")
+    with cache.lease(warm):
+        pass
+    loads.seconds = 0.5
+    loading = threading.Thread(target=lambda: cache.lease(cold).__enter__())
+    loading.start()
+    started = time.monotonic()
+    with cache.lease(warm):
+        assert time.monotonic() - started < 0.3
+    loading.join()

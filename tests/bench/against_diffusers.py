@@ -9,8 +9,9 @@ from typing import Any
 
 import httpx
 import torch
-from checkpoints import SD1, write_folder
 from measure import interleaved, median, row, server
+
+from checkpoints import SD1, write_folder
 
 SIZE, STEPS, ROUNDS = 256, 4, 5
 PROMPT, NEGATIVE = "a photo of an astronaut riding a horse on mars", "ugly, blurry"
@@ -38,8 +39,9 @@ def compare(folder: Path, dtype: str, options: list[str]) -> None:
 def load(folder: Path, dtype: torch.dtype) -> Any:
     """diffusers' pipeline as its documentation builds it, with our default sampler."""
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
-    from imagine_plugins.loaders.vocabulary import clip_vocabulary
     from transformers import CLIPTokenizer
+
+    from imagine_plugins.loaders.vocabulary import clip_vocabulary
 
     vocabulary, merges = clip_vocabulary()
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 from measure import row
-from PIL import Image
 
 from imagine_core import GenerationRequest, GenerationResult
 from imagine_core.engine import Engine, build_engine

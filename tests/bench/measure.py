@@ -31,7 +31,7 @@ def server(models: Path, *options: str) -> Iterator[httpx.Client]:
     command += ["--port", str(port), "--models", str(models), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=None) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=3600) as client:
             client.pid = process.pid  # type: ignore[attr-defined]
             wait_until(lambda: answers(client))
             yield client

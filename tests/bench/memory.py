@@ -11,7 +11,7 @@ from measure import resident, row, server
 def memory() -> None:
     """One hundred requests of doodle at 256x256, other prompts and samplers each time."""
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as client:
-        samplers = [entry["name"] for entry in client.get("/samplers").json()["samplers"]]
+        samplers = client.get("/samplers").json()["samplers"]
         sizes = []
         for number in range(1, 101):
             body = {
