@@ -12,6 +12,8 @@ ImagineError
 │   └── ShuttingDown      the server is stopping
 ├── OutOfMemory           the device has no memory left for this picture
 ├── GenerationFailed      a sampler or a model failed while it made the picture
+├── EnhancerFailed        an enhancer could not make a prompt; says which, why and what to do
+├── Offline               a connection to elsewhere was wanted, and --offline forbids those
 ├── ServerFailed          a remote server answered with an error, or not at all
 ├── InvalidFile           a picture or metadata file is not what the command needs
 ├── SettingsError         a flag or a setting has a value that cannot work
@@ -23,7 +25,6 @@ decided in one table, `imagine_core.app.STATUS`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
@@ -80,6 +81,8 @@ class UnknownName(ImagineError):
     type = "unknown_name"
 
     def __init__(self, kind: str, name: str, *, known: Iterable[str]) -> None:
+        import difflib  # only needed here, and `imagine --help` should not pay for it
+
         self.kind, self.name = kind, name
         names = {known_name.casefold(): known_name for known_name in known}
         matches = difflib.get_close_matches(name.casefold(), names, n=3)
@@ -152,6 +155,29 @@ class GenerationFailed(ImagineError):
     """A sampler or a model failed while it made the picture; the message names which."""
 
     type = "generation_failed"
+
+
+class EnhancerFailed(ImagineError):
+    """The enhancer `name` could not make a prompt; `problem` says why and what to do."""
+
+    type = "enhancer_failed"
+
+    def __init__(self, name: str, problem: str) -> None:
+        self.name, self.problem = name, problem
+        super().__init__(f"enhancer {name!r}: {problem}")
+
+
+class Offline(ImagineError):
+    """A connection to elsewhere was wanted, and `--offline` forbids those."""
+
+    type = "offline"
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        super().__init__(
+            f"--offline (or IMAGINE_OFFLINE) forbids a connection to {host[:200]!r}; "
+            "only this machine may be asked"
+        )
 
 
 class ServerFailed(ImagineError):

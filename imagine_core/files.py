@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from imagine_core.errors import InvalidFile
 
@@ -45,21 +45,23 @@ def check_writable(folder: Path) -> None:
         _write(temporary, b"")
 
 
-def read_file(path: Path, *, limit: int, what: str) -> bytes:
-    """The content of `path`, called `what` in errors, if it has at most `limit` bytes.
-
-    Raises:
-        InvalidFile: It cannot be read or is larger.
-    """
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """`path`, open; an `InvalidFile` names it, be it that it cannot be read or what is in it."""
     try:
         with path.open("rb") as file:
-            data = file.read(limit + 1)
+            yield file
     except OSError as error:
-        raise InvalidFile(f"the {what} {str(path)!r} cannot be read: {error.strerror}") from error
+        raise InvalidFile(f"{path}: cannot be read: {error.strerror or error}") from error
+    except InvalidFile as error:
+        raise InvalidFile(f"{path}: {error}") from error
+
+
+def read_all(file: BinaryIO, *, limit: int) -> bytes:
+    """The rest of `file`; raises `InvalidFile` where that is more than `limit` bytes."""
+    data = file.read(limit + 1)
     if len(data) > limit:
-        raise InvalidFile(
-            f"the {what} {str(path)!r} is too large: more than {limit // 2**20:,} MiB"
-        )
+        raise InvalidFile(f"it is too large: more than {limit // 2**20:,} MiB")
     return data
 
 
@@ -67,7 +69,7 @@ def read_file(path: Path, *, limit: int, what: str) -> bytes:
 def _temporary(target: Path) -> Iterator[Path]:
     """A hidden name beside `target`, on the same file system; gone at the end of the block."""
     # Short, so that the longest name that a file may have still has a temporary one.
-    temporary = target.with_name(f".imagine-{secrets.token_hex(6)}.part")
+    temporary = target.with_name(f".imagine-{os.urandom(6).hex()}.part")
     try:
         yield temporary
     finally:

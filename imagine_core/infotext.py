@@ -1,8 +1,8 @@
 """Infotext: generation parameters as A1111's web UI writes and reads them, and so do many others.
 
-    prompt
-    Negative prompt: what to keep away from
-    Steps: 25, Sampler: DPM++ 2M, CFG scale: 7.0, Seed: 42, Size: 512x512, ...
+prompt
+Negative prompt: what to keep away from
+Steps: 25, Sampler: DPM++ 2M, CFG scale: 7.0, Seed: 42, Size: 512x512, ...
 """
 
 from __future__ import annotations

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from imagine_core.errors import InvalidFile
-from imagine_core.files import read_file
+from imagine_core.files import read_all, reading
 from imagine_core.infotext import read_infotext
 from imagine_core.pngtext import check_png, is_png, read_texts, replace_texts
 from imagine_core.types import GenerationRequest
@@ -78,6 +77,7 @@ def meta_of(
         "schedule": None if request.noise_schedule == "default" else request.noise_schedule,
         "hires": request.hires_scale,
         "deterministic": request.deterministic or None,
+        "original_prompt": request.original_prompt,
         "model_hash": model_hash,
     }
     return meta | {key: value for key, value in ours.items() if value is not None}
@@ -125,13 +125,11 @@ def read_meta(path: Path) -> dict[str, Any]:
     Raises:
         InvalidFile: The file cannot be read or holds no metadata.
     """
-    try:
-        with path.open("rb") as file:
-            if is_png(file.read(8)):
-                return _png_meta(read_texts(file, (META, INFOTEXT)))
-        return _document(path)[0]
-    except (OSError, InvalidFile) as error:
-        raise _about(path, error) from error
+    with reading(path) as file:
+        if is_png(file.read(8)):
+            return _png_meta(file)
+        file.seek(0)
+        return _document(read_all(file, limit=MAX_FILE))[0]
 
 
 def read_picture(path: Path) -> PictureFile:
@@ -140,18 +138,13 @@ def read_picture(path: Path) -> PictureFile:
     Raises:
         InvalidFile: The file cannot be read, or lacks one of the two.
     """
-    from io import BytesIO
-
-    try:
-        data = read_file(path, limit=MAX_FILE, what="file")
+    with reading(path) as file:
+        data = read_all(file, limit=MAX_FILE)
         if is_png(data):
             check_png(data)
-            meta = _png_meta(read_texts(BytesIO(data), (META, INFOTEXT)))
-            return PictureFile(meta=meta, png=data, source="png")
-        meta, out = _parse(data)
+            return PictureFile(meta=_png_meta(file), png=data, source="png")
+        meta, out = _document(data)
         return PictureFile(meta=meta, png=_with_meta(_png(out), meta), source="json")
-    except InvalidFile as error:
-        raise _about(path, error) from error
 
 
 def request_of(meta: Mapping[str, Any]) -> GenerationRequest:
@@ -167,10 +160,130 @@ def request_of(meta: Mapping[str, Any]) -> GenerationRequest:
             continue
         try:
             values[wanted.name] = wanted.read(meta[key])
-        except (ValueError, OverflowError):
+        except (TypeError, ValueError, OverflowError):
             wrong.append(f"{key!r} must be {wanted.what}")
     if "prompt" not in values:
         wrong.append("'prompt' is missing")
     if wrong:
         raise InvalidFile("the metadata makes no sense: " + ", ".join(wrong))
     return GenerationRequest(**values)
+
+
+def _png_meta(file: BinaryIO) -> dict[str, Any]:
+    texts = read_texts(file, (META, INFOTEXT))
+    if META in texts:
+        meta = _loads(texts[META], "its metadata is damaged: it is not JSON")
+        if not isinstance(meta, dict):
+            raise InvalidFile("its metadata is damaged: it is not an object")
+        return meta
+    foreign = read_infotext(texts.get(INFOTEXT, ""))
+    if foreign is None:
+        raise InvalidFile(
+            "it holds no metadata: another program made it, or saved it again without"
+        )
+    return foreign
+
+
+def _document(data: bytes) -> tuple[dict[str, Any], object]:
+    """The `meta` and the `out` of a JSON file."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InvalidFile("it is neither a PNG nor JSON") from None
+    document = _loads(text, "it is neither a PNG nor JSON")
+    meta = document.get("meta") if isinstance(document, dict) else None
+    if not isinstance(meta, dict):
+        raise InvalidFile("it holds no metadata: it is JSON, but has no object under 'meta'")
+    return meta, document.get("out")
+
+
+def _loads(text: str, problem: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise InvalidFile(problem) from None
+
+
+def _png(out: object) -> bytes:
+    """The PNG of an `out` value; some clients write a data URL."""
+    if not isinstance(out, str) or not out:
+        raise InvalidFile("it holds no picture: 'out' is missing")
+    try:
+        png = base64.b64decode(out.partition(",")[2] if out.startswith("data:") else out)
+    except ValueError:
+        raise InvalidFile("its picture is damaged: 'out' is not base64") from None
+    if not is_png(png):
+        raise InvalidFile("its picture is not a PNG")
+    return png
+
+
+def _with_meta(png: bytes, meta: Mapping[str, Any]) -> bytes:
+    """`png` with `meta` in it; the same bytes where that is what it holds already."""
+    from io import BytesIO
+
+    check_png(png)
+    text = json.dumps(meta)
+    if read_texts(BytesIO(png), (META,)).get(META) == text:
+        return png
+    return replace_texts(png, {META: text})
+
+
+# -------------------------------------------------------------------------------------- fields
+
+
+class _Field(NamedTuple):
+    name: str
+    what: str
+    read: Callable[[Any], Any]
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _whole(value: Any) -> int:
+    number = int(value)
+    if isinstance(value, bool) or (isinstance(value, float) and number != value):
+        raise ValueError
+    return number
+
+
+def _decimal(value: Any) -> float:
+    number = float(value)
+    if isinstance(value, bool) or not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _bytes(value: Any) -> bytes:
+    text = _text(value)
+    return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text)
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+_FIELDS = {
+    "model": _Field("model", "a name", _text),
+    "prompt": _Field("prompt", "text", _text),
+    "width": _Field("width", "a whole number", _whole),
+    "height": _Field("height", "a whole number", _whole),
+    "steps": _Field("steps", "a whole number", _whole),
+    "guidance": _Field("guidance_scale", "a number", _decimal),
+    "sampler": _Field("sampler", "a name", _text),
+    "seed": _Field("seed", "a whole number", _whole),
+    "neg": _Field("negative_prompt", "text", _text),
+    "clip": _Field("clip_skip", "a whole number", _whole),
+    "stream": _Field("preview_every", "a whole number", _whole),
+    "img": _Field("init_image", "base64", _bytes),
+    "strength": _Field("strength", "a number", _decimal),
+    "schedule": _Field("noise_schedule", "a name", _text),
+    "hires": _Field("hires_scale", "a number", _decimal),
+    "deterministic": _Field("deterministic", "true or false", _flag),
+    "original_prompt": _Field("original_prompt", "text", _text),
+}

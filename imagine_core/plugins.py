@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from imagine_core import hookspecs
 from imagine_core.errors import ImagineError, PluginError
-from imagine_core.interfaces import Device, ModelLoader, SamplerSpec
-from imagine_core.registry import Named, Registry
+from imagine_core.interfaces import Device, Enhancer, ModelLoader, SamplerSpec
+from imagine_core.registry import Registry
 
 if TYPE_CHECKING:
     import click
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from imagine_core.service import Service
 
 GROUP = "imagine"
-T = TypeVar("T")
-N = TypeVar("N", bound=Named)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,10 +31,19 @@ class PluginReport:
     """What became of one plugin: `problem` is None if it is loaded and all it offers was taken."""
 
     name: str
-    distribution: str = ""
-    version: str = ""
+    point: EntryPoint | None = field(default=None, repr=False)
     hooks: tuple[str, ...] = ()
     problem: str | None = None
+
+    @property
+    def distribution(self) -> str:
+        """The package that it came with; reading this parses the package's metadata."""
+        return "" if self.point is None or self.point.dist is None else self.point.dist.name
+
+    @property
+    def version(self) -> str:
+        """The version of that package."""
+        return "" if self.point is None or self.point.dist is None else self.point.dist.version
 
 
 class Plugins:
@@ -68,6 +75,11 @@ class Plugins:
         return self._registry("model loader", "register_model_loaders", ModelLoader)
 
     @property
+    def enhancers(self) -> Registry[Enhancer]:
+        """The prompt enhancers."""
+        return self._registry("enhancer", "register_enhancers", Enhancer)
+
+    @property
     def commands(self) -> Registry[click.Command]:
         """The commands of the `imagine` program."""
         import click
@@ -84,7 +96,7 @@ class Plugins:
 
     def reports(self) -> list[PluginReport]:
         """What became of each plugin, by name. Fills every registry, so that problems show."""
-        for kind in (self.devices, self.samplers, self.loaders, self.commands):
+        for kind in (self.devices, self.samplers, self.loaders, self.enhancers, self.commands):
             len(kind)
         return sorted(self._reports.values(), key=lambda report: report.name)
 
@@ -118,13 +130,7 @@ class Plugins:
         text = str(error) if isinstance(error, PluginError) else f"{hook}: {_describe(error)}"
         old = self._reports[name]
         problem = text if old.problem is None else f"{old.problem}; {text}"
-        self._reports[name] = PluginReport(
-            name=name,
-            distribution=old.distribution,
-            version=old.version,
-            hooks=old.hooks,
-            problem=problem,
-        )
+        self._reports[name] = replace(old, problem=problem)
 
 
 def build_plugins(
@@ -166,7 +172,8 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> PluginReport:
     try:
         plugin = point.load()
     except (Exception, SystemExit) as error:  # import runs a stranger's code
-        return _report(point.name, point, problem=f"import failed: {_describe(error)}")
+        problem = f"import failed: {_describe(error)}"
+        return PluginReport(name=point.name, point=point, problem=problem)
     return _register(manager, point.name, plugin, point)
 
 
@@ -174,7 +181,7 @@ def _register(
     manager: pluggy.PluginManager, name: str, plugin: object, point: EntryPoint | None = None
 ) -> PluginReport:
     if manager.has_plugin(name):  # pluggy would skip it without a word
-        return _report(name, point, problem="another plugin has this name")
+        return PluginReport(name=name, point=point, problem="another plugin has this name")
     if isinstance(plugin, type):
         plugin = plugin()
     try:
@@ -183,27 +190,10 @@ def _register(
     except Exception as error:
         if manager.has_plugin(name):
             manager.unregister(name=name)
-        return _report(name, point, problem=_describe(error))
+        return PluginReport(name=name, point=point, problem=_describe(error))
     hooks = tuple(sorted(call.name for call in manager.get_hookcallers(plugin) or ()))
     problem = None if hooks else "it implements no hook of Imagine"
-    return _report(name, point, hooks=hooks, problem=problem)
-
-
-def _report(
-    name: str,
-    point: EntryPoint | None,
-    *,
-    hooks: tuple[str, ...] = (),
-    problem: str | None = None,
-) -> PluginReport:
-    dist = None if point is None else point.dist
-    return PluginReport(
-        name=name,
-        distribution="" if dist is None else dist.name,
-        version="" if dist is None else dist.version,
-        hooks=hooks,
-        problem=problem,
-    )
+    return PluginReport(name=name, point=point, hooks=hooks, problem=problem)
 
 
 def _describe(error: BaseException) -> str:

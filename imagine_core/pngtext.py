@@ -97,7 +97,7 @@ def _chunks(file: BinaryIO) -> Iterator[_Chunk]:
         head = file.read(8)
         length, kind = int.from_bytes(head[:4]), head[4:]
         chunk = _Chunk(kind, position, position + 8, length)
-        if len(head) < 8 or chunk.end > size:  # noqa: PLR2004 - length and type
+        if len(head) < 8 or chunk.end > size:
             raise _CutOff
         if position == len(SIGNATURE) and kind != b"IHDR":
             raise InvalidFile("the PNG is damaged: it does not begin with its header")

@@ -1,0 +1,44 @@
+"""`imagine convert`: a picture's PNG to JSON with its metadata, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from imagine_core import hookimpl
+from imagine_core.errors import InvalidFile
+from imagine_core.files import write_file
+from imagine_core.metadata import document_bytes, read_picture
+
+
+@click.command(short_help="Convert a PNG to JSON with its metadata, and back.")
+@click.argument("file")
+@click.option("-o", "--output", metavar="FILE", help="File to write. [default: beside FILE]")
+@click.option("-f", "--force", is_flag=True, help="Replace a file that is there already.")
+def convert(file: str, output: str | None, *, force: bool) -> None:
+    """Write the JSON of a PNG, or the PNG of a JSON, with the same metadata and picture.
+
+    What FILE is shows in its content. The name of the new file is printed.
+    """
+    source = Path(file)
+    picture = read_picture(source)
+    if picture.source == "png":
+        suffix, data = ".json", document_bytes(picture.meta, picture.png)
+    else:
+        suffix, data = ".png", picture.png
+    target = source.with_suffix(suffix) if output is None else Path(output)
+    if target == source:
+        raise InvalidFile(f"{source} would replace itself; -o names another file")
+    try:
+        write_file(target, data, replace=force)
+    except FileExistsError:
+        raise InvalidFile(f"{target} exists already; --force replaces it") from None
+    click.echo(target)
+
+
+@hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    """Register `imagine convert`."""
+    register(convert)

@@ -1,0 +1,62 @@
+"""Enhances a prompt for a command, and says on stderr who does it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from imagine_core import Enhancement, Enhancer, EnhanceTask, GenerationRequest
+from imagine_core.enhancing import choose_enhancer, draw_seed, enhance
+from imagine_plugins.commands.output import note
+from imagine_plugins.commands.source import in_flags
+
+if TYPE_CHECKING:
+    from imagine_core.plugins import Plugins
+
+
+def pick(
+    plugins: Plugins,
+    name: str | None,
+    *,
+    model: str | None = None,
+    address: str | None = None,
+    quiet: bool = False,
+) -> Enhancer:
+    """The enhancer called `name`, else the best one there is; says which, and why no better one."""
+    with in_flags():
+        choice = choose_enhancer(plugins.enhancers, name, model=model, address=address)
+    if not quiet:
+        why = "; ".join(choice.passed_over)
+        note(f"enhancing with {choice.enhancer.name}" + (f" ({why})" if why else ""))
+    return choice.enhancer
+
+
+def run_enhancer(
+    enhancer: Enhancer, task: EnhanceTask, show: Callable[[str], None] = str
+) -> Enhancement:
+    """What `enhancer` makes of `task`; `show` is given the prompt piece by piece as it comes."""
+    import asyncio
+
+    async def follow() -> Enhancement:
+        async with aclosing(enhance(enhancer, task)) as events:
+            async for event in events:
+                if isinstance(event, Enhancement):
+                    return event
+                show(event)
+        raise AssertionError
+
+    return asyncio.run(follow())
+
+
+def with_better_prompt(
+    request: GenerationRequest, plugins: Plugins, name: str | None, *, quiet: bool
+) -> GenerationRequest:
+    """`request` with what an enhancer makes of its prompt; the negative prompt stays the user's."""
+    enhancer = pick(plugins, name, quiet=quiet)
+    seed = draw_seed() if request.seed is None else request.seed
+    made = run_enhancer(enhancer, EnhanceTask(prompt=request.prompt, seed=seed))
+    if not quiet:
+        note(f"prompt: {made.prompt}")
+    return replace(request, prompt=made.prompt, original_prompt=request.prompt)

@@ -1,0 +1,75 @@
+"""`imagine list`: the models that there are, and what is wrong with those that cannot serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagine_core import hookimpl
+from imagine_core.cli import plugins_of
+from imagine_core.settings import Settings, default_models_folder
+from imagine_plugins.commands.options import JSON_OPTION, MODELS_HELP, SERVER_OPTIONS
+from imagine_plugins.commands.output import file_size, note, print_json, print_table
+from imagine_plugins.commands.source import ask_for_details, choose
+
+if TYPE_CHECKING:
+    from imagine_core.plugins import Plugins
+
+Model = dict[str, Any]
+
+
+def _list(*, address: str | None, api_key: str | None, models: str | None, as_json: bool) -> None:
+    """List the models of an Imagine server or, where none runs, of the local models folder."""
+    where = choose(address=address, api_key=api_key, here=models is not None)
+    if where.remote:
+        found = ask_for_details(where, "models")
+    else:
+        folder = default_models_folder() if models is None else Path(models).expanduser()
+        found = _local(folder, plugins_of(click.get_current_context()))
+    if as_json:
+        print_json(found)
+    else:
+        rows = [
+            (
+                model["name"],
+                model.get("family") or "-",
+                file_size(model["size"]) if "size" in model else "-",
+                model.get("problem") or "",
+            )
+            for model in found
+        ]
+        print_table(("NAME", "FAMILY", "SIZE", "PROBLEM"), rows)
+
+
+def _local(folder: Path, plugins: Plugins) -> list[Model]:
+    from imagine_core.engine import build_engine
+
+    catalogue = build_engine(Settings(models=folder), plugins).catalogue
+    if catalogue.problem is not None:
+        note(f"Warning: {catalogue.problem}")
+    return [
+        {"name": info.name, "family": info.family, "size": info.size, "problem": info.problem}
+        for info in catalogue.models()
+    ]
+
+
+list_models = click.Command(
+    "list",
+    callback=_list,
+    help=_list.__doc__,
+    short_help="List the models.",
+    params=[
+        *SERVER_OPTIONS,
+        click.Option(["-m", "--models"], metavar="FOLDER", help=f"Ask no server. {MODELS_HELP}"),
+        JSON_OPTION,
+    ],
+)
+
+
+@hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    """Register `imagine list`."""
+    register(list_models)

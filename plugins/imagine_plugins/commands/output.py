@@ -1,0 +1,40 @@
+"""How commands print: tables for people, JSON for programs, notes on stderr."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from imagine_core.cli import one_line
+from imagine_core.metadata import json_text
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print `rows` under `header` in columns; the last one may be of any width."""
+    lines = [[one_line(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        cells = [cell.ljust(width) for cell, width in zip(line, widths, strict=True)]
+        click.echo("  ".join(cells).rstrip())
+
+
+def print_json(value: object) -> None:
+    """Print `value` as JSON."""
+    click.echo(json_text(value, encoding=sys.stdout.encoding or "ascii"))
+
+
+def note(text: str) -> None:
+    """Say something on stderr that is no error."""
+    click.echo(one_line(text), err=True)
+
+
+def file_size(size: int) -> str:
+    """A number of bytes for people, in the decimal units that file managers and shops use."""
+    value = float(size)
+    for unit in ("B", "kB", "MB"):
+        if value < 999.5:
+            return f"{value:.0f} {unit}"
+        value /= 1000
+    return f"{value:.1f} GB"

@@ -1,0 +1,69 @@
+"""`imagine samplers`: the samplers that there are, with their schedules and their plugin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from imagine_core import hookimpl
+from imagine_core.cli import plugins_of
+from imagine_plugins.commands.options import JSON_OPTION, SERVER_OPTIONS
+from imagine_plugins.commands.output import print_json, print_table
+from imagine_plugins.commands.source import ask_for_details, choose
+
+if TYPE_CHECKING:
+    from imagine_core.plugins import Plugins
+
+Sampler = dict[str, Any]
+
+
+def _samplers(*, address: str | None, api_key: str | None, as_json: bool) -> None:
+    """List the samplers of an Imagine server or, where none runs, of this installation."""
+    where = choose(address=address, api_key=api_key, here=False)
+    if where.remote:
+        found = ask_for_details(where, "samplers")
+    else:
+        found = _local(plugins_of(click.get_current_context()))
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (
+            sampler["name"],
+            sampler.get("label") or "-",
+            sampler.get("plugin") or "-",
+            ", ".join(sampler.get("schedules") or ()) or "-",
+        )
+        for sampler in found
+    ]
+    print_table(("NAME", "LABEL", "PLUGIN", "SCHEDULES"), rows)
+
+
+def _local(plugins: Plugins) -> list[Sampler]:
+    return [
+        {
+            "name": spec.name,
+            "label": spec.label,
+            "aliases": list(spec.aliases),
+            "schedules": list(spec.schedules),
+            "plugin": plugins.samplers.plugin_of(spec.name),
+        }
+        for spec in plugins.samplers
+    ]
+
+
+samplers = click.Command(
+    "samplers",
+    callback=_samplers,
+    help=_samplers.__doc__,
+    short_help="List the samplers.",
+    params=[*SERVER_OPTIONS, JSON_OPTION],
+)
+
+
+@hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    """Register `imagine samplers`."""
+    register(samplers)

@@ -1,0 +1,149 @@
+"""Where the pictures of a run go, and under which names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagine_core.files import check_writable, write_file
+from imagine_core.infotext import write_infotext
+from imagine_core.metadata import document_bytes, meta_of, png_bytes
+from imagine_core.version import version
+
+if TYPE_CHECKING:
+    from imagine_core import GeneratedImage, GenerationRequest, GenerationResult, StepEvent
+
+OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+
+
+@dataclass(kw_only=True)
+class Gallery:
+    """The files of one run, each of which appears at its name only when it is whole.
+
+    Attributes:
+        folder: Where they go.
+        stem: Their name, without a suffix; further pictures get a number.
+        keep: Whether files that are there already stay, and ours get the next free number.
+        document: Whether a JSON file goes beside each finished picture.
+        label: The label of a sampler, for the infotext.
+        date: When the run began.
+        saved: The file of each picture so far.
+        partial: How far those pictures are that are not finished: "5 of 25".
+    """
+
+    folder: Path
+    stem: str
+    keep: bool
+    document: bool
+    label: Callable[[str], str]
+    date: datetime
+    saved: dict[int, Path] = field(default_factory=dict)
+    partial: dict[int, str] = field(default_factory=dict)
+
+    def preview(self, event: StepEvent, request: GenerationRequest) -> None:
+        """Save how a picture looks after a step, in the size that it will have."""
+        if event.preview is None:
+            return
+        size, progress = (request.width, request.height), f"{event.step}/{event.steps}"
+        image = event.preview if event.preview.size == size else event.preview.resize(size)
+        meta = meta_of(request, seed=event.seed, date=self.date) | {"unfinished": progress}
+        self._write(event.image, png_bytes(image, meta))
+        self.partial[event.image] = f"{event.step} of {event.steps}"
+
+    def finish(self, result: GenerationResult) -> list[Path]:
+        """Save the finished pictures, and return their files."""
+        return [self._finish(index, picture, result) for index, picture in enumerate(result.images)]
+
+    def left_behind(self) -> list[str]:
+        """What the run leaves behind if it ends here, in words."""
+        return [
+            f"{path} shows it after step {self.partial[index]}"
+            if index in self.partial
+            else f"{path} is saved"
+            for index, path in self.saved.items()
+        ]
+
+    def _finish(self, index: int, picture: GeneratedImage, result: GenerationResult) -> Path:
+        request, model_hash = result.request, result.model_hash
+        meta = meta_of(request, seed=picture.seed, date=self.date, model_hash=model_hash)
+        infotext = write_infotext(
+            request,
+            seed=picture.seed,
+            sampler_label=self.label(request.sampler),
+            model_hash=model_hash,
+            version=f"Imagine {version()}",
+        )
+        png = png_bytes(picture.image, meta, infotext=infotext)
+        path = self._write(index, png)
+        self.partial.pop(index, None)
+        if self.document:
+            write_file(path.with_suffix(".json"), document_bytes(meta, png))
+        return path
+
+    def _write(self, index: int, png: bytes) -> Path:
+        path = self.saved.get(index)
+        if path is None and self.keep:
+            path = self._claim(index, png)
+        else:
+            path = path or self._name(index + 1)
+            write_file(path, png)
+        self.saved[index] = path
+        return path
+
+    def _claim(self, index: int, png: bytes) -> Path:
+        """Save under the first free name; of two runs in one second, only one gets it."""
+        number = index + 1
+        while True:
+            path = self._name(number)
+            number += 1
+            if self.document and path.with_suffix(".json").exists():
+                continue
+            with suppress(FileExistsError):
+                write_file(path, png, replace=False)
+                return path
+
+    def _name(self, number: int) -> Path:
+        return self.folder / (f"{self.stem}.png" if number == 1 else f"{self.stem}_{number}.png")
+
+
+def open_gallery(output: str | None, *, document: bool, label: Callable[[str], str]) -> Gallery:
+    """The gallery of a run whose `-o` is `output`.
+
+    Raises:
+        click.UsageError: `output` asks for another format than PNG.
+        OSError: No file can be written there; better said before the work than after it.
+    """
+    folder, stem = _destination(output)
+    check_writable(folder)
+    date = datetime.now().astimezone()
+    return Gallery(
+        folder=folder,
+        stem=stem or f"{date:%Y%m%d_%H%M%S}",
+        keep=stem is None,
+        document=document,
+        label=label,
+        date=date,
+    )
+
+
+def _destination(output: str | None) -> tuple[Path, str | None]:
+    """The folder, and the name if one was given."""
+    if output is None:
+        return Path(), None
+    path = Path(output)
+    if path.is_dir() or output[-1:] in {os.sep, os.altsep}:
+        return path, None
+    suffix = path.suffix.lower()
+    if suffix in OTHER_FORMATS:
+        raise click.UsageError(f"pictures are PNG files: -o {path.with_suffix('.png')}")
+    stem = path.stem if suffix in {".png", ".json"} else path.name
+    if (path.parent / f"{stem}.png").is_dir():
+        raise click.UsageError(f"{path.parent / stem}.png is a folder")
+    return path.parent, stem

@@ -1,0 +1,324 @@
+"""`imagine serve`: make pictures for whoever asks over HTTP."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import math
+import os
+import re
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagine_core import hookimpl
+from imagine_core.cli import FAILED, plugins_of
+from imagine_core.settings import (
+    DEFAULT_HOST,
+    DEFAULT_PORT,
+    Limits,
+    ServerSettings,
+    Settings,
+    default_models_folder,
+)
+from imagine_plugins.commands.options import MODELS_HELP
+from imagine_plugins.commands.output import note
+
+if TYPE_CHECKING:
+    import asyncio
+    import socket
+
+    from imagine_core.engine import Engine
+    from imagine_core.plugins import Plugins
+    from imagine_plugins.serving import GracefulServer
+
+UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+LOOK_SECONDS = 0.05
+
+
+class Duration(click.ParamType[float]):
+    """Seconds, with or without units: 300, 30s, 5m, 1h30m; -1 is for ever."""
+
+    name = "duration"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The seconds in `value`."""
+        if isinstance(value, float):
+            return value
+        text = str(value).strip().lower()
+        if re.fullmatch(r"-[0-9.]+[smh]?", text):
+            return -1.0
+        parts = re.findall(r"([0-9]+\.?[0-9]*)(ms|s|m|h|$)", text)
+        if not parts or "".join(number + unit for number, unit in parts) != text:
+            self.fail(
+                f"{text!r} is no duration; it must look like 30s, 5m, 1h30m, 0 or -1", param, ctx
+            )
+        return math.fsum(float(number) * UNITS.get(unit, 1.0) for number, unit in parts)
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """Names with commas between them."""
+
+    name = "names"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The names in `value`."""
+        del param, ctx
+        if isinstance(value, tuple):
+            return value
+        return tuple(name.strip() for name in str(value).split(",") if name.strip())
+
+
+OPTIONS = [
+    click.Option(["--host"], default=DEFAULT_HOST, help="Address to listen at."),
+    click.Option(
+        ["-m", "--models"],
+        type=click.Path(path_type=Path),
+        default=None,
+        help=MODELS_HELP,
+    ),
+    click.Option(
+        ["-p", "--port"],
+        type=click.IntRange(0, 65535),
+        default=DEFAULT_PORT,
+        help="Port to listen at; 0 takes any free one.",
+    ),
+    click.Option(
+        ["-d", "--device"],
+        metavar="NAME",
+        default="auto",
+        help="Device to compute on: cpu, cuda, rocm, mps, or auto for the best of them.",
+    ),
+    click.Option(
+        ["-f", "--full_prec", "--full-prec", "full_precision"],
+        is_flag=True,
+        help="Compute in float32 throughout.",
+    ),
+    click.Option(
+        ["--default-model"],
+        metavar="NAME",
+        help="Model of requests that name none; loaded at the start.",
+    ),
+    click.Option(
+        ["--preload"],
+        type=Names(),
+        default="",
+        help="Models to load at the start: NAME,NAME,...",
+    ),
+    click.Option(
+        ["--max-queue"],
+        type=click.IntRange(1),
+        default=Limits().queue,
+        help="Requests that may wait; further ones are told to come back.",
+    ),
+    click.Option(
+        ["--max-rows"],
+        type=click.IntRange(1),
+        help="Most rows of one forward; a guided picture takes two. [default: measured]",
+    ),
+    click.Option(
+        ["--keep-alive"],
+        type=Duration(),
+        default="5m",
+        help="How long an idle model stays loaded: 30s, 5m, 1h; 0 unloads at once, -1 never.",
+    ),
+    click.Option(
+        ["--grace"],
+        type=Duration(),
+        default="5s",
+        help="How long pictures in progress may take after Ctrl-C or SIGTERM.",
+    ),
+    click.Option(
+        ["--origins"],
+        type=Names(),
+        default="",
+        help="Web pages that may call, beside those of this machine: https://example.com,...",
+    ),
+    click.Option(
+        ["--hosts"],
+        type=Names(),
+        default="",
+        help="Names that the server has, beside this machine's: example.com,*.example.com,...",
+    ),
+    click.Option(
+        ["--api-key"],
+        metavar="KEY",
+        envvar="IMAGINE_API_KEY",
+        show_envvar=True,
+        help="Key that clients must send.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the flags of `imagine serve` say."""
+
+    host: str
+    models: Path | None
+    port: int
+    device: str
+    full_precision: bool
+    default_model: str | None
+    preload: tuple[str, ...]
+    max_queue: int
+    max_rows: int | None
+    keep_alive: float
+    grace: float
+    origins: tuple[str, ...]
+    hosts: tuple[str, ...]
+    api_key: str | None
+
+    @property
+    def engine(self) -> Settings:
+        """What the engine is built with."""
+        return Settings(
+            models=(self.models or default_models_folder()).expanduser(),
+            device=self.device,
+            full_precision=self.full_precision,
+            default_model=self.default_model,
+            preload=self.preload,
+            keep_alive=self.keep_alive,
+            max_rows=self.max_rows,
+            limits=replace(Limits(), queue=self.max_queue),
+        )
+
+    @property
+    def server(self) -> ServerSettings:
+        """What the HTTP server is built with."""
+        return ServerSettings(
+            host=self.host,
+            port=self.port,
+            api_key=self.api_key or None,
+            origins=self.origins,
+            hosts=self.hosts,
+        )
+
+
+def _serve(**options: object) -> int:
+    """Serve pictures over HTTP until Ctrl-C."""
+    return serve(Options(**options), plugins_of(click.get_current_context()))  # type: ignore[arg-type]
+
+
+def serve(options: Options, plugins: Plugins) -> int:
+    """Serve until a signal comes; the exit code.
+
+    Raises:
+        ImagineError: It cannot start, in words.
+    """
+    from imagine_core.app import build_app
+    from imagine_core.engine import build_engine
+    from imagine_core.service import Service
+    from imagine_plugins.serving import build_server, listen
+
+    if options.device.casefold() != "auto":
+        plugins.devices.get(options.device)  # a name that nobody knows is worth no start
+    engine = build_engine(options.engine, plugins)
+    _check_models(engine)
+    service = Service(engine=engine, plugins=plugins, settings=options.server)
+    app = build_app(service)
+    sock = listen(options.host, options.port)
+    _start_logging()
+    _warn(options, engine, sock)
+    announcer = Announcer(engine, sock)
+    server = build_server(
+        app,
+        grace=options.grace,
+        on_started=lambda: announcer.start(server),
+        on_stop=lambda: engine.close(grace=options.grace),
+    )
+    server.run(sockets=[sock])
+    if server.stopping.is_alive():
+        # The device is in the middle of a step, or a model of being loaded: nothing can cut that
+        # short, and Python would wait for it before it exits.
+        sys.stderr.flush()
+        os._exit(announcer.exit_code)
+    return announcer.exit_code
+
+
+class Announcer:
+    """Says where the server listens and what it computes on, as soon as that is known.
+
+    The socket answers before: choosing a device takes as long as importing torch.
+    """
+
+    def __init__(self, engine: Engine, sock: socket.socket) -> None:
+        from imagine_plugins.serving import shown_address
+
+        self.engine, self.address = engine, shown_address(sock)
+        self.exit_code = 0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self, server: GracefulServer) -> None:
+        """Begin to look; stops `server` if there is no device to compute on."""
+        import asyncio
+
+        self._task = asyncio.create_task(self._announce(server))
+
+    async def _announce(self, server: GracefulServer) -> None:
+        import asyncio
+
+        while (status := self.engine.status()).device is None and status.failure is None:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)  # the device's thread tells nobody
+        if status.failure is not None:
+            note(f"Error: {status.failure}")
+            self.exit_code = FAILED
+            server.should_exit = True
+            return
+        count = len(await asyncio.to_thread(self.engine.catalogue.usable))
+        models = "1 model" if count == 1 else f"{count} models"
+        note(f"listening on {self.address}, device {status.device} ({status.dtype}), {models}")
+
+
+def _check_models(engine: Engine) -> None:
+    """A default model that is not there would fail every request that trusts in it."""
+    if engine.settings.default_model is not None:
+        engine.catalogue.default()
+    for name in engine.settings.preload:
+        engine.catalogue.get(name)
+
+
+def _start_logging() -> None:
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("imagine").setLevel(logging.INFO)
+
+
+def _warn(options: Options, engine: Engine, sock: socket.socket) -> None:
+    """Say what may not be as it was meant."""
+    if engine.catalogue.problem is not None:
+        note(f"warning: {engine.catalogue.problem}")
+    if not options.api_key and not _is_loopback(sock.getsockname()[0]):
+        note(
+            "warning: everybody on this network may use this server; "
+            "--api-key KEY asks for a key, --host 127.0.0.1 keeps it to this machine"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return False
+
+
+command = click.Command(
+    "serve",
+    callback=_serve,
+    help=_serve.__doc__,
+    params=list(OPTIONS),
+    context_settings={"show_default": True},
+)
+
+
+@hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    """Register `imagine serve`."""
+    register(command)

@@ -1,0 +1,195 @@
+"""Where pictures and lists come from: an Imagine server, or an engine in this process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import click
+
+from imagine_core.cli import INTERRUPTED
+from imagine_core.errors import FieldError, RequestError, ServerFailed, Unauthorized
+from imagine_core.settings import DEFAULT_PORT, Settings
+from imagine_plugins.commands.output import note
+
+if TYPE_CHECKING:
+    from imagine_core.engine import Engine
+    from imagine_core.plugins import Plugins
+    from imagine_core.types import GenerationEvent, GenerationRequest
+    from imagine_plugins.dialects.client import NativeClient
+
+DEFAULT_ADDRESS = ("127.0.0.1", DEFAULT_PORT)
+CONNECT, ANSWER = 0.2, 2.0
+"""Seconds to wait for a connection to this machine, and for a busy server's first words."""
+
+PATIENCE = 2.0
+"""Seconds that an interrupted engine has to finish its step."""
+
+FLAGS = {
+    "negative_prompt": "--neg",
+    "guidance_scale": "--guidance",
+    "noise_schedule": "--schedule",
+    "init_image": "--img",
+    "clip_skip": "--clip",
+    "preview_every": "--stream",
+    "hires_scale": "--hires",
+    "images": "--count",
+}
+"""The flag of a field, where it is not called like it."""
+
+
+class Source(Protocol):
+    """Makes pictures, here or elsewhere; closing the iterator is the only cancellation."""
+
+    def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
+        """The events of one request, its pictures in the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Where:
+    """Where the work is done: at the server `address`; in this process, for `reason`, if None."""
+
+    address: str | None
+    api_key: str | None = field(default=None, repr=False)
+    reason: str = ""
+
+    @property
+    def remote(self) -> bool:
+        """Whether a server does the work."""
+        return self.address is not None
+
+    def client(self) -> NativeClient:
+        """The client of the server."""
+        from imagine_plugins.dialects.client import NativeClient
+
+        if self.address is None:
+            raise RuntimeError("there is no server")
+        return NativeClient(self.address, api_key=self.api_key)
+
+
+def choose(
+    *, address: str | None, api_key: str | None, here: bool, probe: Callable[[], bool] | None = None
+) -> Where:
+    """The server that was named; else the one on this machine, if it runs; else this process.
+
+    Args:
+        address: What `-a` says.
+        api_key: The key of the server.
+        here: Whether options were given that only mean something in this process.
+        probe: Says whether a server runs at the default address.
+    """
+    if address is not None and here:
+        raise click.UsageError("-a asks a server, which has its own models, device and precision")
+    default = "{}:{}".format(*DEFAULT_ADDRESS)
+    if address is not None:
+        return Where(address=address, api_key=api_key)
+    if here:
+        return Where(address=None, reason="generating in this process")
+    if (probe or server_runs_here)():
+        return Where(address=default, api_key=api_key)
+    return Where(address=None, reason=f"no server at {default}: generating in this process")
+
+
+def server_runs_here() -> bool:
+    """Whether an Imagine server listens at the default address of this machine.
+
+    Something else may: on macOS, AirPlay takes port 5000. Every answer of ours is JSON. This
+    speaks to the socket itself, because an HTTP client takes longer to import than to ask.
+    """
+    try:
+        connection = socket.create_connection(DEFAULT_ADDRESS, timeout=CONNECT)
+    except OSError:
+        return False
+    with connection:
+        connection.settimeout(ANSWER)
+        try:
+            connection.sendall(b"GET /health HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
+            return b"application/json" in connection.recv(4096).lower()
+        except TimeoutError:
+            return True  # busy, perhaps; the client will say if not
+        except OSError:
+            return False
+
+
+@contextmanager
+def open_source(where: Where, settings: Settings, plugins: Plugins) -> Iterator[Source]:
+    """The server's client, or an engine that lives as long as the block."""
+    if where.remote:
+        yield where.client()
+        return
+    with local_engine(settings, plugins) as engine:
+        yield engine
+
+
+@contextmanager
+def local_engine(settings: Settings, plugins: Plugins) -> Iterator[Engine]:
+    """An engine in this process, closed at the end of the block."""
+    from imagine_core.engine import build_engine
+
+    _silence_libraries()
+    engine = build_engine(settings, plugins)
+    try:
+        yield engine
+    except KeyboardInterrupt:
+        if not _closes(engine, within=PATIENCE):
+            # It is in the middle of a step or of loading, which nothing can cut short, and Python
+            # would wait for its threads before it exits.
+            note("Interrupted")
+            os._exit(INTERRUPTED)
+        raise
+    finally:
+        engine.close(grace=0)
+
+
+def _closes(engine: Engine, *, within: float) -> bool:
+    """Whether `engine` comes to an end in so many seconds."""
+    closing = threading.Thread(target=engine.close, kwargs={"grace": 0.0}, daemon=True)
+    closing.start()
+    closing.join(within)
+    return not closing.is_alive()
+
+
+def _silence_libraries() -> None:
+    """Keep what libraries log and warn of to themselves: users get errors in our words."""
+    if not os.environ.get("IMAGINE_DEBUG"):
+        logging.getLogger().addHandler(logging.NullHandler())
+        warnings.simplefilter("ignore")
+
+
+def ask_for_details(where: Where, what: Literal["models", "samplers"]) -> list[dict[str, Any]]:
+    """What a server knows of each of its models or samplers; their names if it says no more."""
+    import asyncio
+
+    client = where.client()
+    question = client.models if what == "models" else client.samplers
+
+    async def answer() -> dict[str, Any]:
+        return await question()
+
+    with in_flags():
+        reply = asyncio.run(answer())
+    found = reply.get("details") or [{"name": name} for name in reply.get(what, ())]
+    if not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in found):
+        raise ServerFailed(f"the server at {where.address} has no list of {what} that makes sense")
+    return found
+
+
+@contextmanager
+def in_flags() -> Iterator[None]:
+    """Errors in the words of the command line."""
+    try:
+        yield
+    except RequestError as error:
+        fields = [FieldError(FLAGS.get(e.field, f"--{e.field}"), e.message) for e in error.fields]
+        raise RequestError(fields) from error
+    except Unauthorized as error:
+        raise ServerFailed(
+            "the server wants its API key: give it with --api-key or in IMAGINE_API_KEY"
+        ) from error

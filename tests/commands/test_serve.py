@@ -1,0 +1,417 @@
+"""`imagine serve`: its flags, what it says at the start, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import click
+import httpx
+import pytest
+from click.testing import CliRunner
+
+from calls import SMALL, app_of, live_server
+from imagine_core.cli import build_cli, main
+from imagine_core.engine import Engine
+from imagine_core.errors import ImagineError, SettingsError, UnknownName
+from imagine_core.settings import DEFAULT_HOST, Limits, ServerSettings, Settings
+from imagine_core.testing import FakePlugin, build_test_plugins
+from imagine_plugins.commands import serve
+from imagine_plugins.commands.serve import Duration, Options, command
+from imagine_plugins.serving import listen, shown_address
+
+FAKE = """
+import sys, time
+from imagine_core.cli import build_cli, main
+from imagine_core.testing import FakePlugin, build_test_plugins
+fake = FakePlugin()
+fake.loader.before = lambda rows: time.sleep(0.05)
+sys.exit(main(program=build_cli(lambda: build_test_plugins(fake))))
+"""
+
+
+class Process:
+    """An `imagine serve` with the fake plugin."""
+
+    def __init__(self, *options: str, **environment: str) -> None:
+        self.started = time.monotonic()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", FAKE, "serve", *options],
+            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "IMAGINE_API_KEY": "", **environment},
+        )
+        self.said: list[str] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        self.said.extend(iter(self.process.stderr.readline, ""))
+
+    @property
+    def text(self) -> str:
+        """What it has said so far."""
+        return "".join(self.said)
+
+    def wait_for(self, pattern: str) -> re.Match[str]:
+        """Wait until it has said something."""
+        deadline = time.monotonic() + 30
+        while not (found := re.search(pattern, self.text)):
+            assert time.monotonic() < deadline, self.text
+            assert self.process.poll() is None or self._reader.is_alive(), self.text
+            time.sleep(0.01)
+        return found
+
+    def url(self) -> str:
+        """Where it listens, once it says so."""
+        return self.wait_for(r"listening on (\S+),")[1]
+
+    def end(self) -> int:
+        """Wait for its end; the exit code."""
+        code = self.process.wait(30)
+        self._reader.join(10)
+        return code
+
+    def close(self) -> None:
+        """Make sure of its end."""
+        self.process.kill()
+        self.end()
+        assert self.process.stdout is not None
+        assert self.process.stderr is not None
+        self.process.stdout.close()
+        self.process.stderr.close()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Starts servers on free ports of the loopback, over one fake model."""
+    (tmp_path / "tiny.fake").write_bytes(b"fake")
+    processes = []
+
+    def start(*options: str) -> Process:
+        usual = ("--models", str(tmp_path), "--host", "127.0.0.1", "--port", "0")
+        processes.append(Process(*usual, *options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """A server for everybody, that listens beyond this machine and has a key."""
+    folder = tmp_path_factory.mktemp("models")
+    (folder / "tiny.fake").write_bytes(b"fake")
+    options = ("--port", "0", "--models", str(folder), "--default-model", "tiny")
+    process = Process(*options, "--max-queue", "7", IMAGINE_API_KEY="secret")
+    yield process
+    process.close()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+KEY = {"Authorization": "Bearer secret"}
+
+
+# ------------------------------------------------------------------------------------- the start
+
+
+def test_it_says_in_one_line_where_and_on_what(server: Process) -> None:
+    server.url()
+    pattern = r"listening on http://0\.0\.0\.0:\d+, device fake \(float32\), \d+ models?\n"
+    assert re.fullmatch(pattern, server.said[0])
+
+
+def test_it_makes_pictures_and_logs_a_line_for_each(server: Process) -> None:
+    url = server.url().replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+    answer = httpx.post(url + "/generate", json=SMALL, headers=KEY, timeout=30)
+    assert answer.json()["model"] == "tiny"
+    server.wait_for(r"INFO tiny: 1 x 64x64, dpm\+\+ 2m, 4 steps, [0-9.]+ s\n")
+
+
+def test_the_key_may_come_from_the_environment_and_is_never_said(server: Process) -> None:
+    url = server.url().replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+    assert httpx.get(url + "/models").status_code == 401
+    assert httpx.get(url + "/models", headers=KEY).status_code == 200
+    assert "secret" not in server.text
+
+
+def test_the_queue_is_as_long_as_it_was_told(server: Process) -> None:
+    url = server.url().replace("0.0.0.0", "127.0.0.1")  # noqa: S104
+    assert httpx.get(url + "/version", headers=KEY).json()["limits"]["queue"] == 7
+
+
+def test_health_answers_before_the_device_is_known(run: Callable[..., Process]) -> None:
+    port = free_port()
+    server = run("--port", str(port))
+    while True:
+        try:
+            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
+                connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
+                assert b"200 OK" in connection.recv(4096)
+                break
+        except OSError:
+            assert time.monotonic() - server.started < 10
+            time.sleep(0.02)
+    # Within a second, that is, on a machine that does nothing else: `nox -s bench` measures it.
+    assert server.text == ""
+    server.process.send_signal(signal.SIGINT)
+    assert server.end() == 0
+    assert server.text == ""
+
+
+# ------------------------------------------------------------------------- starts that cannot be
+
+
+def fail(capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, list[str]]:
+    """The exit code and the lines on stderr of a start that fails."""
+    program = build_cli(build_test_plugins)
+    code = main(["serve", "--host", "127.0.0.1", "--port", "0", *options], program=program)
+    return code, capsys.readouterr().err.splitlines()
+
+
+def test_a_port_that_is_taken_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        code, said = fail(capsys, "--port", str(port))
+    assert (code, said) == (1, [f"Error: port {port} is taken; choose another one with --port"])
+
+
+def test_an_unknown_device_is_one_line_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, said = fail(capsys, "--device", "cuad")
+    assert (code, said) == (1, ["Error: unknown device 'cuad'; did you mean 'cuda'?"])
+
+
+def test_an_unknown_default_model_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "tiny.fake").write_bytes(b"fake")
+    code, said = fail(capsys, "-m", str(tmp_path), "--default-model", "tinny")
+    assert (code, said) == (1, ["Error: unknown model 'tinny'; did you mean 'tiny'?"])
+
+
+def test_an_origin_that_cannot_be_one_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code, (line,) = fail(capsys, "--origins", "https://fine.example,example.com")
+    assert code == 2
+    assert line.startswith("Error: origin 'example.com' must look like")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="this may be a machine with MPS")
+def test_a_device_that_this_machine_lacks_ends_it_in_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, (line,) = fail(capsys, "-m", str(tmp_path), "--device", "mps")
+    assert code == 1
+    assert line.startswith("Error: device 'mps' cannot be used: ")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="this may be a machine with MPS")
+def test_what_may_not_be_meant_is_a_warning_each(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    nowhere = tmp_path / "nowhere"
+    everywhere = "0.0.0.0"  # noqa: S104 - what the warning is about
+    code, said = fail(capsys, "-m", str(nowhere), "--host", everywhere, "--device", "mps")
+    assert code == 1
+    assert said[0] == f"warning: the models folder {nowhere} does not exist"
+    assert said[1].startswith("warning: everybody on this network may use this server")
+    assert len(said) == 3
+
+
+# --------------------------------------------------------------------------------------- the end
+
+
+def test_sigterm_lets_nobody_in_finishes_what_runs_and_is_no_failure(
+    run: Callable[..., Process],
+) -> None:
+    server = run("--grace", "20s")
+    url = server.url()
+    body = {**SMALL, "steps": 30, "stream": 1}
+    with (
+        httpx.Client() as idle,  # which keeps its connection open
+        httpx.stream("POST", url + "/generate", json=body, timeout=30) as answer,
+    ):
+        idle.get(url + "/health")
+        lines = answer.iter_lines()
+        next(lines)
+        server.process.terminate()
+        time.sleep(0.5)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url + "/health")
+        seen = [json.loads(line)["status"] for line in lines]
+        assert seen == ["intermediate"] * 28 + ["final"]
+        assert server.end() == 0
+    assert "Traceback" not in server.text
+
+
+def test_a_second_signal_ends_it_at_once(run: Callable[..., Process]) -> None:
+    server = run("--grace", "60s")
+    body = {**SMALL, "steps": 1000, "stream": 1}
+    with httpx.stream("POST", server.url() + "/generate", json=body, timeout=30) as answer:
+        lines = answer.iter_lines()  # which closes the connection when nobody holds it
+        next(lines)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert server.process.poll() is None
+        asked = time.monotonic()
+        server.process.send_signal(signal.SIGINT)
+        assert server.end() == 130
+    assert time.monotonic() - asked < 5
+
+
+def test_what_is_not_finished_in_the_grace_time_gets_a_last_line(
+    engine: Engine, fake: FakePlugin
+) -> None:
+    fake.loader.before = lambda rows: time.sleep(0.05)
+    stop = partial(engine.close, grace=0.3)
+    body = {**SMALL, "steps": 900, "stream": 1}
+    with (
+        live_server(app_of(engine), on_stop=stop, grace=0.3) as (url, server),
+        httpx.stream("POST", url + "/generate", json=body, timeout=30) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        server.should_exit = True
+        *_, last = lines
+    assert json.loads(last)["error"]["type"] == "shutting_down"
+
+
+# --------------------------------------------------------------------------------------- in here
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("300", 300),
+        ("30s", 30),
+        ("5m", 300),
+        ("1h30m", 5400),
+        ("0", 0),
+        ("1.5s", 1.5),
+        ("250ms", 0.25),
+        ("-1", -1),
+        ("-5m", -1),
+        (" 5M ", 300),
+    ],
+)
+def test_a_duration_may_have_units(text: str, seconds: float) -> None:
+    assert Duration().convert(text, None, None) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "five", "5x", "5 m", "m", "1h-5m", "1e3", "nan", "--1"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="must look like"):
+        Duration().convert(text, None, None)
+
+
+def parsed(*arguments: str) -> Options:
+    """What the flags make of themselves."""
+    with command.make_context("serve", list(arguments)) as context:
+        return Options(**context.params)
+
+
+def test_without_flags_it_is_what_the_readme_says() -> None:
+    options = parsed()
+    assert options.server == ServerSettings(host="0.0.0.0", port=5000)  # noqa: S104
+    assert options.engine == Settings(models=Path.home() / ".imagine" / "models")
+
+
+def test_every_flag_reaches_its_setting() -> None:
+    options = parsed(
+        *("--host", "::1", "-p", "8000", "-m", "~/m", "-d", "cpu", "--full_prec"),
+        *("--default-model", "tiny", "--max-queue", "3", "--max-rows", "4", "--keep-alive", "30s"),
+        *("--origins", "https://a.example, https://b.example", "--hosts", "a.lan"),
+        *("--api-key", "secret"),
+    )
+    assert options.engine == Settings(
+        models=Path.home() / "m",
+        device="cpu",
+        full_precision=True,
+        default_model="tiny",
+        keep_alive=30.0,
+        max_rows=4,
+        limits=Limits(queue=3),
+    )
+    assert options.server == ServerSettings(
+        host="::1",
+        port=8000,
+        api_key="secret",
+        origins=("https://a.example", "https://b.example"),
+        hosts=("a.lan",),
+    )
+
+
+@pytest.mark.parametrize("flag", ["-f", "--full_prec", "--full-prec"])
+def test_full_precision_has_three_spellings(flag: str) -> None:
+    assert parsed(flag).engine.full_precision
+
+
+def test_help_names_every_flag_of_the_readme_and_its_default() -> None:
+    result = CliRunner().invoke(build_cli(build_test_plugins), ["serve", "--help"])
+    assert result.exit_code == 0
+    for flag in ("--host", "-m, --models", "-p, --port", "-d, --device", "-f, --full_prec"):
+        assert flag in result.output
+    for default in (DEFAULT_HOST, "5000", "~/.imagine/models", "IMAGINE_API_KEY"):
+        assert default in result.output
+
+
+@pytest.mark.parametrize("arguments", [("-p", "70000"), ("-p", "x"), ("--max-rows", "0")])
+def test_a_number_that_cannot_be_one_is_refused_by_its_flag(arguments: tuple[str, str]) -> None:
+    result = CliRunner().invoke(build_cli(build_test_plugins), ["serve", *arguments])
+    assert result.exit_code == 2
+    assert arguments[0] in result.output
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_it_listens_at_names_and_at_both_kinds_of_address(host: str) -> None:
+    try:
+        sock = listen(host, 0)
+    except SettingsError:
+        if ":" in host:
+            pytest.skip("this machine has no IPv6")
+        raise
+    with sock:
+        assert re.fullmatch(r"http://(127\.0\.0\.1|\[::1\]):\d+", shown_address(sock))
+
+
+@pytest.mark.parametrize("host", ["203.0.113.7", "no.such.host.invalid", "a b"])
+def test_a_host_that_is_not_this_machine_is_refused_in_words(host: str) -> None:
+    with pytest.raises(SettingsError, match=f"--host '{host}'"):
+        listen(host, 0)
+
+
+def test_an_unknown_name_is_found_before_anything_is_opened(tmp_path: Path) -> None:
+    port = free_port()
+    options = parsed("-d", "fakee", "-p", str(port), "--host", "127.0.0.1", "-m", str(tmp_path))
+    with pytest.raises(UnknownName):
+        serve.serve(options, build_test_plugins())
+    listen("127.0.0.1", port).close()
+
+
+def test_a_privileged_port_says_which_to_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(ImagineError, match="above 1023"):
+        listen("127.0.0.1", 80)

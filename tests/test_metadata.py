@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import string
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from imagine_core import GenerationRequest, metadata
+from imagine_core.errors import InvalidFile
+from imagine_core.metadata import (
+    document_bytes,
+    json_text,
+    meta_of,
+    png_bytes,
+    read_meta,
+    read_picture,
+    request_of,
+)
+
+DATE = datetime(2023, 10, 27, 15, 30, 45, tzinfo=UTC)
+PICTURE = Image.new("RGB", (64, 64), "teal")
+REQUEST = GenerationRequest(prompt="кот 猫 🐈 “hat”", model="tiny", seed=2**64 - 1)
+META = meta_of(REQUEST, seed=2**64 - 1, date=DATE)
+
+
+def save(folder: Path, data: bytes | str) -> Path:
+    path = folder / "file"
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+# ------------------------------------------------------------------------------------- writing
+
+
+def test_meta_has_the_readmes_fields_in_the_readmes_order_and_then_ours() -> None:
+    request = GenerationRequest(
+        prompt="a cat",
+        negative_prompt="ugly",
+        model="dreamshaper_8",
+        width=768,
+        guidance_scale=7.5,
+        init_image=b"\x89PNG",
+        preview_every=1,
+        noise_schedule="karras",
+        hires_scale=1.5,
+        deterministic=True,
+    )
+    meta = meta_of(request, seed=591445185899376350, date=DATE, model_hash="0123456789")
+    assert list(meta.items()) == [
+        ("model", "dreamshaper_8"),
+        ("prompt", "a cat"),
+        ("width", 768),
+        ("height", 512),
+        ("steps", 25),
+        ("guidance", 7.5),
+        ("sampler", "dpm++ 2m"),
+        ("seed", "591445185899376350"),
+        ("neg", "ugly"),
+        ("clip", 1),
+        ("stream", 1),
+        ("img", "iVBORw=="),
+        ("strength", 0.8),
+        ("date", "2023-10-27T15:30:45+00:00"),
+        ("schedule", "karras"),
+        ("hires", 1.5),
+        ("deterministic", True),
+        ("model_hash", "0123456789"),
+    ]
+
+
+def test_what_was_not_asked_for_is_null_or_absent() -> None:
+    assert META["img"] is None
+    assert META["stream"] is None
+    assert list(META)[-1] == "date"
+
+
+def test_a_picture_carries_both_texts_for_any_reader_of_png() -> None:
+    infotext = "кот 🐈\nSteps: 25"
+    image = Image.open(io.BytesIO(png_bytes(PICTURE, META, infotext=infotext)))
+    image.load()
+    assert json.loads(image.info["meta"]) == META
+    assert image.info["parameters"] == infotext
+    assert image.tobytes() == PICTURE.tobytes()
+
+
+def test_a_picture_without_metadata_has_no_text() -> None:
+    image = Image.open(io.BytesIO(png_bytes(PICTURE, None)))
+    image.load()
+    assert image.info == {}
+
+
+def test_meta_is_ascii_in_a_png_because_some_readers_take_its_text_for_latin_1() -> None:
+    data = png_bytes(PICTURE, META)
+    start = data.index(b"tEXtmeta\0")
+    assert data[start:].startswith(b'tEXtmeta\0{"model": "tiny", "prompt": "\\u043a\\u043e')
+
+
+def test_json_for_people_is_escaped_only_where_it_must_be() -> None:
+    assert json_text({"a": "é"}) == '{\n    "a": "é"\n}'
+    assert json.loads(json_text({"a": "é"}, encoding="ascii")) == {"a": "é"}
+    assert json.loads(json_text({"a": "\ud83d"})) == {"a": "\ud83d"}
+
+
+# ------------------------------------------------------------------------------------- reading
+
+
+def test_meta_is_read_from_the_content_whatever_the_name(tmp_path: Path) -> None:
+    png = png_bytes(PICTURE, META)
+    assert read_meta(save(tmp_path, png)) == META
+    assert read_meta(save(tmp_path, document_bytes(META, png))) == META
+    assert read_meta(save(tmp_path, b"\xef\xbb\xbf" + document_bytes(META, png))) == META
+
+
+def test_meta_of_another_tools_picture_is_what_its_infotext_says(tmp_path: Path) -> None:
+    infotext = "a cat\nSteps: 20, Sampler: Euler a, Seed: 7, Size: 512x768, Model: m"
+    meta = read_meta(save(tmp_path, png_bytes(PICTURE, None, infotext=infotext)))
+    assert meta["prompt"] == "a cat"
+    assert (meta["sampler"], meta["seed"], meta["height"]) == ("euler a", "7", 768)
+
+
+def png_with(text: str) -> bytes:
+    info = PngInfo()
+    info.add_text("meta", text)
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def jpeg() -> bytes:
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (b"", "it is neither a PNG nor JSON"),
+        (b"\x00\xff", "it is neither a PNG nor JSON"),
+        (jpeg(), "it is neither a PNG nor JSON"),
+        ("<html>", "it is neither a PNG nor JSON"),
+        (DEEP, "it is neither a PNG nor JSON"),
+        ("[1]", "has no object under 'meta'"),
+        ("{}", "has no object under 'meta'"),
+        ('{"meta": "cat"}', "has no object under 'meta'"),
+        (png_bytes(PICTURE, None), "it holds no metadata: another program made it"),
+        (png_bytes(PICTURE, None, infotext="a cat"), "it holds no metadata"),
+        (png_with("not json"), "its metadata is damaged: it is not JSON"),
+        (png_with(DEEP), "its metadata is damaged: it is not JSON"),
+        (png_with('["cat"]'), "its metadata is damaged: it is not an object"),
+        (b"\x89PNG\r\n\x1a\n", "the PNG is cut off"),
+    ],
+)
+def test_a_file_without_metadata_is_told_apart(
+    tmp_path: Path, data: bytes | str, problem: str
+) -> None:
+    path = save(tmp_path, data)
+    for read in (read_meta, read_picture):
+        with pytest.raises(InvalidFile) as caught:
+            read(path)
+        assert str(caught.value).startswith(f"{path}: ")
+        assert problem in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_file_beyond_the_bound_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata, "MAX_FILE", 2**20)
+    path = save(tmp_path, '{"meta": {}}' + " " * 2**20)
+    with pytest.raises(InvalidFile, match="too large: more than 1 MiB"):
+        read_meta(path)
+
+
+# ---------------------------------------------------------------------------------- converting
+
+
+def test_a_png_goes_to_json_and_back_byte_for_byte(tmp_path: Path) -> None:
+    png = png_bytes(PICTURE, META, infotext="a cat\nSteps: 25")
+    there = read_picture(save(tmp_path, png))
+    assert (there.meta, there.png, there.source) == (META, png, "png")
+    back = read_picture(save(tmp_path, document_bytes(there.meta, there.png)))
+    assert (back.meta, back.png, back.source) == (META, png, "json")
+
+
+@pytest.mark.parametrize("prefix", ["", "data:image/png;base64,"])
+def test_json_whose_picture_lacks_the_metadata_gives_a_png_with_it(
+    tmp_path: Path, prefix: str
+) -> None:
+    plain = png_bytes(PICTURE, {"prompt": "before it was edited"})
+    document = {"meta": META, "out": prefix + base64.b64encode(plain).decode()}
+    picture = read_picture(save(tmp_path, json.dumps(document)))
+    assert read_meta(save(tmp_path, picture.png)) == META
+    assert Image.open(io.BytesIO(picture.png)).tobytes() == PICTURE.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({}, "it holds no picture: 'out' is missing"),
+        ({"out": None}, "it holds no picture"),
+        ({"out": "a"}, "its picture is damaged: 'out' is not base64"),
+        ({"out": "ž"}, "its picture is damaged: 'out' is not base64"),
+        ({"out": base64.b64encode(jpeg()).decode()}, "its picture is not a PNG"),
+        ({"out": base64.b64encode(png_bytes(PICTURE, {})[:-9]).decode()}, "the PNG is cut off"),
+    ],
+)
+def test_json_without_a_whole_picture_is_told_apart(
+    tmp_path: Path, document: dict[str, Any], problem: str
+) -> None:
+    path = save(tmp_path, json.dumps({"meta": META, **document}))
+    with pytest.raises(InvalidFile, match=problem):
+        read_picture(path)
+
+
+# ------------------------------------------------------------------------------------ requests
+
+
+def test_meta_gives_the_request_again() -> None:
+    request = GenerationRequest(
+        prompt="a cat",
+        negative_prompt="ugly",
+        model="m",
+        width=64,
+        height=128,
+        steps=7,
+        guidance_scale=2.5,
+        sampler="heun",
+        noise_schedule="karras",
+        seed=2**64 - 1,
+        init_image=b"picture",
+        strength=0.5,
+        clip_skip=2,
+        preview_every=3,
+        hires_scale=2.0,
+        deterministic=True,
+    )
+    meta = meta_of(request, seed=2**64 - 1, date=DATE, model_hash="abc")
+    assert request_of(json.loads(json.dumps(meta))) == request
+
+
+def test_what_meta_lacks_is_the_default() -> None:
+    assert request_of({"prompt": "cat", "model": None}) == GenerationRequest(prompt="cat")
+
+
+def test_every_value_that_makes_no_sense_is_named_at_once() -> None:
+    meta = {
+        "prompt": 5,
+        "width": "wide",
+        "height": True,
+        "steps": 2.5,
+        "guidance": "nan",
+        "seed": "x",
+        "img": 7,
+        "strength": [],
+        "deterministic": "yes",
+        "hires": False,
+    }
+    with pytest.raises(InvalidFile) as caught:
+        request_of(meta)
+    for key in meta:
+        assert f"'{key}' must be" in str(caught.value)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(string.printable),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from("ab"), inner),
+    max_leaves=5,
+)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(st.sampled_from(list(meta_of(REQUEST, seed=1, date=DATE))), JSON))
+def test_any_object_is_a_request_or_an_invalid_file(meta: dict[str, Any]) -> None:
+    with suppress(InvalidFile):
+        request_of(meta)
