@@ -1,0 +1,134 @@
+"""Pictures to latents and back, and a quick linear look at a latent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FIT_CELLS = 16  # latent cells along each side of the picture that the preview is fitted on
+
+
+class Autoencoder:
+    """An AutoencoderKL or AutoencoderTiny on the device, in the dtype that it computes in.
+
+    Latents outside are float32 and of unit scale, whatever the autoencoder's own.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._projection: torch.Tensor | None = None
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        channels: int = self.model.config.latent_channels
+        return channels
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per latent cell along each side: every level but the first halves them."""
+        config = self.model.config
+        widths = config.get("encoder_block_out_channels") or config["block_out_channels"]
+        return int(2 ** (len(widths) - 1))
+
+    def encode(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
+        """A latent of an RGB picture, drawn from the posterior where there is one."""
+        mean, deviation = self._posterior(_to_tensor(image))
+        if deviation is not None:
+            draw = torch.randn(mean.shape, generator=generator, dtype=torch.float32)
+            mean = mean + deviation * draw.to(mean.device)
+        return self._to_unit(mean)
+
+    def grey(self, height: int, width: int) -> torch.Tensor:
+        """The latent, of that many cells, of a picture that is grey all over."""
+        size = (height * self.downsampling, width * self.downsampling)
+        return self._to_unit(self._posterior(torch.zeros(1, 3, *size))[0])
+
+    def decode(self, latent: torch.Tensor) -> Image.Image:
+        """The RGB picture of a latent."""
+        pixels = self._decode(latent)
+        if self.model.dtype == torch.float16 and not pixels.isfinite().all():
+            # Some autoencoders overflow in half precision; such a one stays in float32.
+            self.model.float()
+            pixels = self._decode(latent)
+        return _to_image((pixels / 2 + 0.5)[0])
+
+    def preview(self, latent: torch.Tensor) -> Image.Image:
+        """The latent's colours by a linear fit, one pixel per cell."""
+        if self._projection is None:
+            self._projection = self._fit()
+        *factors, offset = self._projection.to(latent.device)
+        pixels = torch.einsum("chw,cr->rhw", latent[0].float(), torch.stack(factors))
+        return _to_image(pixels + offset[:, None, None])
+
+    def _decode(self, latent: torch.Tensor) -> torch.Tensor:
+        latent = self._from_unit(latent.float()).to(self.model.device, self.model.dtype)
+        pixels: torch.Tensor = self.model.decode(latent, return_dict=False)[0]
+        return pixels.float()
+
+    def _posterior(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Mean and deviation of the latent, in the autoencoder's own scale, float32."""
+        pixels = pixels.to(self.model.device, self.model.dtype)
+        output = self.model.encode(pixels)
+        if not hasattr(output, "latent_dist"):  # AutoencoderTiny
+            return output.latents.float(), None
+        posterior = output.latent_dist
+        return posterior.mean.float(), posterior.std.float()
+
+    def _to_unit(self, latent: torch.Tensor) -> torch.Tensor:
+        mean, deviation = self._statistics(latent.device)
+        scale: float = self.model.config.scaling_factor
+        return (latent - mean) * (scale / deviation)
+
+    def _from_unit(self, latent: torch.Tensor) -> torch.Tensor:
+        mean, deviation = self._statistics(latent.device)
+        scale: float = self.model.config.scaling_factor
+        return latent * (deviation / scale) + mean
+
+    def _statistics(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Mean and deviation per channel, where the configuration has them: else 0 and 1."""
+        config = self.model.config
+        mean, deviation = config.get("latents_mean"), config.get("latents_std")
+        if mean is None or deviation is None:
+            mean, deviation = [0.0], [1.0]
+        columns = torch.tensor([mean, deviation], dtype=torch.float32, device=device)
+        return columns[0].view(1, -1, 1, 1), columns[1].view(1, -1, 1, 1)
+
+    def _fit(self) -> torch.Tensor:
+        """Least squares from latent cells to the colours that they stand for, [channels + 1, 3]."""
+        pixels = _colour_chart(FIT_CELLS * self.downsampling)
+        mean, _ = self._posterior(pixels * 2 - 1)
+        latent = self._to_unit(mean)[0].cpu()
+        cells = torch.nn.functional.adaptive_avg_pool2d(pixels, FIT_CELLS)[0]
+        rows = torch.cat([latent, torch.ones(1, *latent.shape[1:])]).flatten(1).double()
+        ridge = 1e-3 * torch.eye(len(rows), dtype=torch.float64) * rows.shape[1]
+        fit = torch.linalg.solve(rows @ rows.T + ridge, rows @ cells.flatten(1).double().T)
+        result: torch.Tensor = fit.float()
+        return result
+
+
+def _colour_chart(size: int) -> torch.Tensor:
+    """A picture whose patches cover the colours, [1, 3, size, size], 0..1, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    chart = torch.rand(1, 3, 8, 8, generator=generator)
+    return torch.nn.functional.interpolate(chart, size=(size, size), mode="bilinear")
+
+
+def _to_tensor(image: Image.Image) -> torch.Tensor:
+    """[1, 3, height, width], -1..1, float32."""
+    data = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
+    pixels = data.reshape(1, image.height, image.width, 3).permute(0, 3, 1, 2)
+    return pixels.float() / 255 * 2 - 1
+
+
+def _to_image(pixels: torch.Tensor) -> Image.Image:
+    """The picture of [3, height, width], 0..1; values beyond are cut off."""
+    from PIL import Image
+
+    scaled = (pixels.clamp(0, 1) * 255).round().nan_to_num(0).to(torch.uint8)
+    data = scaled.permute(1, 2, 0).contiguous().cpu()
+    return Image.fromarray(data.numpy())

@@ -1,0 +1,324 @@
+"""Reads an architecture from diffusers' configuration files, in a folder or inside a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
+
+from imagine_plugins.loaders.architectures import Architecture, Config, TextPart
+from imagine_plugins.loaders.layout import Slot, text_slots, unet_slots, vae_slots
+
+PIPELINES = {  # the classes of pipeline that draw with what this loader builds
+    "StableDiffusionPipeline": 1,
+    "StableDiffusionImg2ImgPipeline": 1,
+    "StableDiffusionInpaintPipeline": 1,
+    "StableDiffusionXLPipeline": 2,
+    "StableDiffusionXLImg2ImgPipeline": 2,
+    "StableDiffusionXLInpaintPipeline": 2,
+}
+REFINERS = ("StableDiffusionXLImg2ImgPipeline",)  # without a first text encoder
+CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL", "AutoencoderTiny"),
+    "text_encoder": ("CLIPTextModel",),
+    "text_encoder_2": ("CLIPTextModelWithProjection",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+}
+UNET_DEFAULTS = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "cross_attention_dim": 1280,
+}
+# Features of a UNet that want further inputs, which nothing here would feed.
+UNET_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "time_cond_proj_dim")
+# Features of a UNet that `unet_slots` does not lay out; such a one is checked as it is loaded.
+UNET_VARIANTS = {
+    "resnet_time_scale_shift": "default",
+    "dual_cross_attention": False,
+    "reverse_transformer_layers_per_block": None,
+    "attention_type": "default",
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "time_embedding_dim": None,
+    "time_embedding_type": "positional",
+    "time_embedding_act_fn": None,
+    "encoder_hid_dim": None,
+    "cross_attention_norm": None,
+    "addition_embed_type_num_heads": 64,
+}
+VAE_DEFAULTS = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "scaling_factor": 0.18215,
+    "force_upcast": False,  # diffusers' own default is True, which no SD1 folder means
+}
+TINY_DEFAULTS = {**VAE_DEFAULTS, "scaling_factor": 1.0}
+SCHEDULER_DEFAULTS = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+}
+TEXT_DEFAULTS = {
+    "vocab_size": 49408,
+    "hidden_size": 512,
+    "intermediate_size": 2048,
+    "projection_dim": 512,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 8,
+    "max_position_embeddings": 77,
+}
+SHORTEST_CHUNK = 4  # start, end, and two words
+FAMILIES = {(320, 768): "sd1", (320, 1024): "sd2"}  # by width and text width; others are "sd"
+OTHER_PROCESSES = ("FlowMatch", "EDM")  # beginnings of names of schedulers without betas
+BETA_SCHEDULES = ("scaled_linear", "linear")
+PREDICTIONS = ("epsilon", "v_prediction", "sample")
+
+Read = Callable[[str], Any]
+"""Gives the parsed content of a file of the folder by its name, or None where there is none."""
+T = TypeVar("T")
+
+
+class ConfigError(Exception):
+    """The configuration describes no model that can be built; the text says why."""
+
+
+def architecture(read: Read, *, text_layout: Callable[[int], tuple[str, str]]) -> Architecture:
+    """The architecture that a folder's configuration files describe.
+
+    Args:
+        read: Gives the content of a configuration file.
+        text_layout: Gives key prefix and layout of the text encoder with that number.
+    """
+    index = _object(read, "model_index.json")
+    count = _pipeline(index)
+    unet = _unet(_object(read, "unet/config.json"))
+    vae = _vae(_object(read, "vae/config.json"), index)
+    texts = tuple(_text(read, number, *text_layout(number)) for number in range(count))
+    plan = Architecture(
+        family="sdxl" if count > 1 else _family(unet),
+        unet=unet,
+        vae=vae,
+        texts=texts,
+        scheduler=_scheduler(_object(read, "scheduler/scheduler_config.json")),
+        size=_size(unet, vae),
+        zero_empty_prompt=bool(index.get("force_zeros_for_empty_prompt")) and count > 1,
+    )
+    _require_fit(plan)
+    return plan
+
+
+def _size(unet: Config, vae: Config) -> tuple[int, int]:
+    """The size of the training's pictures, which the UNet's configuration counts in cells."""
+    cells = unet.get("sample_size")
+    side = cells * 2 ** (len(_widths(vae)) - 1) if _is_count(cells) else 512
+    return side, side
+
+
+def _require_fit(plan: Architecture) -> None:
+    """Refuse parts that contradict each other, which would show at the first picture only."""
+    latent, read = plan.vae["latent_channels"], plan.unet["in_channels"]
+    width = sum(text.config["hidden_size"] for text in plan.texts)
+    wants = plan.unet["cross_attention_dim"]
+    if read not in {latent, 2 * latent + 1} or plan.unet["out_channels"] != latent:
+        raise ConfigError(
+            f"its UNet reads {read} channels and makes {plan.unet['out_channels']}, "
+            f"its autoencoder has {latent}: not a model for text to image"
+        )
+    if not isinstance(wants, list) and wants != width:
+        raise ConfigError(
+            f"its UNet reads texts {wants!s:.80} wide, its text encoders make {width}"
+        )
+    added = plan.unet.get("addition_embed_type")
+    if (added == "text_time") != (len(plan.texts) > 1):
+        raise ConfigError("its UNet and its number of text encoders do not belong together")
+    if added == "text_time":
+        _require_added_fit(plan)
+
+
+def _require_added_fit(plan: Architecture) -> None:
+    """Six sizes and the pooled text are what there is to tell; the refiner wants another five."""
+    pooled, each = plan.texts[-1].config["projection_dim"], plan.unet["addition_time_embed_dim"]
+    wants = plan.unet["projection_class_embeddings_input_dim"]
+    if wants != pooled + 6 * each:
+        raise ConfigError(
+            "its UNet wants other inputs than SDXL's base model, as the refiner does, "
+            "which is not supported; take an SDXL base model"
+        )
+
+
+def component_slots(plan: Architecture) -> dict[str, list[Slot] | None]:
+    """The tensors of each component by its folder's name; None where only loading can tell.
+
+    Raises `ConfigError` where the configurations contradict themselves.
+    """
+    slots = {
+        "unet": _understood("unet", lambda: _unet_slots(plan.unet)),
+        "vae": _understood("vae", lambda: _vae_slots(plan.vae)),
+    }
+    for number, part in enumerate(plan.texts):
+        name = component_name("text_encoder", number)
+        slots[name] = _understood(name, lambda part=part: text_slots(part))  # type: ignore[misc]
+    return slots
+
+
+def _unet_slots(config: Config) -> list[Slot] | None:
+    return list(unet_slots(config)) if _is_laid_out(config) else None
+
+
+def _vae_slots(config: Config) -> list[Slot] | None:
+    return list(vae_slots(config)) if config["_class_name"] == "AutoencoderKL" else None
+
+
+def component_name(kind: str, number: int) -> str:
+    """Diffusers' name of the first, second, ... component of a kind."""
+    return kind if number == 0 else f"{kind}_{number + 1}"
+
+
+def _pipeline(index: Mapping[str, Any]) -> int:
+    """The number of text encoders of the pipeline."""
+    name = index.get("_class_name")
+    if not isinstance(name, str) or name not in PIPELINES:
+        raise ConfigError(
+            f"a folder for {name!s:.80}, which is not supported; Stable Diffusion 1, 2 and XL are"
+        )
+    count = PIPELINES[name]
+    for component, classes in CLASSES.items():
+        entry = index.get(component)
+        if component.endswith("_2") and count == 1:
+            continue
+        if not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+            hint = "; the SDXL refiner is not supported" if name in REFINERS else ""
+            raise ConfigError(f"model_index.json names no {component}{hint}")
+        if entry[1] not in classes:
+            wanted = " or ".join(classes)
+            raise ConfigError(f"its {component} is a {entry[1]!s:.80}, only {wanted} is supported")
+    return count
+
+
+def _family(unet: Config) -> str:
+    widths, context = unet["block_out_channels"], unet["cross_attention_dim"]
+    if not isinstance(widths, list) or not widths or not isinstance(context, int):
+        return "sd"
+    return FAMILIES.get((widths[0], context), "sd")
+
+
+def _unet(config: Config) -> Config:
+    config = {**UNET_DEFAULTS, **config}
+    _require_counts("unet", config, ("in_channels", "out_channels"))
+    _require_widths("unet", config["block_out_channels"])
+    for name in UNET_INPUTS:
+        if config.get(name) is not None:
+            raise ConfigError(f"its UNet wants inputs that nothing here makes ({name})")
+    if config.get("addition_embed_type") == "text_time":
+        names = ("addition_time_embed_dim", "projection_class_embeddings_input_dim")
+        _require_counts("unet", config, names)
+    elif config.get("addition_embed_type") is not None:
+        raise ConfigError(
+            f"its UNet wants inputs that nothing here makes ({config['addition_embed_type']!s:.80})"
+        )
+    return config
+
+
+def _is_laid_out(config: Config) -> bool:
+    down = [str(kind) for kind in config["down_block_types"]]
+    up = [str(kind) for kind in config["up_block_types"]]
+    return (
+        all(config.get(name, value) == value for name, value in UNET_VARIANTS.items())
+        and config["mid_block_type"] == "UNetMidBlock2DCrossAttn"
+        and not isinstance(config["cross_attention_dim"], list)
+        and set(down) <= {"CrossAttnDownBlock2D", "DownBlock2D"}
+        and [kind.replace("Down", "Up") for kind in reversed(down)] == up
+    )
+
+
+def _vae(config: Config, index: Mapping[str, Any]) -> Config:
+    name = index["vae"][1]
+    defaults = TINY_DEFAULTS if name == "AutoencoderTiny" else VAE_DEFAULTS
+    config = {**defaults, **config, "_class_name": name}
+    _require_counts("vae", config, ("in_channels", "out_channels", "latent_channels"))
+    if not isinstance(config["scaling_factor"], (int, float)) or config["scaling_factor"] <= 0:
+        raise ConfigError("vae/config.json: scaling_factor is no positive number")
+    if config.get("shift_factor"):
+        raise ConfigError("its autoencoder shifts latents, which no Stable Diffusion model does")
+    return config
+
+
+def _widths(vae: Config) -> list[int]:
+    widths = vae.get("encoder_block_out_channels") or vae.get("block_out_channels")
+    if vae["_class_name"] == "AutoencoderTiny":
+        widths = widths or [64] * 4
+    return _require_widths("vae", widths)
+
+
+def _text(read: Read, number: int, prefix: str, layout: str) -> TextPart:
+    folder = component_name("text_encoder", number)
+    config = {**TEXT_DEFAULTS, **_object(read, f"{folder}/config.json")}
+    _require_counts(folder, config, TEXT_DEFAULTS)
+    if config["max_position_embeddings"] < SHORTEST_CHUNK:
+        raise ConfigError(f"{folder}/config.json: max_position_embeddings leaves no room for words")
+    return TextPart(
+        prefix=prefix,
+        layout=layout,
+        config=config,
+        pad="!" if number or config.get("hidden_act") == "gelu" else "<|endoftext|>",
+        projection=number > 0,
+        name=folder,
+    )
+
+
+def _scheduler(config: Config) -> Config:
+    kind = config.get("_class_name")
+    if isinstance(kind, str) and kind.startswith(OTHER_PROCESSES):
+        raise ConfigError(f"it was trained for {kind:.80}, which is not supported")
+    config = {**SCHEDULER_DEFAULTS, **config}
+    _require_counts("scheduler", config, ("num_train_timesteps",))
+    for name in ("beta_start", "beta_end"):
+        if not isinstance(config[name], float) or not 0 < config[name] < 1:
+            raise ConfigError(f"scheduler/scheduler_config.json: {name} is no number from 0 to 1")
+    prediction = config["prediction_type"]
+    if prediction not in PREDICTIONS:
+        raise ConfigError(f"it predicts {prediction!s:.80}, which is not supported")
+    betas = config["beta_schedule"]
+    if betas not in BETA_SCHEDULES and config.get("trained_betas") is None:
+        raise ConfigError(f"its noise schedule {betas!s:.80} is not supported")
+    return config
+
+
+def _object(read: Read, name: str) -> dict[str, Any]:
+    content = read(name)
+    if content is None:
+        raise ConfigError(f"the file {name} is missing")
+    if not isinstance(content, dict):
+        raise ConfigError(f"the file {name} is no JSON object")
+    return content
+
+
+def _understood(component: str, compute: Callable[[], T]) -> T:
+    try:
+        return compute()
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ConfigError(f"{component}/config.json is not understood ({error!r:.200})") from error
+
+
+def _require_counts(folder: str, config: Config, names: Iterable[str]) -> None:
+    for name in names:
+        if not _is_count(config.get(name)):
+            raise ConfigError(f"{folder}/config.json: {name} is no positive whole number")
+
+
+def _require_widths(folder: str, widths: object) -> list[int]:
+    if not isinstance(widths, list) or not widths or not all(_is_count(w) for w in widths):
+        raise ConfigError(f"{folder}/config.json has no usable block_out_channels")
+    return widths
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and 0 < value < 10**6

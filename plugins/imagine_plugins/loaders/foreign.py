@@ -1,0 +1,240 @@
+"""Knows files by their header that are no Stable Diffusion checkpoint, and where they belong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from imagine_plugins.loaders.header import Header
+from imagine_plugins.loaders.layout import UNET, VAE
+
+
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """A kind of file that cannot serve, and the sentence that says so."""
+
+    family: str
+    problem: str
+
+
+ADAPTER_ENDINGS = (
+    ".lora_down.weight",
+    ".lora_up.weight",
+    ".lora_A.weight",
+    ".lora_B.weight",
+    ".lora_A.default.weight",
+    ".lora.down.weight",
+    ".lora.up.weight",
+    ".hada_w1_a",
+    ".lokr_w1",
+    ".lokr_w1_a",
+    ".oft_blocks",
+    ".oft_diag",
+    ".dora_scale",
+)
+CONTEXT_FAMILIES = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
+EMBEDDING_FAMILIES = {768: "SD1", 1024: "SD2", 1280: "SDXL"}
+
+# One key that tells each of the generators that are not supported; `UNET` may come before it.
+GENERATORS = (
+    ("double_blocks.0.img_attn.norm.key_norm.scale", "flux", "Flux"),
+    ("double_blocks.0.img_attn.norm.key_norm.weight", "flux", "Flux"),
+    ("joint_blocks.0.context_block.adaLN_modulation.1.bias", "sd3", "Stable Diffusion 3"),
+    ("double_layers.0.attn.w1q.weight", "auraflow", "AuraFlow"),
+    ("clip_txt_mapper.weight", "cascade", "Stable Cascade"),
+    ("head.modulation", "wan", "Wan video"),
+    ("cap_embedder.0.weight", "lumina", "Lumina"),
+    ("layers.0.adaLN_modulation.0.weight", "z-image", "Z-Image"),
+    ("patchify_proj.weight", "ltx", "LTX-Video"),
+    ("txt_in.individual_token_refiner.blocks.0.norm1.weight", "hunyuan", "HunyuanVideo"),
+    ("t_embedder.mlp.0.weight", "dit", "a diffusion transformer (PixArt, HunyuanDiT or kin)"),
+    ("transformer_blocks.0.attn.add_q_proj.weight", "mmdit", "a Flux or SD3 transformer"),
+)
+
+# Keys of which one tells a part of a model from a whole one.
+PARTS = (
+    (
+        ("down_blocks.0.resnets.0.conv1.weight",),
+        "unet",
+        (
+            "this is a UNet alone, a part of a diffusers folder; take the whole folder, the one "
+            "with model_index.json"
+        ),
+    ),
+    (
+        ("decoder.conv_in.weight", f"{VAE}decoder.conv_in.weight", "vae.decoder.conv_in.weight"),
+        "vae",
+        (
+            "this is a VAE, which only turns latents into pictures; it belongs in the folder vae/ "
+            "beside the checkpoints"
+        ),
+    ),
+    (
+        ("decoder.layers.0.weight", "encoder.layers.0.weight"),
+        "vae",
+        "this is a small VAE (TAESD); it belongs in the folder vae/ beside the checkpoints",
+    ),
+    (
+        (
+            "text_model.embeddings.token_embedding.weight",
+            "text_model.encoder.layers.0.mlp.fc1.weight",
+            "token_embedding.weight",
+            "encoder.block.0.layer.0.SelfAttention.q.weight",
+        ),
+        "text-encoder",
+        (
+            "this is a text encoder alone, a part of a model; it belongs in the folder "
+            "text_encoders/ beside the checkpoints"
+        ),
+    ),
+    (
+        ("model.0.weight", "body.0.rdb1.conv1.weight", "params_ema.conv_first.weight"),
+        "upscaler",
+        (
+            "this is an upscaler (ESRGAN or kin), which enlarges pictures and draws none; it "
+            "belongs in the folder upscale_models/ beside the checkpoints"
+        ),
+    ),
+)
+EMA_ONLY = (
+    "it holds only the running average of a training (model_ema), no UNet; take the pruned or the "
+    "full file"
+)
+
+SCALES = (".scale_weight", ".weight_scale", ".scale_input", ".comfy_quant")
+QUANTISED = (".absmax", ".quant_map", ".quant_state.bitsandbytes__nf4", ".qweight", ".SCB")
+
+
+def foreign(header: Header) -> Foreign | None:
+    """What kind of file a header belongs to, if it is none that can be loaded."""
+    return next(filter(None, (test(header) for test in TESTS)), None)
+
+
+def _adapter(header: Header) -> Foreign | None:
+    tells = (name.endswith(ADAPTER_ENDINGS) for name in header.tensors)
+    if "ss_network_module" not in header.metadata and not any(tells):
+        return None
+    family = _adapter_family(header)
+    whose = f" for {family}" if family else ""
+    return Foreign(
+        "lora",
+        f"this is a LoRA{whose}: it changes a checkpoint and draws nothing alone; "
+        "it belongs in the folder loras/ beside the checkpoints",
+    )
+
+
+def _adapter_family(header: Header) -> str | None:
+    if any(name.startswith("lora_te2_") for name in header.tensors):
+        return "SDXL"
+    for name, tensor in header.tensors.items():
+        reads_text = "attn2" in name and "to_k" in name
+        if reads_text and name.endswith(("down.weight", "lora_A.weight")) and tensor.shape:
+            return CONTEXT_FAMILIES.get(tensor.shape[-1])
+    said = header.metadata.get("ss_base_model_version", "")
+    said += header.metadata.get("modelspec.architecture", "")
+    for tell, family in (("sdxl", "SDXL"), ("xl-v1", "SDXL"), ("v2", "SD2"), ("v1", "SD1")):
+        if tell in said.lower():
+            return family
+    return "Flux" if "flux" in said.lower() else None
+
+
+def _embedding(header: Header) -> Foreign | None:
+    if len(header.tensors) > 4:
+        return None
+    tensors = header.tensors
+    tensor = tensors.get("clip_g") or tensors.get("emb_params") or tensors.get("clip_l")
+    if tensor is None and len(tensors) == 1:
+        only = next(iter(tensors.values()))
+        narrow = len(only.shape) == 2 and only.shape[0] <= 128
+        tensor = only if narrow and only.shape[-1] in EMBEDDING_FAMILIES else None
+    if tensor is None or not tensor.shape:
+        return None
+    family = EMBEDDING_FAMILIES.get(tensor.shape[-1], "another model")
+    return Foreign(
+        "embedding",
+        f"this is a textual inversion embedding for {family}: a word for prompts, not a model; "
+        "it belongs in the folder embeddings/ beside the checkpoints",
+    )
+
+
+def _controlnet(header: Header) -> Foreign | None:
+    tells = ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")
+    if _has(header, tells) or _begins(header, "control_model."):
+        return Foreign(
+            "controlnet",
+            "this is a ControlNet, which steers a checkpoint and draws nothing alone; "
+            "ControlNet is not supported",
+        )
+    if _begins(header, "ip_adapter.", "image_proj.", "adapter.body."):
+        return Foreign(
+            "ip-adapter",
+            "this is an adapter for pictures (IP-Adapter, T2I-Adapter), which steers a checkpoint "
+            "and draws nothing alone; it is not supported",
+        )
+    return None
+
+
+def _generator(header: Header) -> Foreign | None:
+    for key, family, name in GENERATORS:
+        if _has(header, (key, UNET + key)):
+            return Foreign(
+                family, f"this is {name}, which is not supported; Stable Diffusion 1, 2 and XL are"
+            )
+    if any("time_stack" in name or "motion_modules" in name for name in header.tensors):
+        return Foreign("video", "this is a video model, which is not supported")
+    return None
+
+
+def _scaled(header: Header) -> Foreign | None:
+    if "scaled_fp8" in header.tensors or _ends(header, SCALES):
+        return Foreign(
+            "scaled-fp8",
+            "its weights are fp8 with separate scales, which is not supported; "
+            "take the fp16 file, or a plain fp8 one",
+        )
+    if _ends(header, QUANTISED):
+        return Foreign(
+            "quantised", "its weights are quantised, which is not supported; take the fp16 file"
+        )
+    return None
+
+
+def _part(header: Header) -> Foreign | None:
+    """Parts of a model, which lack the UNet that would draw."""
+    if _begins(header, UNET):
+        return None
+    if _begins(header, "model_ema.diffusion_model"):
+        return Foreign("ema", EMA_ONLY)
+    for keys, family, problem in PARTS:
+        if _has(header, keys):
+            return Foreign(family, problem)
+    if not header.tensors:
+        return Foreign("unknown", "the file holds no tensors; download it again")
+    example = next(iter(header.tensors))
+    return Foreign(
+        "unknown",
+        "it is no Stable Diffusion checkpoint in a layout known here "
+        f"(its first tensor is {example[:80]!r})",
+    )
+
+
+TESTS: tuple[Callable[[Header], Foreign | None], ...] = (
+    _adapter,
+    _embedding,
+    _controlnet,
+    _generator,
+    _scaled,
+    _part,
+)
+
+
+def _has(header: Header, names: Iterable[str]) -> bool:
+    return any(name in header.tensors for name in names)
+
+
+def _begins(header: Header, *prefixes: str) -> bool:
+    return any(name.startswith(prefixes) for name in header.tensors)
+
+
+def _ends(header: Header, endings: tuple[str, ...]) -> bool:
+    return any(name.endswith(endings) for name in header.tensors)

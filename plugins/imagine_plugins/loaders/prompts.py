@@ -1,0 +1,171 @@
+"""Prompts as users of A1111 write them: weights, BREAK, and chunks of any number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+ROUND, SQUARE = 1.1, 1 / 1.1  # what a pair of brackets multiplies by
+WEIGHT_LIMIT = 10.0  # far beyond what any model bears; keeps nested brackets finite
+DEPTH_LIMIT = 25  # brackets open at a time: deeper ones would pass the limit, and are text
+COMMA_REACH = 20  # how far from a full chunk's end a comma is preferred to break at
+
+_TOKEN = re.compile(
+    r"""
+      \\[\\()\[\]]                                # an escaped bracket or backslash
+    | :\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)   # the weight that closes a round bracket
+    | [()\[\]]
+    | [^\\()\[\]:]+
+    | [\\:]                                       # neither escapes nor weighs: itself
+    """,
+    re.VERBOSE,
+)
+_ESCAPED = re.compile(r"\\([\\()\[\]])")
+_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+
+
+@dataclass(frozen=True, slots=True)
+class Fragment:
+    """A run of text under one weight; `starts_chunk` where the prompt says BREAK before it."""
+
+    text: str
+    weight: float = 1.0
+    starts_chunk: bool = False
+
+
+def parse(prompt: str) -> list[Fragment]:
+    """Split a prompt into runs of equal weight; never fails, brackets that match nothing are text.
+
+    `(x)` multiplies by 1.1, `[x]` divides by it, `(x:1.3)` multiplies by 1.3, each nested as deep
+    as wanted; an opening bracket that is never closed reaches to the end, as in A1111.
+    """
+    runs = _Runs()
+    for match in _TOKEN.finditer(prompt):
+        runs.take(match.group(), match["weight"])
+    runs.close()
+    return list(_joined(zip(runs.texts, runs.weights, strict=True)))
+
+
+@dataclass(slots=True)
+class _Runs:
+    """The texts between brackets, and what all brackets around each multiply to."""
+
+    texts: list[str] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    round: list[int] = field(default_factory=list)  # where brackets still open began
+    square: list[int] = field(default_factory=list)
+
+    def take(self, text: str, weight: str | None) -> None:
+        if text == "(" and len(self.round) < DEPTH_LIMIT:
+            self.round.append(len(self.texts))
+        elif text == "[" and len(self.square) < DEPTH_LIMIT:
+            self.square.append(len(self.texts))
+        elif self.round and (weight is not None or text == ")"):
+            self._multiply(self.round.pop(), ROUND if weight is None else float(weight))
+        elif self.square and text == "]":
+            self._multiply(self.square.pop(), SQUARE)
+        else:
+            self.texts.append(_ESCAPED.sub(r"\1", text))
+            self.weights.append(1.0)
+
+    def close(self) -> None:
+        for start in self.round:
+            self._multiply(start, ROUND)
+        for start in self.square:
+            self._multiply(start, SQUARE)
+
+    def _multiply(self, start: int, factor: float) -> None:
+        for position in range(start, len(self.weights)):
+            self.weights[position] = _bounded(self.weights[position] * factor)
+
+
+def _joined(runs: Iterator[tuple[str, float]]) -> Iterator[Fragment]:
+    """Join neighbours of equal weight and split at BREAK."""
+    merged: list[tuple[str, float]] = []
+    for text, weight in runs:
+        if merged and merged[-1][1] == weight:
+            merged[-1] = (merged[-1][0] + text, weight)
+        else:
+            merged.append((text, weight))
+    for text, weight in merged:
+        for number, part in enumerate(_BREAK.split(text)):
+            if part or number:
+                yield Fragment(part, weight, starts_chunk=number > 0)
+
+
+def _bounded(weight: float) -> float:
+    return min(max(weight, -WEIGHT_LIMIT), WEIGHT_LIMIT)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """The tokens of one pass through the text encoder, without start, end and padding."""
+
+    tokens: tuple[int, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @property
+    def weighted(self) -> bool:
+        """Whether any token's weight is not 1."""
+        return any(weight != 1.0 for weight in self.weights)
+
+
+@dataclass(slots=True)
+class _Chunker:
+    """Fills chunks of at most `length` tokens, breaking after a comma where one is near."""
+
+    length: int
+    comma: int | None
+    done: list[Chunk] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+
+    def add(self, token: int, weight: float) -> None:
+        if len(self.tokens) == self.length:
+            self.close(None if token == self.comma else self._break())
+        self.tokens.append(token)
+        self.weights.append(weight)
+
+    def close(self, end: int | None = None) -> None:
+        """End the chunk after `end` tokens; what follows them begins the next."""
+        end = len(self.tokens) if end is None else end
+        self.done.append(Chunk(tuple(self.tokens[:end]), tuple(self.weights[:end])))
+        del self.tokens[:end], self.weights[:end]
+
+    def _break(self) -> int:
+        reach = min(COMMA_REACH, self.length - 1)
+        for back, token in enumerate(reversed(self.tokens[-reach:])):
+            if token == self.comma:
+                return len(self.tokens) - back
+        return len(self.tokens)
+
+
+def chunks(
+    prompt: str, tokenize: Callable[[str], Sequence[int]], *, length: int
+) -> tuple[Chunk, ...]:
+    """Cut a prompt into chunks of at most `length` tokens; no token is ever dropped.
+
+    Args:
+        prompt: The prompt with its weights.
+        tokenize: Gives a text's tokens, without start and end.
+        length: Tokens of a chunk: the encoder's positions less start and end.
+    """
+    comma = tokenize(",")
+    chunker = _Chunker(length, comma[0] if len(comma) == 1 else None)
+    for fragment in parse(prompt):
+        if fragment.starts_chunk:
+            chunker.close()
+        for token in tokenize(fragment.text):
+            chunker.add(token, fragment.weight)
+    if chunker.tokens or not chunker.done:
+        chunker.close()
+    return tuple(chunker.done)
+
+
+def describe(pieces: Sequence[Chunk], length: int) -> tuple[str, ...]:
+    """What the user should know of how a prompt was cut."""
+    if len(pieces) < 2:
+        return ()
+    count = sum(len(piece.tokens) for piece in pieces)
+    return (f"prompt has {count} tokens: encoded in {len(pieces)} chunks of {length}",)

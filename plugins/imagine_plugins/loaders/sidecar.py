@@ -1,0 +1,110 @@
+"""What a file beside a model, `name.json`, says of it that the model itself cannot."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SIZE_LIMIT = 2**20
+SIDES = range(64, 4097)
+PREDICTIONS = {
+    "epsilon": "epsilon",
+    "eps": "epsilon",
+    "v_prediction": "v_prediction",
+    "v": "v_prediction",
+}
+
+
+class SidecarError(Exception):
+    """A sidecar that cannot be understood; the text names the file and the key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """What a sidecar decides; None leaves it to the model.
+
+    Attributes:
+        prediction_type: "epsilon" or "v_prediction".
+        zero_terminal_snr: Whether the training's last step was pure noise.
+        recommended_size: Width and height.
+    """
+
+    prediction_type: str | None = None
+    zero_terminal_snr: bool | None = None
+    recommended_size: tuple[int, int] | None = None
+
+
+def read_sidecar(path: Path) -> Overrides:
+    """The overrides beside the model at `path`; none where there is no such file.
+
+    Keys that are not ours are left alone: other tools write such files too.
+    """
+    beside = path.with_suffix(".json") if path.is_file() else path.with_name(f"{path.name}.json")
+    try:
+        if not beside.is_file():
+            return Overrides()
+        if beside.stat().st_size > SIZE_LIMIT:
+            raise SidecarError(f"{beside.name} beside it is larger than a megabyte")
+        content = json.loads(beside.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise SidecarError(f"{beside.name} beside it cannot be read: {error!s:.200}") from error
+    if not isinstance(content, dict):
+        return Overrides()
+    return Overrides(
+        prediction_type=_prediction(beside.name, content),
+        zero_terminal_snr=_flag(beside.name, content, "zero_terminal_snr"),
+        recommended_size=_size(beside.name, content),
+    )
+
+
+def parse_size(text: object) -> tuple[int, int] | None:
+    """Width and height from "1024x768", if it is that and within reason."""
+    match = (
+        re.fullmatch(r"\s*(\d{1,5})\s*[xX]\s*(\d{1,5})\s*", text) if isinstance(text, str) else None
+    )
+    if match is None:
+        return None
+    width, height = int(match[1]), int(match[2])
+    return _checked_size(width, height)
+
+
+def _checked_size(width: int, height: int) -> tuple[int, int] | None:
+    if width in SIDES and height in SIDES and width % 8 == height % 8 == 0:
+        return width, height
+    return None
+
+
+def _prediction(file: str, content: Mapping[str, Any]) -> str | None:
+    value = content.get("prediction_type")
+    if value is None:
+        return None
+    if not isinstance(value, str) or value.lower() not in PREDICTIONS:
+        raise SidecarError(f'{file}: prediction_type must be "epsilon" or "v_prediction"')
+    return PREDICTIONS[value.lower()]
+
+
+def _flag(file: str, content: Mapping[str, Any], name: str) -> bool | None:
+    value = content.get(name)
+    if value is not None and not isinstance(value, bool):
+        raise SidecarError(f"{file}: {name} must be true or false")
+    return value
+
+
+def _size(file: str, content: Mapping[str, Any]) -> tuple[int, int] | None:
+    value = content.get("recommended_size")
+    if value is None:
+        return None
+    match value:
+        case [int(width), int(height)]:
+            size = _checked_size(width, height)
+        case _:
+            size = parse_size(value)
+    if size is None:
+        raise SidecarError(
+            f'{file}: recommended_size must be like "1024x768", multiples of 8 from 64 to 4096'
+        )
+    return size

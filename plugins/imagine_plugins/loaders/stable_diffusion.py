@@ -1,0 +1,172 @@
+"""The Stable Diffusion families as the engine sees them: UNet, autoencoder and text encoders."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from imagine_core.interfaces import Conditioning
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from PIL import Image
+
+    from imagine_core.sampling import NoiseModel
+    from imagine_plugins.loaders.autoencoder import Autoencoder
+    from imagine_plugins.loaders.hashing import FileHash
+    from imagine_plugins.loaders.text import TextEncoder
+
+MASKED_LATENTS = 4  # sizes of picture whose masked latents an inpainting model keeps
+
+
+class StableDiffusion:
+    """SD1 and SD2: one text encoder, and a UNet that reads nothing but its output.
+
+    Args:
+        unet: A UNet2DConditionModel on the device, in the dtype that it computes in.
+        autoencoder: Pictures to latents and back.
+        text: The text encoder.
+        noise: The noise levels of the training.
+        file_hash: The checkpoint's hash, once it is known; None for a folder.
+    """
+
+    def __init__(
+        self,
+        *,
+        unet: Any,
+        autoencoder: Autoencoder,
+        text: TextEncoder,
+        noise: NoiseModel,
+        file_hash: FileHash | None = None,
+    ) -> None:
+        self.unet = unet
+        self.autoencoder = autoencoder
+        self.text = text
+        self.noise = noise
+        self._hash = file_hash
+        self._masked: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent, as the autoencoder has them."""
+        return self.autoencoder.latent_channels
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per latent cell along each side."""
+        return self.autoencoder.downsampling
+
+    @property
+    def model_hash(self) -> str | None:
+        """First 10 hex digits of the checkpoint's sha256, once they are known."""
+        return None if self._hash is None else self._hash.value
+
+    @torch.no_grad()
+    def encode_prompt(
+        self, prompt: str, *, clip_skip: int, width: int, height: int
+    ) -> Conditioning:
+        """Encode a prompt of any length; `width` and `height` play no part in this family."""
+        del width, height
+        encoded = self.text.encode(prompt, clip_skip=clip_skip)
+        return Conditioning(context=encoded.context, warnings=encoded.warnings)
+
+    @torch.no_grad()
+    def predict(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        """One forward of the UNet; float32 in, float32 out, no wait for the device."""
+        dtype = self.unet.dtype
+        if self.unet.config.in_channels != self.latent_channels:
+            latents = self._with_mask(latents)
+        prediction = self.unet(
+            latents.to(dtype),
+            timesteps,
+            encoder_hidden_states=conditioning.context.to(dtype),
+            added_cond_kwargs=self._added(conditioning.extras),
+            return_dict=False,
+        )[0]
+        return prediction.float()  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def encode_image(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
+        """The latent of an RGB picture, drawn from the autoencoder's posterior."""
+        return self.autoencoder.encode(image, generator)
+
+    @torch.no_grad()
+    def decode(self, latent: torch.Tensor) -> Image.Image:
+        """The RGB picture of a latent."""
+        return self.autoencoder.decode(latent)
+
+    @torch.no_grad()
+    def preview(self, latent: torch.Tensor) -> Image.Image:
+        """A quick RGB look at a latent, one pixel per latent cell."""
+        return self.autoencoder.preview(latent)
+
+    def close(self) -> None:
+        """Let go of the weights and stop computing the hash."""
+        if self._hash is not None:
+            self._hash.stop()
+        for part in ("unet", "autoencoder", "text", "second", "_masked"):
+            self.__dict__.pop(part, None)
+
+    def _added(self, extras: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What the UNet reads beside context, latents and timesteps: nothing in this family."""
+        del extras
+        return {}
+
+    def _with_mask(self, latents: torch.Tensor) -> torch.Tensor:
+        """The further channels of an inpainting model: all of the picture is to be painted."""
+        rows, _, height, width = latents.shape
+        masked = self._masked_latent(height, width).to(latents.device)
+        mask = torch.ones(rows, 1, height, width, device=latents.device)
+        return torch.cat([latents, mask, masked.expand(rows, -1, -1, -1)], dim=1)
+
+    def _masked_latent(self, height: int, width: int) -> torch.Tensor:
+        """The latent of a picture whose every pixel is masked out, which makes it grey."""
+        size = (height, width)
+        if size not in self._masked:
+            self._masked[size] = self.autoencoder.grey(height, width)
+            if len(self._masked) > MASKED_LATENTS:
+                self._masked.popitem(last=False)
+        return self._masked[size]
+
+
+class StableDiffusionXL(StableDiffusion):
+    """SDXL: two text encoders, and a UNet that is told the pooled text and the picture's size.
+
+    Args:
+        second: The second text encoder, whose pooled output is used.
+        zero_empty_prompt: Whether an empty prompt stands for all-zero embeddings.
+        options: As for `StableDiffusion`.
+    """
+
+    def __init__(self, *, second: TextEncoder, zero_empty_prompt: bool, **options: Any) -> None:
+        super().__init__(**options)
+        self.second = second
+        self.zero_empty_prompt = zero_empty_prompt
+
+    @torch.no_grad()
+    def encode_prompt(
+        self, prompt: str, *, clip_skip: int, width: int, height: int
+    ) -> Conditioning:
+        """Encode a prompt of any length with both encoders, for a picture of that size."""
+        first = self.text.encode(prompt, clip_skip=clip_skip)
+        second = self.second.encode(prompt, clip_skip=clip_skip)
+        context = torch.cat([first.context, second.context], dim=-1)
+        pooled = second.pooled
+        if not prompt and self.zero_empty_prompt:
+            context, pooled = torch.zeros_like(context), torch.zeros_like(pooled)
+        # original size, crop and target size, each height first (Podell et al. 2023, 2.2)
+        sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
+        return Conditioning(
+            context=context,
+            extras={"text_embeds": pooled, "time_ids": sizes.to(context.device)},
+            warnings=first.warnings,
+        )
+
+    def _added(self, extras: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        # time_ids stay float32: bfloat16 would round a size of 1000 to the next multiple of 4.
+        return {"text_embeds": extras["text_embeds"], "time_ids": extras["time_ids"]}

@@ -1,0 +1,107 @@
+"""Turns prompts into embeddings: weights, chunks and clip skip over a CLIP text encoder."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from imagine_plugins.loaders.prompts import Chunk, chunks, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+CACHED_PROMPTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A prompt's embeddings: [1, chunks * positions, width], and pooled [1, width]."""
+
+    context: torch.Tensor
+    pooled: torch.Tensor
+    warnings: tuple[str, ...]
+
+
+class TextEncoder:
+    """A CLIP text encoder with its tokenizer and a cache of the last prompts.
+
+    Args:
+        model: A CLIPTextModel, or a CLIPTextModelWithProjection where the pooled output is used.
+        tokenizer: Its tokenizer; `pad_token_id` fills what a chunk leaves free.
+        first_layer: The layer, counted from the end, that clip skip 1 takes: 1, or 2 for SDXL.
+        normalise: Whether the final layer norm follows; SDXL does without.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, first_layer: int = 1, normalise: bool = True
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.first_layer = first_layer
+        self.normalise = normalise
+        self.positions: int = model.config.max_position_embeddings
+        self._cache: OrderedDict[tuple[str, int], Encoded] = OrderedDict()
+
+    def encode(self, prompt: str, *, clip_skip: int) -> Encoded:
+        """The embeddings of a prompt; `clip_skip` 1 is the layer that the model was trained on."""
+        key = (prompt, clip_skip)
+        if key in self._cache:
+            self._cache.move_to_end(key)
+            return self._cache[key]
+        encoded = self._encode(prompt, clip_skip)
+        self._cache[key] = encoded
+        if len(self._cache) > CACHED_PROMPTS:
+            self._cache.popitem(last=False)
+        return encoded
+
+    def _encode(self, prompt: str, clip_skip: int) -> Encoded:
+        length = self.positions - 2
+        pieces = chunks(prompt, self._tokenize, length=length)
+        outputs = [self._chunk(piece, clip_skip) for piece in pieces]
+        return Encoded(
+            context=torch.cat([context for context, _ in outputs], dim=1),
+            pooled=outputs[0][1],  # as in A1111: the first chunk speaks for the prompt
+            warnings=describe(pieces, length),
+        )
+
+    def _tokenize(self, text: str) -> Sequence[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
+        return ids
+
+    def _chunk(self, piece: Chunk, clip_skip: int) -> tuple[torch.Tensor, torch.Tensor]:
+        tokenizer, device = self.tokenizer, self.model.device
+        free = self.positions - 2 - len(piece.tokens)
+        ids = [tokenizer.bos_token_id, *piece.tokens, tokenizer.eos_token_id]
+        ids += [tokenizer.pad_token_id] * free
+        output = self.model(torch.tensor([ids], device=device), output_hidden_states=True)
+        context = self._layer(output, clip_skip)
+        if piece.weighted:
+            weights = [1.0, *piece.weights, 1.0, *[1.0] * free]
+            context = weighted(context, torch.tensor(weights, device=device))
+        pooled = output.text_embeds if "text_embeds" in output else output.pooler_output
+        return context, pooled
+
+    def _layer(self, output: Any, clip_skip: int) -> torch.Tensor:
+        hidden = output.hidden_states
+        back = min(clip_skip + self.first_layer - 1, len(hidden) - 1)
+        if not self.normalise:
+            return hidden[-back]  # type: ignore[no-any-return]
+        if back == 1:
+            return output.last_hidden_state  # type: ignore[no-any-return]
+        inner = getattr(self.model, "text_model", self.model)
+        return inner.final_layer_norm(hidden[-back])  # type: ignore[no-any-return]
+
+
+def weighted(context: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Multiply each token's embedding by its weight, then restore the mean over all of them.
+
+    A1111's "original" emphasis, which prompts found in the wild were written for.
+    """
+    before = context.float()
+    after = before * weights[None, :, None]
+    scale = before.mean() / after.mean()
+    after = torch.where(torch.isfinite(scale), after * scale, after)
+    return after.to(context.dtype)

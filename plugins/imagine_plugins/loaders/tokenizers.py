@@ -1,0 +1,77 @@
+"""Makes the tokenizer of a text encoder, from the model's own files or from CLIP's vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from imagine_plugins.loaders.architectures import TextPart
+from imagine_plugins.loaders.configs import ConfigError, Read
+from imagine_plugins.loaders.vocabulary import END, START, Merge, clip_vocabulary
+
+
+def tokenizer(part: TextPart, read: Read, folder: str) -> Any:
+    """A CLIPTokenizer for `part`, from the files under `folder` where there are any."""
+    from transformers import CLIPTokenizer
+
+    settings = _settings(read, folder)
+    vocabulary, merges = _vocabulary(read, folder) or clip_vocabulary()
+    if len(vocabulary) > part.config["vocab_size"]:
+        raise ConfigError(
+            f"{folder} has {len(vocabulary)} tokens, its text encoder knows "
+            f"{part.config['vocab_size']}"
+        )
+    made = CLIPTokenizer(
+        vocab=dict(vocabulary),
+        merges=list(merges),
+        bos_token=_token(settings, "bos_token", START),
+        eos_token=_token(settings, "eos_token", END),
+        unk_token=_token(settings, "unk_token", END),
+        pad_token=_token(settings, "eos_token", END),
+        model_max_length=part.config["max_position_embeddings"],
+    )
+    # Only now: a pad token given at construction becomes special, and "!" in prompts with it.
+    made.pad_token = _token(settings, "pad_token", part.pad)
+    return made
+
+
+def _settings(read: Read, folder: str) -> Mapping[str, Any]:
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        content = read(f"{folder}/{name}")
+        if isinstance(content, dict):
+            settings.update(content)
+    return settings
+
+
+def _token(settings: Mapping[str, Any], name: str, default: str) -> str:
+    value = settings.get(name)
+    if isinstance(value, dict):  # an AddedToken with its options
+        value = value.get("content")
+    return value if isinstance(value, str) else default
+
+
+def _vocabulary(read: Read, folder: str) -> tuple[Mapping[str, int], list[Merge]] | None:
+    whole = read(f"{folder}/tokenizer.json")
+    if isinstance(whole, dict):
+        model = whole.get("model")
+        if not isinstance(model, dict) or model.get("type") != "BPE":
+            raise ConfigError(f"{folder}/tokenizer.json is no byte-pair tokenizer")
+        return _checked(folder, model.get("vocab"), model.get("merges"))
+    vocabulary, merges = read(f"{folder}/vocab.json"), read(f"{folder}/merges.txt")
+    if vocabulary is None and merges is None:
+        return None
+    lines = merges.splitlines() if isinstance(merges, str) else None
+    pairs = lines and [line for line in lines if line and not line.startswith("#version")]
+    return _checked(folder, vocabulary, pairs)
+
+
+def _checked(
+    folder: str, vocabulary: object, merges: object
+) -> tuple[Mapping[str, int], list[Merge]]:
+    if not isinstance(vocabulary, dict) or not isinstance(merges, list):
+        raise ConfigError(f"the files of {folder} are damaged")
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    if not all(len(pair) == 2 for pair in pairs):
+        raise ConfigError(f"the merges of {folder} are damaged")
+    return vocabulary, [(first, second) for first, second in pairs]

@@ -1,0 +1,146 @@
+"""Prompts in A1111's notation: weights, escapes, BREAK, and chunks that lose nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imagine_plugins.loaders.prompts import (
+    COMMA_REACH,
+    WEIGHT_LIMIT,
+    Chunk,
+    chunks,
+    describe,
+    parse,
+)
+
+COMMA = 0
+
+
+def weights(prompt: str) -> list[tuple[str, Any]]:
+    return [(fragment.text, pytest.approx(fragment.weight)) for fragment in parse(prompt)]
+
+
+def words(text: str) -> list[int]:
+    """A tokenizer for tests: a number for each word, 0 for a comma."""
+    spaced = text.replace(",", " , ")
+    return [COMMA if word == "," else 1 + len(word) for word in spaced.split()]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "expected"),
+    [
+        ("a cat", [("a cat", 1)]),
+        ("", []),
+        ("(cat)", [("cat", 1.1)]),
+        ("((cat))", [("cat", 1.21)]),
+        ("[cat]", [("cat", 1 / 1.1)]),
+        ("(cat:1.3)", [("cat", 1.3)]),
+        ("(cat: 1.3 )", [("cat", 1.3)]),
+        ("(cat:-0.5)", [("cat", -0.5)]),
+        ("(cat:.5)", [("cat", 0.5)]),
+        ("(cat:2)", [("cat", 2)]),
+        ("(a (big:2) cat:1.5)", [("a ", 1.5), ("big", 3), (" cat", 1.5)]),
+        ("a [b (c)]", [("a ", 1), ("b ", 1 / 1.1), ("c", 1)]),
+        ("a (b", [("a ", 1), ("b", 1.1)]),
+        ("a [b", [("a ", 1), ("b", 1 / 1.1)]),
+        ("a) b] c", [("a) b] c", 1)]),
+        ("smile :) and :(", [("smile :) and :", 1)]),
+        ("ratio 16:9, cat: yes", [("ratio 16:9, cat: yes", 1)]),
+        ("(cat:1.2.3)", [("cat:1.2.3", 1.1)]),
+        ("(cat:big)", [("cat:big", 1.1)]),
+        ("cat:1.3)", [("cat:1.3)", 1)]),
+        (r"\(cat\) \[dog\]", [("(cat) [dog]", 1)]),
+        (r"(\(cat\):1.2)", [("(cat)", 1.2)]),
+        (r"a \\ b", [(r"a \ b", 1)]),
+        (r"a \o/ b", [(r"a \o/ b", 1)]),
+        ("a (b:1.0) c", [("a b c", 1)]),
+        ("()", []),
+        ("(:1.3)", []),
+        ("(a:1000)", [("a", WEIGHT_LIMIT)]),
+        (f"(a:{'9' * 400})", [("a", WEIGHT_LIMIT)]),
+        ("(" * 25 + "a", [("a", WEIGHT_LIMIT)]),
+        ("(" * 26 + "a", [("(a", WEIGHT_LIMIT)]),
+    ],
+)
+def test_weights_are_read_as_a1111_reads_them(
+    prompt: str, expected: list[tuple[str, float]]
+) -> None:
+    assert weights(prompt) == expected
+
+
+def test_break_starts_a_chunk() -> None:
+    pieces = chunks("a b BREAK c (d BREAK e:1.5)", words, length=10)
+    assert [piece.tokens for piece in pieces] == [(2, 2), (2, 2), (2,)]
+    assert pieces[2].weights == (1.5,)
+    assert chunks("BREAKFAST", words, length=10) == (Chunk((10,), (1.0,)),)
+
+
+def test_an_empty_prompt_is_one_empty_chunk() -> None:
+    assert chunks("", words, length=75) == (Chunk(),)
+    assert not Chunk().weighted
+
+
+def test_a_full_chunk_breaks_after_the_last_comma_that_is_near() -> None:
+    prompt = "x " * 60 + ", " + "y " * 30
+    pieces = chunks(prompt, words, length=75)
+    assert [len(piece.tokens) for piece in pieces] == [61, 30]
+    assert pieces[0].tokens[-1] == COMMA
+
+
+def test_a_full_chunk_breaks_anywhere_where_no_comma_is_near() -> None:
+    far = "x " * (75 - COMMA_REACH - 1) + ", " + "y " * 40
+    assert [len(piece.tokens) for piece in chunks(far, words, length=75)] == [75, 20]
+    assert [len(piece.tokens) for piece in chunks("x " * 76, words, length=75)] == [75, 1]
+
+
+def test_a_comma_that_follows_a_full_chunk_begins_the_next() -> None:
+    pieces = chunks("a, " + "x " * 73 + ", b", words, length=75)
+    assert [len(piece.tokens) for piece in pieces] == [75, 2]
+
+
+def test_the_user_is_told_of_chunks_only_where_there_are_several() -> None:
+    assert describe(chunks("x " * 75, words, length=75), 75) == ()
+    assert describe(chunks("x " * 96, words, length=75), 75) == (
+        "prompt has 96 tokens: encoded in 2 chunks of 75",
+    )
+
+
+@pytest.mark.parametrize("text", ["(a" * 10_000, "[(" * 10_000, "(a)" * 6_666, "\\" * 20_000])
+def test_the_longest_prompts_are_read_in_linear_time(text: str) -> None:
+    begin = time.process_time()
+    chunks(text, words, length=75)
+    assert time.process_time() - begin < 2
+
+
+ANY = st.text(alphabet=st.sampled_from(list("ab ,()[]:\\1.5-\n\té漢")), max_size=60) | st.text()
+
+
+@given(ANY)
+def test_any_text_is_a_prompt_and_every_weight_is_within_reason(prompt: str) -> None:
+    for fragment in parse(prompt):
+        assert abs(fragment.weight) <= WEIGHT_LIMIT
+
+
+@given(ANY, st.integers(1, 30))
+def test_no_token_is_ever_lost_and_no_chunk_too_long(prompt: str, length: int) -> None:
+    pieces = chunks(prompt, words, length=length)
+    whole = [token for fragment in parse(prompt) for token in words(fragment.text)]
+    assert [token for piece in pieces for token in piece.tokens] == whole
+    assert all(len(p.tokens) <= length and len(p.tokens) == len(p.weights) for p in pieces)
+
+
+@given(st.text().filter(lambda text: "BREAK" not in text))
+def test_an_escaped_text_means_itself(text: str) -> None:
+    escaped = "".join(f"\\{char}" if char in "\\()[]" else char for char in text)
+    assert "".join(fragment.text for fragment in parse(escaped)) == text
+    assert all(fragment.weight == 1 for fragment in parse(escaped))
+
+
+@given(st.text(alphabet="abc ,", min_size=1), st.floats(0.1, 2).map(lambda w: round(w, 2)))
+def test_a_written_weight_is_the_weight(text: str, weight: float) -> None:
+    assert weights(f"({text}:{weight})") == [(text, weight)]

@@ -1,0 +1,334 @@
+"""Loaded models against diffusers' own pipelines over the same weights, in float32."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, inpainting, write_checkpoint
+from imagine_plugins.loaders import text as text_module
+from imagine_plugins.loaders.autoencoder import Autoencoder
+from imagine_plugins.loaders.text import weighted
+from reference import Half, load, picture, single_file_pipeline
+
+LAYOUTS = {"sd1": TINY_SD1, "sd2": TINY_SD2, "sdxl": TINY_SDXL, "inpaint": inpainting(TINY_SD1)}
+
+
+@pytest.fixture(scope="module", params=LAYOUTS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same random checkpoint, by our loader and by diffusers' pipeline."""
+    layout: Layout = LAYOUTS[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    path = write_checkpoint(folder / "tiny.safetensors", layout)
+    theirs = single_file_pipeline(path, layout, folder / "configs")
+    return SimpleNamespace(name=request.param, ours=load(path), theirs=theirs)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A tiny SD1."""
+    return load(write_checkpoint(tmp_path_factory.mktemp("m") / "tiny.safetensors", TINY_SD1))
+
+
+def encode(model: Any, prompt: str, clip_skip: int = 1) -> Any:
+    return model.encode_prompt(prompt, clip_skip=clip_skip, width=64, height=128)
+
+
+def diffusers_embeddings(pipeline: Any, prompt: str, **options: Any) -> tuple[Any, Any]:
+    made = pipeline.encode_prompt(
+        prompt=prompt,
+        device=torch.device("cpu"),
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+        **options,
+    )
+    return made[0], made[2] if len(made) > 2 else None
+
+
+# ------------------------------------------------------------------------------------- prompts
+
+
+@pytest.mark.parametrize(
+    "prompt", ["a photo of a cat", "Red! Blue!! green, (and", "été 漢字 16:9", "x"]
+)
+def test_a_plain_prompt_is_encoded_bit_for_bit_as_diffusers_does(pair: Any, prompt: str) -> None:
+    with torch.no_grad():
+        context, pooled = diffusers_embeddings(pair.theirs, prompt.replace("(", ""))
+    ours = encode(pair.ours, prompt.replace("(", ""))
+    assert torch.equal(ours.context, context)
+    if pooled is not None:
+        assert torch.equal(ours.extras["text_embeds"], pooled)
+    assert ours.warnings == ()
+
+
+def test_an_empty_prompt_is_what_diffusers_takes_for_no_negative_prompt(pair: Any) -> None:
+    with torch.no_grad():
+        made = pair.theirs.encode_prompt(
+            prompt="a cat",
+            device=torch.device("cpu"),
+            num_images_per_prompt=1,
+            do_classifier_free_guidance=True,
+        )
+    ours = encode(pair.ours, "")
+    assert torch.equal(ours.context, made[1])
+    if pair.name == "sdxl":
+        assert not ours.context.any()
+        assert torch.equal(ours.extras["text_embeds"], made[3])
+
+
+@pytest.mark.parametrize("skip", [1, 2, 3])
+def test_clip_skip_takes_an_earlier_layer(model: Any, skip: int) -> None:
+    text = model.text
+    ids = text.tokenizer(
+        "a cat", padding="max_length", max_length=77, return_tensors="pt"
+    ).input_ids
+    with torch.no_grad():
+        hidden = text.model(ids, output_hidden_states=True).hidden_states
+        expected = text.model.final_layer_norm(hidden[-skip])
+    assert torch.equal(encode(model, "a cat", clip_skip=skip).context, expected)
+
+
+@pytest.mark.parametrize("pair", ["sdxl"], indirect=True)
+@pytest.mark.parametrize("skip", [1, 2])
+def test_clip_skip_of_sdxl_is_diffusers(pair: Any, skip: int) -> None:
+    with torch.no_grad():
+        expected, _ = diffusers_embeddings(pair.theirs, "a cat", clip_skip=skip - 1)
+    assert torch.equal(encode(pair.ours, "a cat", clip_skip=skip).context, expected)
+
+
+def test_a_clip_skip_beyond_the_layers_takes_the_first(model: Any) -> None:
+    assert torch.equal(encode(model, "a cat", 50).context, encode(model, "a cat", 4).context)
+
+
+def test_a_long_prompt_is_its_chunks_one_after_the_other(model: Any) -> None:
+    long = encode(model, "cat " * 75 + "dog " * 20)
+    assert long.context.shape == (1, 154, 32)
+    assert long.warnings == ("prompt has 95 tokens: encoded in 2 chunks of 75",)
+    assert torch.equal(long.context[:, :77], encode(model, "cat " * 75).context)
+    assert torch.equal(long.context[:, 77:], encode(model, "dog " * 20).context)
+
+
+def test_weights_multiply_tokens_and_keep_the_mean(model: Any) -> None:
+    plain = encode(model, "a cat and dog").context
+    heavy = encode(model, "a (cat:1.5) and dog").context
+    factors = torch.ones(77)
+    factors[2] = 1.5
+    expected = plain * factors[None, :, None]
+    expected *= plain.mean() / expected.mean()
+    torch.testing.assert_close(heavy, expected)
+    assert heavy.mean() == pytest.approx(plain.mean().item(), abs=1e-5)
+
+
+def test_a_weight_of_one_changes_nothing(model: Any) -> None:
+    assert torch.equal(
+        encode(model, "a (cat:1.0) here").context, encode(model, "a cat here").context
+    )
+
+
+def test_a_mean_of_zero_is_not_restored() -> None:
+    context = torch.ones(1, 2, 4)
+    assert torch.equal(
+        weighted(context, torch.tensor([1.0, -1.0]))[0, :, 0], torch.tensor([1.0, -1.0])
+    )
+
+
+def test_extreme_weights_stay_finite(model: Any) -> None:
+    assert encode(model, "(" * 200 + "cat").context.isfinite().all()
+    assert encode(model, "(cat:0)").context.isfinite().all()
+
+
+def test_a_prompt_is_encoded_once_and_the_oldest_forgotten(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = []
+
+    def note(prompt: str, clip_skip: int) -> Any:
+        prompts.append((prompt, clip_skip))
+        return SimpleNamespace(context=None, warnings=())
+
+    text = model.text
+    monkeypatch.setattr(text_module, "CACHED_PROMPTS", 2)
+    monkeypatch.setattr(text, "_encode", note)
+    monkeypatch.setattr(text, "_cache", OrderedDict())
+    for prompt, skip in [("a", 1), ("b", 1), ("a", 1), ("a", 2), ("a", 1), ("b", 1)]:
+        encode(model, prompt, skip)
+    assert prompts == [("a", 1), ("b", 1), ("a", 2), ("b", 1)]
+
+
+# -------------------------------------------------------------------------------------- the UNet
+
+
+def test_one_forward_equals_diffusers_unet(pair: Any) -> None:
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(2, 4, 16, 8, generator=generator)
+    rows = [encode(pair.ours, "a cat"), encode(pair.ours, "a dog")]
+    stacked = type(rows[0])(
+        context=torch.cat([row.context for row in rows]),
+        extras={key: torch.cat([row.extras[key] for row in rows]) for key in rows[0].extras},
+    )
+    timesteps = torch.tensor([999.0, 1.0])
+    prediction = pair.ours.predict(latents, timesteps, stacked)
+    inputs = latents
+    if pair.name == "inpaint":
+        grey = pair.theirs.vae.encode(torch.zeros(2, 3, 64, 32)).latent_dist.mode() * 0.18215
+        inputs = torch.cat([latents, torch.ones(2, 1, 16, 8), grey], dim=1)
+    added = None
+    if pair.name == "sdxl":
+        sizes = pair.theirs._get_add_time_ids(
+            (128, 64), (0, 0), (128, 64), dtype=torch.float32, text_encoder_projection_dim=32
+        )
+        added = {"text_embeds": stacked.extras["text_embeds"], "time_ids": sizes.repeat(2, 1)}
+    with torch.no_grad():
+        expected = pair.theirs.unet(
+            inputs,
+            timesteps,
+            encoder_hidden_states=stacked.context,
+            added_cond_kwargs=added,
+        ).sample
+    # A grey picture has next to no variance, by which the norms magnify what rounding leaves.
+    assert (prediction - expected).abs().max() <= (1e-3 if pair.name == "inpaint" else 1e-5)
+
+
+def test_a_prediction_in_half_precision_comes_back_as_float32_and_near(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "tiny.safetensors", TINY_SDXL, dtype="F32")
+    results = []
+    for device in (Half(torch.float32), Half(torch.bfloat16)):
+        model = load(path, device=device)
+        latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+        results.append(model.predict(latents, torch.tensor([333.25]), encode(model, "a cat")))
+    assert {result.dtype for result in results} == {torch.float32}
+    assert 0 < (results[0] - results[1]).abs().max() < 0.1
+
+
+def test_the_sizes_told_to_sdxl_are_not_rounded_in_half_precision(tmp_path: Path) -> None:
+    path = write_checkpoint(tmp_path / "tiny.safetensors", TINY_SDXL)
+    model = load(path, device=Half(torch.bfloat16))
+    extras = model.encode_prompt("a", clip_skip=1, width=1000, height=1048).extras
+    assert extras["time_ids"].tolist() == [[1048, 1000, 0, 0, 1048, 1000]]
+
+
+# ------------------------------------------------------------------------------- the autoencoder
+
+
+def test_a_picture_is_encoded_as_the_img2img_pipeline_draws_it(pair: Any) -> None:
+    from diffusers.image_processor import VaeImageProcessor
+    from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion_img2img import (
+        retrieve_latents,
+    )
+
+    image = picture(64, 32)
+    ours = pair.ours.encode_image(image, torch.Generator().manual_seed(3))
+    pixels = VaeImageProcessor(vae_scale_factor=4).preprocess(image)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        encoded = pair.theirs.vae.encode(pixels)
+    expected = (
+        retrieve_latents(encoded, generator=generator) * pair.theirs.vae.config.scaling_factor
+    )
+    assert ours.shape == (1, 4, 8, 16)
+    assert (ours - expected).abs().max() <= 1e-5
+
+
+def test_the_generator_goes_on_after_a_picture_as_the_pipelines_does(model: Any) -> None:
+    used, fresh = torch.Generator().manual_seed(5), torch.Generator().manual_seed(5)
+    model.encode_image(picture(32, 32), used)
+    torch.randn(1, 4, 8, 8, generator=fresh)
+    assert torch.equal(torch.randn(3, generator=used), torch.randn(3, generator=fresh))
+
+
+def test_a_latent_is_decoded_as_diffusers_does(pair: Any) -> None:
+    import numpy as np
+
+    latent = torch.randn(1, 4, 8, 16, generator=torch.Generator().manual_seed(2))
+    scale = pair.theirs.vae.config.scaling_factor
+    with torch.no_grad():
+        pixels = pair.theirs.vae.decode(latent / scale).sample
+    expected = pair.theirs.image_processor.postprocess(pixels)[0]
+    ours = pair.ours.decode(latent)
+    assert (ours.mode, ours.size) == ("RGB", (64, 32))
+    difference = np.abs(np.asarray(ours, dtype=int) - np.asarray(expected, dtype=int))
+    assert difference.max() <= 1
+
+
+def test_latents_have_the_autoencoders_shape(pair: Any) -> None:
+    assert (pair.ours.latent_channels, pair.ours.downsampling) == (4, 4)
+
+
+class Config(SimpleNamespace):
+    """A configuration that is read as an attribute, an item and with `get`."""
+
+    def get(self, name: str) -> Any:
+        return getattr(self, name, None)
+
+    def __getitem__(self, name: str) -> Any:
+        return getattr(self, name)
+
+
+class Overflowing:
+    """An autoencoder that overflows in half precision, as SDXL's does."""
+
+    device = torch.device("cpu")
+
+    def __init__(self) -> None:
+        self.dtype = torch.float16
+        self.config = Config(scaling_factor=1.0)
+
+    def float(self) -> None:
+        self.dtype = torch.float32
+
+    def decode(self, latent: torch.Tensor, *, return_dict: bool) -> tuple[torch.Tensor]:
+        return ((latent[:, :3] * 60_000) * 2 / 120_000 - 0.5,)
+
+
+def test_an_autoencoder_that_overflows_goes_on_in_float32() -> None:
+    fake: Any = Overflowing()
+    image = Autoencoder(fake).decode(torch.full((1, 4, 2, 2), 1.5))
+    assert fake.dtype == torch.float32
+    assert image.getpixel((0, 0)) == (255, 255, 255)
+
+
+# ---------------------------------------------------------------------------------- the preview
+
+
+class Linear:
+    """An autoencoder whose latents are linear in the colours, so that the fit can be exact."""
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self, channels: int, factor: int) -> None:
+        self.matrix = torch.randn(channels, 3, generator=torch.Generator().manual_seed(channels))
+        self.factor = factor
+        widths = [8] * factor.bit_length()
+        self.config = Config(
+            latent_channels=channels, scaling_factor=0.5, block_out_channels=widths
+        )
+
+    def encode(self, pixels: torch.Tensor) -> Any:
+        small = torch.nn.functional.avg_pool2d(pixels, self.factor)
+        return SimpleNamespace(latents=torch.einsum("bchw,lc->blhw", small, self.matrix))
+
+
+@pytest.mark.parametrize(("channels", "factor"), [(4, 8), (4, 4), (16, 8), (8, 16), (32, 32)])
+def test_a_preview_shows_the_colours_of_any_latent(channels: int, factor: int) -> None:
+    import numpy as np
+
+    autoencoder = Autoencoder(Linear(channels, factor))
+    image = Image.new("RGB", (factor * 6, factor * 4), (200, 40, 90))
+    latent = autoencoder.encode(image, torch.Generator())
+    preview = autoencoder.preview(latent)
+    assert (preview.mode, preview.size) == ("RGB", (6, 4))
+    difference = np.abs(np.asarray(preview, dtype=int) - [200, 40, 90])
+    assert difference.max() <= 6
+
+
+def test_the_preview_is_fitted_once(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model.preview(torch.zeros(1, 4, 8, 8))
+    monkeypatch.setattr(model.autoencoder.model, "encode", None)
+    assert model.preview(torch.randn(1, 4, 8, 6)).size == (6, 8)
