@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imagine_core.errors import FieldError, RequestError, UnknownName
 from imagine_core.interfaces import Evaluation, SamplerSpec, Sampling, SamplingTask
@@ -101,29 +101,27 @@ class NoiseModel:
         logs = self._log_sigmas
         return math.exp(float(logs[low]) * (1 - fraction) + float(logs[low + 1]) * fraction)
 
-    def denoised(
-        self, x: torch.Tensor, sigma: float, prediction: torch.Tensor
-    ) -> torch.Tensor:
+    def denoised(self, x: torch.Tensor, sigma: float, prediction: torch.Tensor) -> torch.Tensor:
         """x0 from a variance-exploding `x` at `sigma` and the model's prediction for it."""
         if self.prediction_type == "v_prediction":
             scale = 1 + sigma**2
-            return x / scale - prediction * (sigma / scale**0.5)
+            return x / scale - prediction * (sigma / math.sqrt(scale))
         if self.prediction_type == "sample":
             return prediction
-        return x - sigma * prediction
+        return x - prediction * sigma
 
     def predicted_original(
         self, latent: torch.Tensor, timestep: float, prediction: torch.Tensor
     ) -> torch.Tensor:
         """x0 from a variance-preserving `latent` and the model's prediction for it."""
         sigma = self.sigma(timestep)
-        signal = 1 / (1 + sigma**2) ** 0.5  # sqrt(abar)
+        signal = 1 / math.sqrt(1 + sigma**2)  # sqrt(abar)
         noise = sigma * signal  # sqrt(1 - abar)
         if self.prediction_type == "v_prediction":  # Salimans & Ho 2022: v = a eps - s x0
-            return signal * latent - noise * prediction
+            return latent * signal - prediction * noise
         if self.prediction_type == "sample":
             return prediction
-        return (latent - noise * prediction) / signal
+        return (latent - prediction * noise) / signal
 
 
 def _zero_terminal_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
@@ -150,6 +148,8 @@ def sigma_sampler(  # noqa: PLR0913 - the fields of a SamplerSpec
     aliases: tuple[str, ...] = (),
     evaluations: int = 1,
     stochastic: bool = False,
+    default: str = "normal",
+    startup: int = 0,
 ) -> SamplerSpec:
     """A sampler from its form in the paper: a generator in sigma space (Karras et al. 2022).
 
@@ -169,11 +169,13 @@ def sigma_sampler(  # noqa: PLR0913 - the fields of a SamplerSpec
         aliases: Other names for it.
         evaluations: Evaluations per step; the last step may take fewer.
         stochastic: Whether it adds noise on the way.
+        default: The noise schedule that suits it, for requests that ask for none.
+        startup: Evaluations of the first step beyond `evaluations`.
     """
     return SamplerSpec(
         name=name,
         label=label,
-        sample=partial(_sample, walk, evaluations),
+        sample=partial(_sample, _Walk(walk, evaluations, default, startup)),
         aliases=aliases,
         schedules=tuple(SCHEDULES),
         evaluations=evaluations,
@@ -181,25 +183,33 @@ def sigma_sampler(  # noqa: PLR0913 - the fields of a SamplerSpec
     )
 
 
-def _sample(walk: Callable[..., SigmaWalk], evaluations: int, task: SamplingTask) -> Sampling:
+class _Walk(NamedTuple):
+    start: Callable[..., SigmaWalk]
+    evaluations: int
+    default: str
+    startup: int
+
+
+def _sample(walk: _Walk, task: SamplingTask) -> Sampling:
     model = task.model
-    sigmas = noise_levels(model, task.steps, task.schedule)[task.first_step :]
+    schedule = walk.default if task.schedule == "default" else task.schedule
+    sigmas = noise_levels(model, task.steps, schedule)[task.first_step :]
     steps = len(sigmas) - 1
     if task.init is None:
-        x = task.noise * (1 + sigmas[0] ** 2) ** 0.5  # as wide as noised data of unit variance
+        x = task.noise * math.sqrt(1 + sigmas[0] ** 2)  # as wide as noised data of unit variance
     else:
         x = task.init + task.noise * sigmas[0]
     if steps == 0:
         return x  # too little strength for a single step: the one level left is 0
-    walker, denoised = walk(x, sigmas, partial(_draw, task)), None
+    walker, denoised = walk.start(x, sigmas, partial(_draw, task)), None
     with closing(walker):
-        for count in itertools.count():
+        for count in itertools.count(-walk.startup):
             try:
                 x, sigma = walker.send(denoised)  # type: ignore[arg-type]  # None starts it
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            latent = x / (1 + sigma**2) ** 0.5
-            step = min(count // evaluations, steps - 1)
+            step = min(max(count, 0) // walk.evaluations, steps - 1)
+            latent = x / math.sqrt(1 + sigma**2)
             prediction = yield Evaluation(latent, model.timestep(sigma), step)
             denoised = model.denoised(x, sigma, prediction)
     raise AssertionError  # count() does not end

@@ -33,6 +33,8 @@ def _sgm_uniform(model: NoiseModel, steps: int) -> list[float]:
 def _simple(model: NoiseModel, steps: int) -> list[float]:
     """Every (train_steps / steps)th trained level, counted from the noisiest."""
     last, stride = model.train_steps - 1, model.train_steps / steps
+    if stride < 1:  # more steps than levels
+        return _sgm_uniform(model, steps)
     return [model.sigma(last - math.floor(i * stride)) for i in range(steps)]
 
 
@@ -49,7 +51,7 @@ def _exponential(model: NoiseModel, steps: int) -> list[float]:
 
 
 def _beta(model: NoiseModel, steps: int) -> list[float]:
-    """Quantiles of Beta(0.6, 0.6) over the timestep: Lee et al. 2024, "Beta Sampling"."""
+    """Quantiles of Beta(0.6, 0.6) over the timestep: "Beta Sampling", Lee et al. 2024."""
     from scipy.stats import beta
 
     last = model.train_steps - 1
@@ -57,7 +59,7 @@ def _beta(model: NoiseModel, steps: int) -> list[float]:
 
 
 def _kl_optimal(model: NoiseModel, steps: int) -> list[float]:
-    """Even in arctan sigma: Sabour et al. 2024, "Align Your Steps", theorem 3.1."""
+    """Even in arctan sigma: "Align Your Steps", Sabour et al. 2024, on Gaussian data."""
     high, low = math.atan(model.sigma_max), math.atan(model.sigma_min)
     return [math.tan(high + i / max(steps - 1, 1) * (low - high)) for i in range(steps)]
 
