@@ -6,12 +6,14 @@
 
 from __future__ import annotations
 
+import pathlib
+
 import nox
 
 nox.needs_version = ">=2024.10"
 # pip resolves a CPU build of torch where an index offers one; uv ignores local wheels.
 nox.options.default_venv_backend = "virtualenv"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "tests", "third_party"]
 nox.options.reuse_existing_virtualenvs = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -43,6 +45,18 @@ def tests(session: nox.Session) -> None:
     """Every test that a machine without an accelerator can run, docs among them."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
     session.run("pytest", *session.posargs)
+
+
+@nox.session
+def third_party(session: nox.Session) -> None:
+    """A stranger's package beside our wheel, in an environment without the checkout."""
+    session.install(*CONSTRAINTS, "build", "pytest")
+    wheels = session.create_tmp()
+    for package in (".", "docs/examples/imagine-sampler-rk4"):
+        session.run("python", "-m", "build", "--wheel", "--outdir", wheels, package)
+    session.install(*CONSTRAINTS, *map(str, pathlib.Path(wheels).glob("*.whl")))
+    with session.chdir(wheels):  # so that nothing is imported from the checkout
+        session.run("python", session.invoked_from + "/tests/third_party/main.py")
 
 
 @nox.session(default=False)

@@ -67,11 +67,16 @@ class Catalogue:
 
     def get(self, name: str) -> ModelInfo:
         """The usable model called `name`; raises `UnknownName` or `UnusableModel`."""
+        info = self.find(name)
+        if info.problem is not None:
+            raise UnusableModel(info.name, info.problem)
+        return info
+
+    def find(self, name: str) -> ModelInfo:
+        """The model called `name`, usable or not; raises `UnknownName`."""
         models = self.models()
         for info in models:
             if info.name.casefold() == name.casefold():
-                if info.problem is not None:
-                    raise UnusableModel(info.name, info.problem)
                 return info
         raise UnknownName("model", name, known=[i.name for i in models if i.problem is None])
 
@@ -111,11 +116,12 @@ class Catalogue:
             return None
         known = self._known.get(path)
         if known is None or known[0] != stamp:
-            known = (stamp, self._ask(path))
+            known = (stamp, self.recognise(path))
             self._known[path] = known
         return known[1]
 
-    def _ask(self, path: Path) -> ModelInfo | None:
+    def recognise(self, path: Path) -> ModelInfo | None:
+        """What the loaders say of `path`, wherever it lies; None if none of them knows it."""
         for loader in self._loaders:
             try:
                 info = loader.recognise(path)

@@ -50,13 +50,7 @@ class Program(click.Group):
                     callback=_print_version,
                     help="Show the version and exit.",
                 ),
-                click.Option(
-                    ["--offline"],
-                    is_flag=True,
-                    expose_value=False,
-                    callback=_stay_offline,
-                    help="Connect to nothing but this machine. [env var: IMAGINE_OFFLINE]",
-                ),
+                offline_option(),
             ],
         )
         self._load = load
@@ -99,6 +93,17 @@ class Program(click.Group):
         return None
 
 
+def offline_option() -> click.Option:
+    """The flag `--offline`, for every command that could go online."""
+    return click.Option(
+        ["--offline"],
+        is_flag=True,
+        expose_value=False,
+        callback=_stay_offline,
+        help=f"Connect to nothing but this machine.  [env var: {network.VARIABLE}]",
+    )
+
+
 def plugins_of(context: Context) -> Plugins:
     """The plugins of the program that a command runs in."""
     plugins = context.find_object(Plugins)
@@ -118,7 +123,8 @@ def main(arguments: Sequence[str] | None = None, *, program: Program | None = No
     0 is done, 1 failed, 2 used wrongly, 130 interrupted.
     """
     os.environ.update(OFFLINE)
-    network.guard()
+    if network.offline():
+        network.guard()
     _allow_any_file_name(sys.stdout)
     try:
         status = (program or build_cli()).main(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ from imagine_core.worker import Worker
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
-    from imagine_core.models import LoadedModel
+    from imagine_core.models import LoadedModel, Unloaded
     from imagine_core.plugins import Plugins
     from imagine_core.settings import Settings
     from imagine_core.types import GenerationEvent, GenerationRequest
@@ -64,9 +64,8 @@ class Engine:
         self._worker = Worker(
             self._choose_device,
             self._load,
-            keep_alive=settings.keep_alive,
-            max_rows=settings.max_rows,
-            preload=self.catalogue.default if settings.default_model else None,
+            settings,
+            preload=self._first_models,
         )
         self._started = self._closed = False
 
@@ -102,6 +101,13 @@ class Engine:
                 yield event
         finally:
             self._worker.cancel(job)
+
+    def unload(self, name: str) -> Unloaded:
+        """Let go of the model `name`: now, or as soon as the pictures in progress are done."""
+        done = self._worker.models.unload(name)
+        if done == "not loaded":
+            self.catalogue.find(name)
+        return done
 
     def status(self) -> EngineStatus:
         """A snapshot of the engine."""
@@ -152,9 +158,23 @@ class Engine:
                 return device
         raise SettingsError("no device is available on this machine")
 
-    def _load(self, device: Device, info: ModelInfo) -> DiffusionModel:
+    def _first_models(self) -> list[ModelInfo]:
+        """What is to be loaded at the start."""
+        infos = [self.catalogue.get(name) for name in self.settings.preload]
+        if self.settings.default_model is not None:
+            infos.insert(0, self.catalogue.default())
+        return list({info.path: info for info in infos}.values())
+
+    def _load(
+        self, device: Device, info: ModelInfo, progress: Callable[[float], None]
+    ) -> DiffusionModel:
         loader = self.plugins.loaders.get(info.loader)
-        return loader.load(info, device=device, full_precision=self.settings.full_precision)
+        return loader.load(
+            info,
+            device=device,
+            full_precision=self.settings.full_precision,
+            progress=progress,
+        )
 
     def _dtype(self, device: Device) -> str:
         if self.settings.full_precision:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from imagine_core.interfaces import Device, ModelLoader, SamplerSpec
+from imagine_core.interfaces import Device, Enhancer, ModelLoader, SamplerSpec
 
 if TYPE_CHECKING:
     import click
@@ -43,6 +43,11 @@ def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
 @hookspec
 def register_model_folders(register: Callable[[Path], None]) -> None:
     """Register folders whose models come with this plugin; a user's model of that name wins."""
+
+
+@hookspec
+def register_enhancers(register: Callable[[Enhancer], None]) -> None:
+    """Register the prompt enhancers that this plugin brings."""
 
 
 @hookspec

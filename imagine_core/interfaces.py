@@ -1,8 +1,8 @@
-"""What plugins implement: devices, samplers, model loaders and the models that they load."""
+"""What plugins implement: devices, samplers, models and their loaders, prompt enhancers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
@@ -54,6 +54,13 @@ class Device:
     def free_memory(self) -> int | None:
         """Bytes that a model could still take, or None where the device cannot tell."""
         return None
+
+    def watch_memory(self) -> Callable[[], int | None]:
+        """Begin to watch; calling the result gives the most bytes that were taken meanwhile.
+
+        Beyond what was taken at the beginning; None where the device cannot tell.
+        """
+        return lambda: None
 
     def empty_cache(self) -> None:
         """Give cached memory back to the device, after a model left or memory ran out."""
@@ -148,6 +155,8 @@ class ModelInfo:
         loader: Name of the loader that recognised it.
         family: "sd1", "sd2", "sdxl", ...; or what an unusable file is: "lora", "vae", ...
         size: Bytes on disk.
+        parameters: Numbers that its weights are, once loaded. None where unknown.
+        dtype: What they are stored as ("float16"); the kind that most of them have.
         problem: Why it cannot serve and what to do, or None if it can.
         clip_layers: Layers of the text encoder: the largest clip skip. None where unknown.
         recommended_size: Width and height that the model was trained for.
@@ -160,6 +169,8 @@ class ModelInfo:
     family: str
     size: int
     problem: str | None = None
+    parameters: int | None = None
+    dtype: str | None = None
     clip_layers: int | None = None
     recommended_size: tuple[int, int] = (512, 512)
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -241,5 +252,86 @@ class ModelLoader(Protocol):
         it is, and that it cannot serve.
         """
 
-    def load(self, info: ModelInfo, *, device: Device, full_precision: bool) -> DiffusionModel:
-        """Load the weights. Raises `UnusableModel` naming what is wrong."""
+    def load(
+        self,
+        info: ModelInfo,
+        *,
+        device: Device,
+        full_precision: bool,
+        progress: Callable[[float], None] = ...,
+    ) -> DiffusionModel:
+        """Load the weights. Raises `UnusableModel` naming what is wrong.
+
+        `progress` may be called with how much of it is done, 0 .. 1, as often as one likes.
+        """
+
+
+# ------------------------------------------------------------------------------------ enhancers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnhanceTask:
+    """What an enhancer starts from.
+
+    Attributes:
+        prompt: What the user wrote.
+        seed: Whatever is left to chance is drawn from this: the same seed, the same prompt.
+        negative: Whether a negative prompt is wanted too.
+        stream: Whether somebody watches the prompt as it is written.
+        model: Which language model to use; None for whichever the enhancer prefers.
+        address: Where the server of that model is; None for where it usually is. It comes from
+            the command line alone: who calls our server cannot send it anywhere.
+    """
+
+    prompt: str
+    seed: int
+    negative: bool = False
+    stream: bool = False
+    model: str | None = None
+    address: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enhancement:
+    """What an enhancer made of a prompt.
+
+    Attributes:
+        prompt: The better prompt.
+        negative_prompt: What to keep away from; needed only where one was asked for.
+        model: The language model that wrote it, if one did.
+    """
+
+    prompt: str
+    negative_prompt: str = ""
+    model: str | None = None
+
+
+class Enhancer:
+    """Makes a better prompt of a prompt. Subclass it, and register an instance.
+
+    Attributes:
+        name: What `-e` takes.
+        label: What people read.
+        priority: Requests that name none get the available enhancer with the highest priority.
+        language_model: Whether a language model does the work, so that a task's `model` and
+            `address` mean something.
+    """
+
+    name: str
+    label: str
+    priority: int = 0
+    language_model: bool = False
+
+    def unavailable(self, address: str | None = None) -> str | None:
+        """Why it cannot be used now, or None if it can. Called on a thread; may ask a server."""
+        del address
+        return None
+
+    def enhance(self, task: EnhanceTask) -> AsyncIterator[str | Enhancement]:
+        """An asynchronous generator that yields an `Enhancement` at its end.
+
+        Before it, where `task.stream` asks for it, it may yield the better prompt piece by piece,
+        as strings. Closing it cancels the work. Raises `EnhancerFailed` saying what is wrong and
+        what to do.
+        """
+        raise NotImplementedError

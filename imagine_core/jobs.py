@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -44,6 +45,7 @@ class JobStatus:
     sampler: str
     phase: Phase
     position: int
+    fraction: float | None
     step: int
     steps: int
     width: int
@@ -95,7 +97,9 @@ class Job:
     id: str = field(default_factory=lambda: f"{next(_ids):x}")
     phase: Phase = "queued"
     position: int = 0
+    fraction: float | None = None
     cancelled: bool = False
+    wants_room_since: float | None = None
     trajectories: list[Trajectory] = field(default_factory=list)
     model: DiffusionModel | None = None
     resources: ExitStack = field(default_factory=ExitStack)
@@ -135,6 +139,13 @@ class Job:
         if (phase, position) != (self.phase, self.position):
             self.phase, self.position = phase, position
             self.emit(PhaseEvent(phase=phase, position=position))
+
+    def loading(self, fraction: float) -> None:
+        """Say how much of the model is there, in steps of a hundredth; on the loader's thread."""
+        fraction = math.floor(fraction * 100) / 100
+        if fraction != self.fraction:
+            self.fraction = fraction
+            self.emit(PhaseEvent(phase="loading", fraction=fraction))
 
     def step_done(self, trajectory: Trajectory, done: StepDone) -> None:
         """Report a finished step, with a preview where one is due."""
@@ -195,6 +206,7 @@ class Job:
             sampler=self.sampler.name,
             phase=self.phase,
             position=self.position,
+            fraction=self.fraction if self.phase == "loading" else None,
             step=min((trajectory.step for trajectory in self.trajectories), default=0),
             steps=self.steps,
             width=self.request.width,

@@ -2,40 +2,58 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from imagine_core.catalogue import Stamp, stamp_of
+from imagine_core.errors import OutOfMemory
 from imagine_core.interfaces import DiffusionModel, ModelInfo
+from imagine_core.memory import Memory, out_of_memory
 
-ROOM = 1.5
-"""Free memory that a load wants, as a multiple of the file: weights in another dtype, and work."""
+log = logging.getLogger("imagine")
 
 Load = Callable[[ModelInfo], DiffusionModel]
+Unloaded = Literal["unloaded", "when idle", "not loaded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model in memory, as `GET /ps` shows it."""
+    """A model in memory, as `GET /ps` shows it.
+
+    Attributes:
+        name, family: As in the catalogue.
+        size: Bytes on disk.
+        memory: Bytes in memory, estimated.
+        in_use: Pictures that it makes.
+        idle_seconds: Since when it makes none.
+        expires_in: Seconds until it is let go of if nobody asks for it; None for never.
+    """
 
     name: str
     family: str
     size: int
+    memory: int
     in_use: int
     idle_seconds: float
+    expires_in: float | None
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class _Entry:
     info: ModelInfo
     stamp: Stamp
     model: DiffusionModel
+    memory: int
     leases: int = 0
     idle_since: float = field(default=0.0)
+    leaving: bool = False
 
 
 class ModelCache:
@@ -44,7 +62,7 @@ class ModelCache:
     Args:
         load: Loads a model; called for one model at a time.
         keep_alive: Seconds that an idle model stays; 0 lets it go at once, -1 never.
-        free_memory: Bytes free on the device, or None where it cannot tell.
+        memory: What there is to put them into.
         clock: Seconds, monotonic.
     """
 
@@ -53,14 +71,15 @@ class ModelCache:
         load: Load,
         *,
         keep_alive: float,
-        free_memory: Callable[[], int | None] = lambda: None,
+        memory: Memory | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
         self._keep_alive = keep_alive
-        self._free_memory = free_memory
+        self._memory = memory or Memory()
         self._clock = clock
         self._entries: dict[Path, _Entry] = {}
+        self._replaced: list[_Entry] = []
         self._lock = threading.RLock()
         self._loading = threading.Lock()
 
@@ -84,19 +103,43 @@ class ModelCache:
 
     def loaded(self) -> list[LoadedModel]:
         """What is in memory, by name."""
-        now = self._clock()
         with self._lock:
-            rows = [
-                LoadedModel(
-                    name=entry.info.name,
-                    family=entry.info.family,
-                    size=entry.info.size,
-                    in_use=entry.leases,
-                    idle_seconds=0.0 if entry.leases else now - entry.idle_since,
-                )
-                for entry in self._entries.values()
-            ]
+            rows = [self._row(entry) for entry in self._entries.values()]
         return sorted(rows, key=lambda row: row.name)
+
+    def make_room(self, info: ModelInfo, *, work: int = 0) -> bool:
+        """Let go of idle models, the longest idle first, until `info` fits with `work` beside it.
+
+        Returns:
+            False where it will fit once a model that is in use now is let go of.
+
+        Raises:
+            OutOfMemory: Its weights alone are more than there will ever be room for.
+        """
+        with self._lock:
+            entry = self._fresh(info)
+            weights = 0 if entry is not None else self._memory.weigh(info)
+            others = [each for each in self._held() if each is not entry]
+            self._refuse_hopeless(info, weights, sum(each.memory for each in others))
+            idle = sorted((e for e in others if not e.leases), key=lambda e: e.idle_since)
+            while not self._memory.has(weights + work):
+                if not idle:
+                    return self._goes_without(info, weights, others)
+                leaving = idle.pop(0)
+                log.info("%s leaves the memory to %s", leaving.info.name, info.name)
+                self._drop(leaving)
+            return True
+
+    def fits(self, info: ModelInfo) -> bool:
+        """Whether `info` could be loaded beside all that is loaded already."""
+        return self._memory.has(self._memory.weigh(info))
+
+    def drop_idle(self) -> bool:
+        """Let go of all idle models, as when memory ran out; whether there were any."""
+        with self._lock:
+            idle = [entry for entry in self._entries.values() if not entry.leases]
+            self._drop(*idle)
+            return bool(idle)
 
     def sweep(self) -> None:
         """Let go of the models that have been idle for longer than `keep_alive`."""
@@ -104,24 +147,28 @@ class ModelCache:
             return
         now = self._clock()
         with self._lock:
-            for entry in list(self._entries.values()):
-                if not entry.leases and now - entry.idle_since >= self._keep_alive:
-                    self._drop(entry)
+            idle = [entry for entry in self._entries.values() if not entry.leases]
+            self._drop(*(e for e in idle if now - e.idle_since >= self._keep_alive))
 
-    def unload(self, name: str) -> bool:
-        """Let go of the idle model `name`; False if it is not loaded or in use."""
+    def unload(self, name: str) -> Unloaded:
+        """Let go of the model `name`: now, or as soon as the pictures in progress are done."""
         with self._lock:
             for entry in list(self._entries.values()):
-                if entry.info.name == name and not entry.leases:
+                if entry.info.name.casefold() == name.casefold():
+                    entry.leaving = True
+                    if entry.leases:
+                        return "when idle"
                     self._drop(entry)
-                    return True
-        return False
+                    return "unloaded"
+        return "not loaded"
 
     def close(self) -> None:
         """Let go of every model."""
         with self._lock:
-            for entry in list(self._entries.values()):
-                self._drop(entry)
+            for entry in self._held():
+                entry.model.close()
+            self._entries.clear()
+            self._replaced.clear()
 
     def _acquire(self, info: ModelInfo) -> _Entry:
         entry = self._warm(info)  # whoever finds it loaded does not wait for another's load
@@ -131,12 +178,23 @@ class ModelCache:
             entry = self._warm(info)
             if entry is not None:
                 return entry
-            self._make_room(info)
+            self.make_room(info)
             stamp = stamp_of(info.path)
-            entry = _Entry(info, stamp, self._load(info), leases=1)
+            entry = _Entry(
+                info, stamp, self._load_once_more(info), self._memory.weigh(info), leases=1
+            )
             with self._lock:
                 self._entries[info.path] = entry
             return entry
+
+    def _load_once_more(self, info: ModelInfo) -> DiffusionModel:
+        """Load, and try again without the idle models where memory ran out after all."""
+        try:
+            return self._load(info)
+        except Exception as error:
+            if not out_of_memory(error) or not self.drop_idle():
+                raise
+        return self._load(info)
 
     def _warm(self, info: ModelInfo) -> _Entry | None:
         with self._lock:
@@ -149,8 +207,7 @@ class ModelCache:
         with self._lock:
             entry.leases -= 1
             entry.idle_since = self._clock()
-            replaced = self._entries.get(entry.info.path) is not entry
-            if not entry.leases and (replaced or self._keep_alive == 0):
+            if not entry.leases and (entry.leaving or self._keep_alive == 0):
                 self._drop(entry)
 
     def _fresh(self, info: ModelInfo) -> _Entry | None:
@@ -163,22 +220,60 @@ class ModelCache:
             return entry
         if unchanged:
             return entry
-        del self._entries[info.path]
         if not entry.leases:
-            entry.model.close()
+            self._drop(entry)
+            return None
+        entry.leaving = True
+        self._replaced.append(self._entries.pop(info.path))
         return None
 
-    def _make_room(self, info: ModelInfo) -> None:
-        """Let go of idle models, the longest idle first, until `info` fits."""
-        with self._lock:
-            idle = [entry for entry in self._entries.values() if not entry.leases]
-            for entry in sorted(idle, key=lambda entry: entry.idle_since):
-                free = self._free_memory()
-                if free is None or free > info.size * ROOM:
-                    return
-                self._drop(entry)
+    def _refuse_hopeless(self, info: ModelInfo, weights: int, others: int) -> None:
+        """Raise if `weights` do not fit even where the memory of `others` comes free."""
+        if not weights or self._memory.has(weights - others):
+            return
+        self._memory.give_back()  # what the allocator keeps counts as taken
+        free = self._memory.free()
+        if free is not None and weights > free + others:
+            raise OutOfMemory(
+                f"model {info.name!r} needs about {_gigabytes(weights)} GB of memory, and "
+                f"{_gigabytes(free + others)} GB is all there is with no other model loaded; "
+                "take a smaller model, leave out --full_prec if it is on, or end other programs"
+            )
 
-    def _drop(self, entry: _Entry) -> None:
-        if self._entries.get(entry.info.path) is entry:
-            del self._entries[entry.info.path]
-        entry.model.close()
+    def _goes_without(self, info: ModelInfo, weights: int, others: list[_Entry]) -> bool:
+        """Whether to go on though there is not as much room as one would like."""
+        if any(each.leases for each in others):
+            return False
+        self._refuse_hopeless(info, weights, 0)
+        return True
+
+    def _held(self) -> list[_Entry]:
+        """Everything that takes memory, what was replaced on disk but is still in use included."""
+        return [*self._entries.values(), *self._replaced]
+
+    def _drop(self, *entries: _Entry) -> None:
+        for entry in entries:
+            if self._entries.get(entry.info.path) is entry:
+                del self._entries[entry.info.path]
+            elif entry in self._replaced:
+                self._replaced.remove(entry)
+            entry.model.close()
+        if entries:
+            self._memory.give_back()
+
+    def _row(self, entry: _Entry) -> LoadedModel:
+        idle = 0.0 if entry.leases else self._clock() - entry.idle_since
+        expires = None if self._keep_alive < 0 or entry.leases else self._keep_alive - idle
+        return LoadedModel(
+            name=entry.info.name,
+            family=entry.info.family,
+            size=entry.info.size,
+            memory=entry.memory,
+            in_use=entry.leases,
+            idle_seconds=idle,
+            expires_in=None if expires is None else max(0.0, expires),
+        )
+
+
+def _gigabytes(size: int) -> float:
+    return math.ceil(size / 1e8) / 10

@@ -44,6 +44,7 @@ class Settings:
         device: Name of a registered device, or "auto".
         full_precision: float32 instead of the device's own choice.
         default_model: The model of requests that name none.
+        preload: Models to load at the start, beside the default one if that is set.
         keep_alive: Seconds that an idle model stays loaded; 0 unloads at once, -1 never.
         max_rows: Most rows of one forward; None measures where sharing stops paying.
         limits: The bounds of one request and of the queue.
@@ -53,6 +54,7 @@ class Settings:
     device: str = "auto"
     full_precision: bool = False
     default_model: str | None = None
+    preload: tuple[str, ...] = ()
     keep_alive: float = 300.0
     max_rows: int | None = None
     limits: Limits = field(default_factory=Limits)

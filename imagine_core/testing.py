@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from imagine_core.conformance import check_enhancer as check_enhancer  # noqa: PLC0414 - exported
 from imagine_core.engine import Engine, build_engine
 from imagine_core.hookspecs import hookimpl
 from imagine_core.interfaces import (
@@ -59,11 +60,22 @@ class FakeClock:
 
 
 class FakeDevice(Device):
-    """The CPU in float32, under a name of its own."""
+    """The CPU in float32, under a name of its own.
+
+    Attributes:
+        free: Answers how many bytes are free; None is that it cannot tell.
+    """
 
     name = "fake"
     label = "Fake device"
     priority = 1000
+
+    def __init__(self) -> None:
+        self.free: Callable[[], int | None] = lambda: None
+
+    def free_memory(self) -> int | None:
+        """What it is told."""
+        return self.free()
 
     def unavailable(self) -> str | None:
         """Never."""
@@ -170,9 +182,11 @@ class FakeLoader:
         models: Every model loaded so far.
         seconds: How long a load takes.
         before: Called with the rows before each forward of any of its models.
+        tells_progress: Whether a load says how far it is.
     """
 
     name = "fake"
+    tells_progress = False
 
     def __init__(self, *, seconds: float = 0.0) -> None:
         self.models: list[FakeModel] = []
@@ -194,9 +208,18 @@ class FakeLoader:
             clip_layers=12,
         )
 
-    def load(self, info: ModelInfo, *, device: Device, full_precision: bool) -> DiffusionModel:
+    def load(
+        self,
+        info: ModelInfo,
+        *,
+        device: Device,
+        full_precision: bool,
+        progress: Callable[[float], object] = id,
+    ) -> DiffusionModel:
         """A new fake model."""
         del info, device, full_precision
+        for fraction in (0.0, 0.5, 1.0) if self.tells_progress else ():
+            progress(fraction)
         time.sleep(self.seconds)
         model = FakeModel(self._before)
         self.models.append(model)
@@ -230,11 +253,12 @@ class FakePlugin:
 
     def __init__(self, *, load_seconds: float = 0.0) -> None:
         self.loader = FakeLoader(seconds=load_seconds)
+        self.device = FakeDevice()
 
     @hookimpl
     def register_devices(self, register: Callable[[Device], None]) -> None:
         """Register the fake device."""
-        register(FakeDevice())
+        register(self.device)
 
     @hookimpl
     def register_model_loaders(self, register: Callable[[ModelLoader], None]) -> None:

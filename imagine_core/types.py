@@ -35,6 +35,7 @@ class GenerationRequest:
         hires_scale: Draw, scale up by this factor, refine, scale back; None for a single pass.
         images: Number of pictures.
         deterministic: The same bytes whatever else the device does; costs the shared batch.
+        original_prompt: What the user wrote, where an enhancer made `prompt` of it. Only noted.
     """
 
     prompt: str
@@ -55,14 +56,20 @@ class GenerationRequest:
     hires_scale: float | None = None
     images: int = 1
     deterministic: bool = False
+    original_prompt: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PhaseEvent:
-    """The request has entered a phase; `position` counts the requests ahead of it in the queue."""
+    """The request has entered a phase, or is further in it.
+
+    `position` counts the requests ahead of it in the queue; `fraction` is how much of its model is
+    loaded, None where that is not known.
+    """
 
     phase: Phase
     position: int = 0
+    fraction: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ def _rules(request: GenerationRequest, limits: Limits) -> Iterator[tuple[str, bo
     yield "prompt", bool(r.prompt.strip()), "must not be empty"
     yield "prompt", len(r.prompt) <= limits.prompt, longest
     yield "negative_prompt", len(r.negative_prompt) <= limits.prompt, longest
+    yield "original_prompt", len(r.original_prompt or "") <= limits.prompt, longest
     yield "steps", 1 <= r.steps <= limits.steps, f"must be from 1 to {limits.steps}"
     yield "guidance_scale", guidance, "must be a finite number, 0 or more"
     yield "seed", r.seed is None or 0 <= r.seed < SEEDS, "must be from 0 to 2^64-1"

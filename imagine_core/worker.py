@@ -7,8 +7,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -24,11 +23,14 @@ from imagine_core.errors import (
     ShuttingDown,
 )
 from imagine_core.forward import forward
-from imagine_core.models import ModelCache
+from imagine_core.loading import Loading
+from imagine_core.memory import out_of_memory
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
     from imagine_core.jobs import Job, Size, Trajectory
+    from imagine_core.loading import Load
+    from imagine_core.settings import Settings
 
 log = logging.getLogger("imagine")
 
@@ -47,41 +49,39 @@ class Worker:
 
     Args:
         choose_device: Picks the device; called on the worker's thread, since it imports torch.
-        load: Loads a model onto the device.
-        keep_alive: Seconds that an idle model stays loaded; -1 for ever.
-        max_rows: Most rows of one forward; None measures it.
-        preload: The model to load at the start.
+        load: Loads a model onto the device, and tells how far it is.
+        settings: How long models stay, in which precision, and how many rows a forward has.
+        preload: The models to load at the start.
     """
 
     def __init__(
         self,
         choose_device: Callable[[], Device],
-        load: Callable[[Device, ModelInfo], DiffusionModel],
+        load: Load,
+        settings: Settings,
         *,
-        keep_alive: float,
-        max_rows: int | None = None,
-        preload: Callable[[], ModelInfo] | None = None,
+        preload: Callable[[], Iterable[ModelInfo]] = tuple,
     ) -> None:
         self.device: Device | None = None
         self.failure: ImagineError | None = None
-        self.ready = threading.Event()
-        self.models = ModelCache(
-            lambda info: load(self._device(), info),
-            keep_alive=keep_alive,
-            free_memory=lambda: self._device().free_memory(),
+        self._loading = Loading(
+            self._device,
+            load,
+            keep_alive=settings.keep_alive,
+            full_precision=settings.full_precision,
         )
+        self.ready = self._loading.ready
+        self.models = self._loading.models
         self._choose_device = choose_device
         self._preload = preload
-        self._max_rows = max_rows
+        self._max_rows = settings.max_rows
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._pending: set[Job] = set()
         self._pace = 1.0
         self._waiting: list[Job] = []
-        self._loading: list[Job] = []
         self._running: list[Job] = []
         self._limits: dict[Size, RowLimit] = {}
         self._share = FairShare()
-        self._loader = ThreadPoolExecutor(1, thread_name_prefix="imagine-load")
         self._stopping = False
         self._deadline: float | None = None
         self._last_forward = 0.0
@@ -123,7 +123,7 @@ class Worker:
 
     def jobs(self) -> list[Job]:
         """The jobs in the order of their admission, waiting ones last."""
-        return [*self._running, *self._loading, *self._waiting]
+        return [*self._running, *self._loading.jobs, *self._waiting]
 
     # -- the loop --------------------------------------------------------------------------
 
@@ -142,8 +142,7 @@ class Worker:
                 except Exception:  # the loop outlives whatever went wrong in it
                     log.exception("the engine failed; all requests in progress are given up")
                     self._give_up(GenerationFailed("the engine failed; the server's log says why"))
-        self._loader.shutdown()
-        self.models.close()
+        self._loading.close()
 
     def _prepare(self) -> None:
         try:
@@ -153,18 +152,10 @@ class Worker:
         except Exception as error:
             log.exception("no device could be chosen")
             self.failure = SettingsError(f"no device could be chosen: {error}")
-        if self.failure is None and self._preload is not None:
-            self._loader.submit(self._load_default, self._preload)
+        if self.failure is None:
+            self._loading.start(self._preload)
         else:
             self.ready.set()
-
-    def _load_default(self, preload: Callable[[], ModelInfo]) -> None:
-        try:
-            with self.models.lease(preload()):
-                pass
-        except Exception as error:  # a request for it will be told the same
-            log.error("the default model was not loaded: %s", error)  # noqa: TRY400
-        self.ready.set()
 
     def _device(self) -> Device:
         if self.failure is not None:
@@ -215,7 +206,7 @@ class Worker:
                 self._remove(job)
 
     def _remove(self, job: Job) -> None:
-        for jobs in (self._running, self._waiting, self._loading):
+        for jobs in (self._running, self._waiting, self._loading.jobs):
             if job in jobs:
                 jobs.remove(job)
         self._pending.discard(job)
@@ -232,12 +223,16 @@ class Worker:
     def _admit(self) -> None:
         """Start the waiting jobs whose batch has room, first come first served within a size."""
         taken: Counter[Hashable] = Counter()
-        for job in (*self._running, *self._loading):
+        for job in (*self._running, *self._loading.jobs):
             taken[job.size] += job.rows * job.request.images
         for job in list(self._waiting):
             if not taken[job.size] or taken[job.size] + job.rows <= self._limit(job.size).rows:
-                self._waiting.remove(job)
-                self._load(job)
+                with self._blaming(job):
+                    if self._loading.has_room(job):
+                        self._waiting.remove(job)
+                        self._load(job)
+                    elif self._loading.waits_too_long(job):
+                        break
             taken[job.size] += job.rows * job.request.images  # nobody overtakes who still waits
         for position, job in enumerate(self._waiting, start=1):
             job.enter("queued", position=position)
@@ -252,24 +247,20 @@ class Worker:
                 self._start(job, model, resources)
             return
         job.enter("loading")
-        self._loading.append(job)
-        self._loader.submit(self._load_elsewhere, job)
+        self._loading.submit(
+            job,
+            loaded=lambda *ended: self._inbox.put(partial(self._loaded, *ended)),
+            failed=lambda *ended: self._inbox.put(partial(self._not_loaded, *ended)),
+        )
 
-    def _load_elsewhere(self, job: Job) -> None:
-        started, resources = time.perf_counter(), ExitStack()
-        try:
-            model = resources.enter_context(self.models.lease(job.info))
-        except Exception as error:
-            self._inbox.put(partial(self._fail, job, self._explain(job, error)))
-        else:
-            job.timings["loading"] = time.perf_counter() - started
-            self._inbox.put(partial(self._loaded, job, model, resources))
+    def _not_loaded(self, job: Job, error: Exception) -> None:
+        self._fail(job, self._explain(job, error))
 
     def _loaded(self, job: Job, model: DiffusionModel, resources: ExitStack) -> None:
         if job.cancelled:
             resources.close()
             return
-        self._loading.remove(job)
+        self._loading.jobs.remove(job)
         with self._blaming(job):
             self._start(job, model, resources)
 
@@ -305,7 +296,8 @@ class Worker:
             job.enter(phase)
         started = time.perf_counter()
         with self._blaming(job):
-            answer = work()
+            with self._loading.watching_memory(job.size):
+                answer = work()
             job.timings[phase] += time.perf_counter() - started
             self._resume(trajectory, answer)
 
@@ -345,7 +337,8 @@ class Worker:
         assert model is not None
         started = time.perf_counter()
         try:
-            predictions = forward(model, wants)
+            with self._loading.watching_memory(_size(batch[0])):
+                predictions = forward(model, wants)
             self._wait_for_device()
         except Exception as error:
             self._step_failed(batch, error)
@@ -362,7 +355,9 @@ class Worker:
     def _step_failed(self, batch: Sequence[Trajectory], error: Exception) -> None:
         if out_of_memory(error):
             self._limit(_size(batch[0])).shrink(sum(len(_denoise(t).guidance.rows) for t in batch))
-            self._device().empty_cache()
+            if self._loading.make_do():
+                self._step(batch)
+                return
         if len(batch) == 1:
             job = batch[0].job
             self._fail(job, self._explain(job, error))
@@ -442,12 +437,3 @@ def _size(trajectory: Trajectory) -> Size:
 
 def _denoise(trajectory: Trajectory) -> Denoise:
     return cast("Denoise", trajectory.want)
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory ran out, on the device or on the machine."""
-    import torch
-
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

@@ -2,13 +2,49 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from imagine_core import network
 from imagine_core.engine import Engine
 from imagine_core.testing import FakePlugin, build_test_engine
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_but_this_machine() -> Iterator[None]:
+    """No test goes online, whatever it runs; programs that it starts are told not to."""
+    resolve = socket.getaddrinfo
+
+    def resolve_here(host: Any, *arguments: Any, **options: Any) -> Any:
+        assert _is_here(host), f"a test looked up {host}"
+        return resolve(host, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(network.VARIABLE, "1")
+        patch.setattr(socket, "getaddrinfo", resolve_here)
+        for name in ("connect", "connect_ex", "sendto"):
+            patch.setattr(socket.socket, name, _only_here(getattr(socket.socket, name)))
+        yield
+
+
+def _only_here(method: Any) -> Any:
+    def connect(sock: socket.socket, *arguments: Any) -> Any:
+        address = arguments[-1]
+        if sock.family in (socket.AF_INET, socket.AF_INET6):
+            assert _is_here(address[0]), f"a test went online: {address}"
+        return method(sock, *arguments)
+
+    return connect
+
+
+def _is_here(host: str | bytes | None) -> bool:
+    name = host.decode() if isinstance(host, bytes) else host or ""
+    known = ("", "0.0.0.0", "::", socket.gethostname())  # noqa: S104 - names, not to bind to
+    return name in known or network.is_loopback(name)
 
 
 @pytest.fixture

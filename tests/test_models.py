@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from imagine_core.errors import OutOfMemory
 from imagine_core.interfaces import ModelInfo
+from imagine_core.memory import Memory
 from imagine_core.models import ModelCache
 from imagine_core.testing import FakeClock, FakeModel
 
@@ -93,7 +97,7 @@ def test_the_model_idle_longest_makes_room_and_one_in_use_never_does(tmp_path: P
     def free() -> int:
         return room - sum(row.size for row in cache.loaded())
 
-    cache = ModelCache(loads, keep_alive=-1, free_memory=free, clock=clock)
+    cache = ModelCache(loads, keep_alive=-1, memory=Memory(free=free), clock=clock)
     with cache.lease(info(tmp_path, "used", size=400)):
         for name in ("old", "new"):
             clock.advance(1)
@@ -140,9 +144,19 @@ def test_a_load_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_unload_spares_a_model_in_use(tmp_path: Path) -> None:
     cache = ModelCache(Loads(), keep_alive=-1)
     with cache.lease(info(tmp_path, "a")):
-        assert not cache.unload("a")
-    assert cache.unload("a")
-    assert not cache.unload("a")
+        assert cache.unload("a") == "when idle"
+        assert [row.name for row in cache.loaded()] == ["a"]
+    assert cache.loaded() == []
+    assert cache.unload("a") == "not loaded"
+
+
+def test_unload_lets_an_idle_model_go_at_once(tmp_path: Path) -> None:
+    loads = Loads()
+    cache = ModelCache(loads, keep_alive=-1)
+    with cache.lease(info(tmp_path, "a")):
+        pass
+    assert cache.unload("A") == "unloaded"
+    assert loads.models["a"][0].closed
 
 
 def test_a_lease_of_a_loaded_model_does_not_wait_for_another_to_load(tmp_path: Path) -> None:
@@ -158,3 +172,122 @@ def test_a_lease_of_a_loaded_model_does_not_wait_for_another_to_load(tmp_path: P
     with cache.lease(warm):
         assert time.monotonic() - started < 0.3
     loading.join()
+
+
+# -- memory ----------------------------------------------------------------------------------
+
+
+class Room:
+    """A device with so many bytes, of which each loaded model takes what its file has."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.returned = 0
+        self.cache: ModelCache | None = None
+
+    def free(self) -> int:
+        return self.size - sum(row.size for row in self.cache.loaded()) if self.cache else 0
+
+    def give_back(self) -> None:
+        self.returned += 1
+
+    def build(self, loads: Callable[[ModelInfo], FakeModel], **options: Any) -> ModelCache:
+        memory = Memory(free=self.free, weigh=lambda info: info.size, give_back=self.give_back)
+        self.cache = ModelCache(loads, keep_alive=-1, memory=memory, **options)
+        return self.cache
+
+
+def names(cache: ModelCache) -> list[str]:
+    return [row.name for row in cache.loaded()]
+
+
+def test_what_is_in_use_stays_and_what_needs_its_room_waits(tmp_path: Path) -> None:
+    cache = Room(1000).build(Loads())
+    a, b = info(tmp_path, "a", size=700), info(tmp_path, "b", size=600)
+    with cache.lease(a):
+        assert not cache.make_room(b)
+        assert names(cache) == ["a"]
+    assert cache.make_room(b)
+    assert names(cache) == []
+
+
+def test_only_as_many_leave_as_must(tmp_path: Path) -> None:
+    clock = FakeClock()
+    cache = Room(1000).build(Loads(), clock=clock)
+    for name in ("a", "b", "c"):
+        clock.advance(1)
+        with cache.lease(info(tmp_path, name, size=300)):
+            pass
+    assert cache.make_room(info(tmp_path, "d", size=300), work=50)
+    assert names(cache) == ["b", "c"]
+
+
+def test_pictures_of_a_loaded_model_make_room_as_well(tmp_path: Path) -> None:
+    cache = Room(1000).build(Loads())
+    a, b = info(tmp_path, "a", size=400), info(tmp_path, "b", size=400)
+    for each in (a, b):
+        with cache.lease(each):
+            pass
+    assert cache.make_room(b, work=200)
+    assert names(cache) == ["a", "b"]
+    assert cache.make_room(b, work=300)
+    assert names(cache) == ["b"]
+    assert cache.make_room(b, work=5000)  # a guess, and there is nobody left to go
+    assert names(cache) == ["b"]
+
+
+def test_a_model_that_can_never_fit_is_refused_and_drives_nobody_out(tmp_path: Path) -> None:
+    room = Room(1000)
+    cache = room.build(Loads())
+    with cache.lease(info(tmp_path, "a", size=400)):
+        pass
+    with pytest.raises(OutOfMemory, match=r"'huge' needs about .* take a smaller model"):
+        cache.make_room(info(tmp_path, "huge", size=1001))
+    assert names(cache) == ["a"]
+    assert room.returned == 1  # what the allocator kept might have been enough
+
+
+def test_a_load_that_runs_out_of_memory_is_tried_again_without_the_idle(tmp_path: Path) -> None:
+    tries = []
+
+    def load(info: ModelInfo) -> FakeModel:
+        tries.append(info.name)
+        if tries == ["a", "b"]:
+            raise MemoryError
+        return FakeModel()
+
+    cache = ModelCache(load, keep_alive=-1)
+    for name in ("a", "b"):
+        with cache.lease(info(tmp_path, name)):
+            pass
+    assert tries == ["a", "b", "b"]
+    assert names(cache) == ["b"]
+
+
+def test_a_load_that_runs_out_of_memory_by_itself_fails(tmp_path: Path) -> None:
+    def load(info: ModelInfo) -> FakeModel:
+        raise MemoryError
+
+    with pytest.raises(MemoryError), ModelCache(load, keep_alive=-1).lease(info(tmp_path, "a")):
+        pass
+
+
+def test_memory_goes_back_to_the_system_with_every_model_that_leaves(tmp_path: Path) -> None:
+    room = Room(1000)
+    cache = room.build(Loads())
+    for name in ("a", "b", "c"):
+        with cache.lease(info(tmp_path, name, size=400)):
+            pass
+    assert room.returned == 1
+    assert cache.unload("c") == "unloaded"
+    assert room.returned == 2
+
+
+def test_a_row_says_how_long_a_model_stays(tmp_path: Path) -> None:
+    clock = FakeClock()
+    cache = ModelCache(Loads(), keep_alive=300, clock=clock)
+    with cache.lease(info(tmp_path, "a", size=100)):
+        assert [(row.in_use, row.expires_in) for row in cache.loaded()] == [(1, None)]
+    clock.advance(100)
+    assert [(row.in_use, row.expires_in) for row in cache.loaded()] == [(0, 200)]
+    assert [row.memory for row in cache.loaded()] == [150]

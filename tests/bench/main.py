@@ -8,12 +8,14 @@ from against_diffusers import against_diffusers
 from crowd import crowd
 from memory import memory
 from start import start
+from switching import switching
 
 BENCHMARKS = {
     "start": start,
     "diffusers": against_diffusers,
     "crowd": crowd,
     "memory": memory,
+    "switching": switching,
 }
 
 

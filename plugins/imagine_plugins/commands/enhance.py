@@ -139,7 +139,7 @@ def _list(plugins: Plugins, options: Options) -> None:
         print_json(found)
         return
     keys = ("name", "label", "plugin", "problem")
-    rows = [[str(each[key] or "none") for key in keys] for each in found]
+    rows = [[str(each[key] or "") for key in keys] for each in found]
     print_table([key.upper() for key in keys], rows)
 
 

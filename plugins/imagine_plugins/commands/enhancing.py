@@ -34,7 +34,7 @@ def pick(
 
 
 def run_enhancer(
-    enhancer: Enhancer, task: EnhanceTask, show: Callable[[str], None] = str
+    enhancer: Enhancer, task: EnhanceTask, show: Callable[[str], object] = str
 ) -> Enhancement:
     """What `enhancer` makes of `task`; `show` is given the prompt piece by piece as it comes."""
     import asyncio

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import click
 
+from imagine_core.cli import offline_option
+
+OFFLINE_OPTION = offline_option()
+
 SERVER_OPTIONS = [
     click.Option(
         ["-a", "--address"],
@@ -17,6 +21,7 @@ SERVER_OPTIONS = [
         show_envvar=True,
         help="Key of the server.",
     ),
+    OFFLINE_OPTION,
 ]
 
 MODELS_HELP = "Folder of the models. [default: ~/.imagine/models]"

@@ -26,7 +26,7 @@ from imagine_core.settings import (
     Settings,
     default_models_folder,
 )
-from imagine_plugins.commands.options import MODELS_HELP
+from imagine_plugins.commands.options import MODELS_HELP, OFFLINE_OPTION
 from imagine_plugins.commands.output import note
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ OPTIONS = [
         show_envvar=True,
         help="Key that clients must send.",
     ),
+    OFFLINE_OPTION,
 ]
 
 

@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -163,18 +163,29 @@ def _silence_libraries() -> None:
         warnings.simplefilter("ignore")
 
 
-def ask_for_details(where: Where, what: Literal["models", "samplers"]) -> list[dict[str, Any]]:
-    """What a server knows of each of its models or samplers; their names if it says no more."""
+def server_of(*, address: str | None, api_key: str | None) -> Where:
+    """The server that was named, or the one on this machine; there has to be one."""
+    where = choose(address=address, api_key=api_key, here=False)
+    if not where.remote:
+        default = "{}:{}".format(*DEFAULT_ADDRESS)
+        raise ServerFailed(
+            f"no server runs at {default}; start one with 'imagine serve'", lost=True
+        )
+    return where
+
+
+def ask(question: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
+    """What a server's client answers, its errors in the words of the command line."""
     import asyncio
 
-    client = where.client()
-    question = client.models if what == "models" else client.samplers
-
-    async def answer() -> dict[str, Any]:
-        return await question()
-
     with in_flags():
-        reply = asyncio.run(answer())
+        return asyncio.run(question)
+
+
+def ask_for_details(where: Where, what: Literal["models", "samplers"]) -> list[dict[str, Any]]:
+    """What a server knows of each of its models or samplers; their names if it says no more."""
+    client = where.client()
+    reply = ask(client.models() if what == "models" else client.samplers())
     found = reply.get("details") or [{"name": name} for name in reply.get(what, ())]
     if not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in found):
         raise ServerFailed(f"the server at {where.address} has no list of {what} that makes sense")

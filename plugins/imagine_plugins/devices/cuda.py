@@ -45,6 +45,14 @@ class Cuda(Device):
         free, _ = torch.cuda.mem_get_info()
         return free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
+    def watch_memory(self) -> Callable[[], int | None]:
+        """The peak of what torch's allocator has handed out."""
+        import torch
+
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        return lambda: torch.cuda.max_memory_allocated() - before
+
     def empty_cache(self) -> None:
         """Give cached blocks back to the driver."""
         import torch

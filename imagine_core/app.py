@@ -1,0 +1,181 @@
+"""The HTTP application: the routes of all plugins, and one answer for each kind of error."""
+
+from __future__ import annotations
+
+import asyncio
+import http
+import json
+import logging
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from imagine_core import errors
+from imagine_core.access import Access
+from imagine_core.errors import ImagineError
+from imagine_core.security import BodyGuard, KeyGuard, OriginGuard
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from imagine_core.service import Service
+
+log = logging.getLogger("imagine")
+
+STATUS: dict[type[ImagineError], int] = {
+    errors.ImagineError: 500,
+    errors.RequestError: 422,
+    errors.MalformedBody: 400,
+    errors.BodyTooLarge: 413,
+    errors.UnknownName: 404,
+    errors.UnusableModel: 422,
+    errors.Unauthorized: 401,
+    errors.Forbidden: 403,
+    errors.Busy: 503,
+    errors.ShuttingDown: 503,
+    errors.OutOfMemory: 507,
+    errors.GenerationFailed: 500,
+    errors.EnhancerFailed: 502,
+    errors.Offline: 503,
+    errors.ServerFailed: 502,
+    errors.InvalidFile: 422,
+    errors.SettingsError: 500,
+    errors.PluginError: 500,
+}
+"""The HTTP status of every error; nothing else decides on one."""
+
+
+def build_app(service: Service) -> Starlette:
+    """The application over `service`: its plugins' routes behind the guards of its settings."""
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        service.engine.start()
+        yield
+        await asyncio.to_thread(service.engine.close)
+
+    routes = service.plugins.routes(service)
+    access = Access(service.settings)
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _no_such_route},
+        middleware=[
+            Middleware(OriginGuard, access=access, routes=routes, refuse=error_response),
+            Middleware(Faults),
+            Middleware(KeyGuard, access=access, routes=routes),
+            Middleware(BodyGuard, limit=service.engine.settings.limits.body),
+        ],
+    )
+    app.router.redirect_slashes = False  # a redirected POST loses its body in many clients
+    return app
+
+
+class AsciiJSONResponse(Response):
+    """JSON in ASCII: lone surrogates, which a client may have sent us, cannot break it."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        """`content` as one line."""
+        return json_line(content)
+
+
+def json_line(content: object) -> bytes:
+    """`content` as one line of ASCII JSON, with the newline that a terminal likes."""
+    return json.dumps(content, allow_nan=False).encode("ascii") + b"\n"
+
+
+def explain(error: Exception) -> tuple[int, dict[str, Any]]:
+    """The status and the body of `error`; whatever is our fault is logged, with an id to find it.
+
+    Dialects with an error format of their own, and streams that have begun, start from here.
+    """
+    if not isinstance(error, ImagineError):
+        number = _logged("a request failed", error)
+        body = error_body(
+            "internal", f"the server failed; its log says why under {number}", id=number
+        )
+        return 500, body
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    more: dict[str, Any] = {}
+    if isinstance(error, errors.UnknownName):
+        more["nearest"] = list(error.nearest)
+    if isinstance(error, errors.Busy):
+        more["retry_after"] = error.retry_after
+    if status == http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        more["id"] = _logged(error.message, error)
+    fields = getattr(error, "fields", ())
+    listed = [{"field": each.field, "message": each.message} for each in fields]
+    return status, error_body(error.type, error.message, listed, **more)
+
+
+def error_response(error: Exception, headers: Mapping[str, str] | None = None) -> Response:
+    """The response that says what `error` is."""
+    status, body = explain(error)
+    headers = dict(headers or {})
+    if isinstance(error, errors.Busy):
+        headers["Retry-After"] = str(error.retry_after)
+    if isinstance(error, errors.Unauthorized):
+        headers["WWW-Authenticate"] = "Bearer"
+    return AsciiJSONResponse(body, status, headers)
+
+
+def error_body(
+    kind: str, message: str, fields: list[dict[str, str]] | None = None, **more: object
+) -> dict[str, Any]:
+    """The body of every error."""
+    return {"error": {"type": kind, "message": message, "fields": fields or [], **more}}
+
+
+class Faults:
+    """Turns what an application raises into an answer, and keeps its traceback in the log."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer for the application if it raises."""
+        started = False
+
+        async def watching(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watching)
+        except ClientDisconnect:
+            log.debug("a client left while it sent its request")
+        except Exception as error:
+            if scope["type"] != "http" or started:
+                raise  # the server closes the connection, so that nobody takes half for the whole
+            await error_response(error)(scope, receive, send)
+
+
+def _logged(message: str, error: Exception) -> str:
+    """Log `error` with its traceback; returns the id that it is logged under."""
+    number = secrets.token_hex(6)
+    log.error("error %s: %s", number, message, exc_info=error)
+    return number
+
+
+async def _no_such_route(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals (404, 405), in our shape."""
+    assert isinstance(error, HTTPException)
+    status = http.HTTPStatus(error.status_code)
+    messages = {
+        404: f"there is no {request.url.path[:200]!r} here",
+        405: f"{request.url.path[:200]!r} does not take {request.method[:20]}",
+    }
+    body = error_body(
+        status.phrase.lower().replace(" ", "_"), messages.get(status, str(error.detail))
+    )
+    return AsciiJSONResponse(body, status, error.headers)

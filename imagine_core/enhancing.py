@@ -1,0 +1,172 @@
+"""Chooses a prompt enhancer and runs it, holding it to what it promises."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import secrets
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from imagine_core.errors import EnhancerFailed, FieldError, RequestError
+from imagine_core.interfaces import Enhancement, Enhancer, EnhanceTask
+from imagine_core.registry import Registry
+
+log = logging.getLogger("imagine")
+
+MAX_PROMPT = 10_000
+"""Characters of a prompt that an enhancer may make: more is a model that does not stop talking."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The enhancer to use.
+
+    Attributes:
+        enhancer: The enhancer.
+        passed_over: Why those of higher priority could not be had, one reason each.
+    """
+
+    enhancer: Enhancer
+    passed_over: tuple[str, ...] = ()
+
+
+def choose_enhancer(
+    enhancers: Registry[Enhancer],
+    name: str | None = None,
+    *,
+    model: str | None = None,
+    address: str | None = None,
+) -> Choice:
+    """The enhancer called `name`; else the available one with the highest priority.
+
+    Naming a model or an address asks for an enhancer that has a use for them. May ask servers
+    whether they are there, so that it does not belong on an event loop.
+
+    Raises:
+        UnknownName: No enhancer is called `name`.
+        RequestError: It has no use for `model` or `address`.
+        EnhancerFailed: None is available.
+    """
+    wants_model = model is not None or address is not None
+    if name is not None:
+        enhancer = enhancers.get(name)
+        if wants_model and not enhancer.language_model:
+            field = "model" if model is not None else "address"
+            message = f"means nothing to the enhancer {enhancer.name!r}: it asks no language model"
+            raise RequestError([FieldError(field, message)])
+        return Choice(enhancer=enhancer)
+    suitable = [each for each in by_priority(enhancers) if each.language_model or not wants_model]
+    passed_over: list[str] = []
+    for enhancer in suitable:
+        problem = problem_of(enhancer, address)
+        if problem is None:
+            return Choice(enhancer=enhancer, passed_over=tuple(passed_over))
+        passed_over.append(problem)
+    names = ", ".join(each.name for each in suitable)
+    raise EnhancerFailed(names or "any", "; ".join(passed_over) or "no plugin brings one")
+
+
+def by_priority(enhancers: Iterable[Enhancer]) -> list[Enhancer]:
+    """The enhancers in the order in which they are chosen."""
+    return sorted(enhancers, key=lambda enhancer: (-enhancer.priority, enhancer.name))
+
+
+def problem_of(enhancer: Enhancer, address: str | None = None) -> str | None:
+    """Why `enhancer` cannot be used now, or None if it can; a plugin that raises cannot."""
+    try:
+        return enhancer.unavailable(address)
+    except Exception as error:  # a stranger's code
+        return _described(enhancer, error).problem
+
+
+def draw_seed() -> int:
+    """The seed of a task that names none."""
+    return secrets.randbits(32)
+
+
+async def enhance(enhancer: Enhancer, task: EnhanceTask) -> AsyncGenerator[str | Enhancement, None]:
+    """The better prompt piece by piece, if `enhancer` works so, and then all of it.
+
+    Closing this closes the enhancer's own generator.
+
+    Raises:
+        EnhancerFailed: It raised, or yielded what makes no sense.
+    """
+    streamed = ""
+    try:
+        async with aclosing(_events(enhancer, task)) as events:
+            async for event in events:
+                if isinstance(event, Enhancement):
+                    yield _checked(enhancer, task, event, streamed)
+                    return
+                streamed = _longer(enhancer, streamed, event)
+                yield str(event)
+    except Exception as error:
+        raise _described(enhancer, error) from error
+    raise EnhancerFailed(enhancer.name, "it ended without a prompt")
+
+
+async def enhanced(enhancer: Enhancer, task: EnhanceTask) -> Enhancement:
+    """The better prompt, all of it."""
+    async with aclosing(enhance(enhancer, task)) as events:
+        async for event in events:
+            if isinstance(event, Enhancement):
+                return event
+    raise AssertionError
+
+
+def _events(enhancer: Enhancer, task: EnhanceTask) -> AsyncGenerator[object, None]:
+    """The enhancer's generator; nothing has run yet."""
+    events: object = enhancer.enhance(task)
+    if isinstance(events, AsyncGenerator):
+        return events
+    if inspect.iscoroutine(events):
+        events.close()
+    raise EnhancerFailed(enhancer.name, "its `enhance` is no asynchronous generator")
+
+
+def _longer(enhancer: Enhancer, streamed: str, event: object) -> str:
+    """What has been streamed after one more event."""
+    if not isinstance(event, str):
+        raise EnhancerFailed(enhancer.name, f"it yielded {event!r:.100}")
+    if len(streamed) + len(event) > MAX_PROMPT:
+        raise EnhancerFailed(enhancer.name, "it does not come to an end")
+    return streamed + event
+
+
+def _checked(
+    enhancer: Enhancer, task: EnhanceTask, made: Enhancement, streamed: str
+) -> Enhancement:
+    """`made`, if it is what was asked for."""
+    texts: tuple[object, ...] = (made.prompt, made.negative_prompt)  # a stranger's: may be anything
+    for text in texts:
+        if not isinstance(text, str) or not _is_unicode(text) or len(text) > MAX_PROMPT:
+            raise EnhancerFailed(enhancer.name, f"it made no prompt, but {text!r:.100}")
+    if not made.prompt.strip():
+        raise EnhancerFailed(enhancer.name, "it made an empty prompt")
+    if streamed and streamed != made.prompt:
+        raise EnhancerFailed(enhancer.name, "its prompt is not what it had yielded piece by piece")
+    if not task.negative:
+        return replace(made, negative_prompt="")
+    if not made.negative_prompt.strip():
+        raise EnhancerFailed(enhancer.name, "it made no negative prompt")
+    return made
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether there is no half of a surrogate pair in it, which cannot be sent or printed."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _described(enhancer: Enhancer, error: Exception) -> EnhancerFailed:
+    """What a plugin raised, as an error that names it."""
+    if isinstance(error, EnhancerFailed):
+        return error
+    log.debug("enhancer %r raised", enhancer.name, exc_info=error)
+    return EnhancerFailed(enhancer.name, f"it raised {type(error).__name__}: {error}")

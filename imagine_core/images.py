@@ -1,0 +1,134 @@
+"""The picture to start from: decodes what a client sent, with bounded memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imagine_core.errors import FieldError, RequestError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+MAX_PIXELS = 8192 * 8192
+"""Of the picture as it was sent. Pillow starts to warn of decompression bombs a little above."""
+
+TOO_LARGE = f"must have at most {MAX_PIXELS:,} pixels"
+
+UNSAFE_FORMATS = frozenset({"EPS", "WMF", "FPX", "MIC"})
+"""Formats that Pillow does not decode itself: EPS starts Ghostscript, a program of its own; the
+others need libraries of the system."""
+
+WHITE = "white"
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+def init_image_problem(data: bytes) -> str | None:
+    """Why `data` cannot be a picture to start from, or None if it can. Decodes it in full."""
+    try:
+        _decode(data)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def load_init_image(data: bytes, width: int, height: int) -> Image.Image:
+    """The RGB picture in `data`, at exactly this size.
+
+    Of an animation, the first frame; upright, as its EXIF data says; see-through parts on white.
+
+    Raises:
+        RequestError: `data` is no picture, or one that is too large.
+    """
+    try:
+        image = _decode(data)
+    except ValueError as error:
+        raise RequestError([FieldError("init_image", str(error))]) from error
+    return _on_white(_resize(_plain(_upright(image)), width, height))
+
+
+def _decode(data: bytes) -> Image.Image:
+    """The picture as it is stored; raises ValueError with a reason for people."""
+    from io import BytesIO
+
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    formats = [name for name in Image.ID if name not in UNSAFE_FORMATS]
+    try:
+        image = Image.open(BytesIO(data), formats=formats)
+        _check(image)
+        image.load()
+        _check(image)  # containers (ICO, ICNS) know their size only now
+    except UnidentifiedImageError:
+        raise ValueError("is not a picture in a format that is known here") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise ValueError(TOO_LARGE) from None
+    except _Refused:
+        raise
+    except MemoryError:
+        raise ValueError("takes more memory than there is") from None
+    except Exception as error:  # decoders raise whatever broken bytes lead them to
+        raise ValueError(f"is a broken picture: {type(error).__name__}") from error
+    return image
+
+
+class _Refused(ValueError):
+    """A picture that is whole, and still not wanted."""
+
+
+def _check(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise _Refused(TOO_LARGE)
+    if image.mode == "F":
+        raise _Refused("has floating-point pixels, which say nothing of their range; use 8 bits")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF data says; data that is broken says nothing."""
+    from PIL.Image import Transpose
+
+    turns = {
+        2: Transpose.FLIP_LEFT_RIGHT,
+        3: Transpose.ROTATE_180,
+        4: Transpose.FLIP_TOP_BOTTOM,
+        5: Transpose.TRANSPOSE,
+        6: Transpose.ROTATE_270,
+        7: Transpose.TRANSVERSE,
+        8: Transpose.ROTATE_90,
+    }
+    try:
+        turn = turns.get(image.getexif().get(ORIENTATION, 1))
+    except Exception:  # as for the picture itself
+        turn = None
+    return image if turn is None else image.transpose(turn)
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    """The picture in 8-bit RGB, or RGBA if parts of it can be seen through."""
+    if image.mode.startswith("I"):  # 16 bits of grey; converting would clip, not scale
+        image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    alpha = image.mode.endswith(("A", "a")) or "transparency" in image.info
+    wanted = "RGBA" if alpha else "RGB"
+    return image if image.mode == wanted else image.convert(wanted)
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    from PIL import Image
+
+    if image.mode == "RGB":
+        return image
+    canvas = Image.new("RGBA", image.size, WHITE)
+    canvas.alpha_composite(image)
+    return canvas.convert("RGB")
+
+
+def _resize(image: Image.Image, width: int, height: int) -> Image.Image:
+    """As a plain resize, in two steps.
+
+    Pillow resizes sideways first, so that a picture of 1 x 100,000 pixels would take gigabytes on
+    its way to 512 x 512. Shrinking before growing bounds it by the larger of the two pictures.
+    """
+    from PIL.Image import Resampling
+
+    least = (min(image.width, width), min(image.height, height))
+    return image.resize(least, Resampling.LANCZOS).resize((width, height), Resampling.LANCZOS)

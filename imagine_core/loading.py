@@ -1,0 +1,170 @@
+"""Brings models into memory for the jobs that wait for them, on a thread beside the device's."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+from imagine_core.errors import OutOfMemory
+from imagine_core.memory import Memory, Workspace, give_back, out_of_memory, weight_bytes
+from imagine_core.models import ModelCache
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
+    from imagine_core.jobs import Job, Size
+
+    Load = Callable[[Device, ModelInfo, Callable[[float], None]], DiffusionModel]
+    Loaded = Callable[[Job, DiffusionModel, ExitStack], None]
+    Failed = Callable[[Job, Exception], None]
+
+log = logging.getLogger("imagine")
+
+PATIENCE_SECONDS = 5.0
+"""How long a job waits for other models to make room before nobody overtakes it any more."""
+
+
+class Loading:
+    """The models of one device, and the thread that loads them, one at a time.
+
+    Args:
+        device: The device, once it is chosen.
+        load: Loads a model onto the device, and tells how far it is.
+        keep_alive: Seconds that an idle model stays loaded; -1 for ever.
+        full_precision: Whether weights are float32 whatever the device would choose.
+    """
+
+    def __init__(
+        self,
+        device: Callable[[], Device],
+        load: Load,
+        *,
+        keep_alive: float,
+        full_precision: bool,
+    ) -> None:
+        self.ready = threading.Event()
+        self.jobs: list[Job] = []
+        self.models = ModelCache(
+            lambda info: load(device(), info, partial(self._tell, info.path)),
+            keep_alive=keep_alive,
+            memory=Memory(
+                free=lambda: device().free_memory(),
+                weigh=lambda info: weight_bytes(info, self._itemsize()),
+                give_back=self._give_back,
+            ),
+        )
+        self._device = device
+        self._full_precision = full_precision
+        self._workspace = Workspace()
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="imagine-load")
+
+    def start(self, preload: Callable[[], Iterable[ModelInfo]]) -> None:
+        """Load the models of `preload`, then be ready."""
+        self._pool.submit(self._load_first, preload)
+
+    def close(self) -> None:
+        """Finish the load in progress, then let go of every model."""
+        self._pool.shutdown()
+        self.models.close()
+
+    # -- on the device's thread ------------------------------------------------------------
+
+    def has_room(self, job: Job) -> bool:
+        """Whether the memory that `job` needs is there; idle models leave for it."""
+        if not self.ready.is_set():  # it loads after what is to be loaded first
+            return True
+        loading = {each.info.path for each in self.jobs}
+        warm = self.models.has(job.info)
+        if job.info.path in loading:
+            return True
+        if loading and not warm:  # what loads now has not taken all of its memory yet
+            return False
+        work = self._workspace.expect(job.size, self._itemsize())
+        return self.models.make_room(job.info, work=work) or warm
+
+    def waits_too_long(self, job: Job) -> bool:
+        """Whether `job`, which has no room, has waited so long that those behind it must wait too.
+
+        Models in use become idle that way, however many requests for them come.
+        """
+        now = time.monotonic()
+        if job.wants_room_since is None:
+            job.wants_room_since = now
+        return now - job.wants_room_since > PATIENCE_SECONDS
+
+    def submit(self, job: Job, *, loaded: Loaded, failed: Failed) -> None:
+        """Load the model of `job`; one of the two is called in the end, on the loader's thread."""
+        self.jobs.append(job)
+        self._pool.submit(self._load, job, loaded, failed)
+
+    @contextmanager
+    def watching_memory(self, size: Size) -> Iterator[None]:
+        """Remember what the block takes, unless a load takes memory at the same time."""
+        taken = self._device().watch_memory()
+        yield
+        if self.ready.is_set() and not self.jobs:
+            self._workspace.record(size, taken())
+
+    def make_do(self) -> bool:
+        """Memory ran out: give back what can be. Whether idle models could go."""
+        self._give_back()
+        return self.models.drop_idle()
+
+    # -- on the loader's thread ------------------------------------------------------------
+
+    def _load_first(self, preload: Callable[[], Iterable[ModelInfo]]) -> None:
+        try:
+            for info in preload():
+                self._preload(info)
+        except Exception as error:  # a request for it will be told the same
+            log.error("not every model was preloaded: %s", error)  # noqa: TRY400
+        self.ready.set()
+
+    def _preload(self, info: ModelInfo) -> None:
+        if self.models.loaded() and not self.models.fits(info):
+            log.warning("%s was not preloaded: it does not fit beside the others", info.name)
+            return
+        try:
+            with self.models.lease(info):
+                pass
+        except Exception as error:
+            log.error("%s was not preloaded: %s", info.name, error)  # noqa: TRY400
+
+    def _load(self, job: Job, loaded: Loaded, failed: Failed) -> None:
+        started, resources = time.perf_counter(), ExitStack()
+        try:
+            model = resources.enter_context(self.models.lease(job.info))
+        except Exception as error:
+            failed(job, _explained(job, error))
+        else:
+            job.timings["loading"] = time.perf_counter() - started
+            loaded(job, model, resources)
+
+    def _tell(self, path: Path, fraction: float) -> None:
+        """Tell all who wait for a model how much of it is there."""
+        for job in list(self.jobs):
+            if job.info.path == path:
+                job.loading(fraction)
+
+    def _itemsize(self) -> int:
+        return 4 if self._full_precision else self._device().dtype().itemsize
+
+    def _give_back(self) -> None:
+        give_back()
+        self._device().empty_cache()
+
+
+def _explained(job: Job, error: Exception) -> Exception:
+    if not out_of_memory(error):
+        return error
+    return OutOfMemory(
+        f"there is not enough memory for model {job.info.name!r}; take a smaller one, "
+        "leave out --full_prec if it is on, or end other programs"
+    )

@@ -1,0 +1,99 @@
+"""How much memory models and pictures take, and how it goes back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagine_core.interfaces import ModelInfo
+    from imagine_core.jobs import Size
+
+ROOM = 1.5
+"""Memory of a model whose number of parameters is not known, as a multiple of its file."""
+
+OVERHEAD = 1.1
+"""Memory of a model as a multiple of its weights: an autoencoder may be kept in float32, and a
+load holds one tensor twice."""
+
+VALUES_PER_PIXEL = 2048
+"""Bound of what a picture takes that was never measured. The autoencoder's decoder is the peak: it
+holds some eight maps of 256 channels at the picture's own size."""
+
+REMEMBERED = 256
+
+
+def weight_bytes(info: ModelInfo, itemsize: int) -> int:
+    """Bytes that the weights of `info` take in memory, at `itemsize` bytes each."""
+    if info.parameters is None:
+        return int(info.size * ROOM)
+    return int(info.parameters * itemsize * OVERHEAD)
+
+
+def give_back() -> None:
+    """Return what nobody uses any more to the system, which the allocator would rather keep."""
+    gc.collect()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):  # a C library other than glibc
+            ctypes.CDLL(None).malloc_trim(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Memory:
+    """The memory of a device.
+
+    Attributes:
+        free: Bytes that are free, or None where the device cannot tell.
+        weigh: Bytes that a model's weights will take.
+        give_back: Returns what nobody uses any more to the system.
+    """
+
+    free: Callable[[], int | None] = lambda: None
+    weigh: Callable[[ModelInfo], int] = lambda info: weight_bytes(info, 2)
+    give_back: Callable[[], None] = give_back
+
+    def has(self, size: int) -> bool:
+        """Whether so many bytes are free; a device that cannot tell has room for everything."""
+        free = self.free()
+        return free is None or size <= free
+
+
+class Workspace:
+    """The memory that pictures take beside the weights: measured, or bounded until it is."""
+
+    def __init__(self) -> None:
+        self._most: dict[Size, int] = {}
+
+    def record(self, size: Size, taken: int | None) -> None:
+        """A forward or a decoding of this model and size took so many bytes."""
+        if taken is None or taken <= self._most.get(size, 0):
+            return
+        while len(self._most) >= REMEMBERED:
+            del self._most[next(iter(self._most))]
+        self._most[size] = taken
+
+    def expect(self, size: Size, itemsize: int) -> int:
+        """Bytes that a picture of this model and size is expected to take."""
+        if size in self._most:
+            return self._most[size]
+        path, width, height = size
+        pixels = width * height
+        measured = [(w * h, taken) for (p, w, h), taken in self._most.items() if p == path]
+        if not measured:
+            return pixels * VALUES_PER_PIXEL * itemsize
+        nearest, taken = max(measured)
+        return taken * max(pixels, nearest) // nearest
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory ran out, on the device or on the machine."""
+    import torch
+
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

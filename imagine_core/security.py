@@ -1,0 +1,228 @@
+"""The guards of the application: strange hosts and origins, missing keys, oversized bodies.
+
+Any web page can make a browser post to this machine, and curl's JSON comes without a JSON content
+type, so that content types protect nobody: the Origin that browsers add is what tells a page's
+request apart. A page can also make its own host name resolve to this machine (DNS rebinding); then
+Origin and Host agree, and the Host is what gives it away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
+
+from imagine_core.errors import (
+    BodyTooLarge,
+    Forbidden,
+    MalformedBody,
+    Unauthorized,
+)
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from imagine_core.access import Access
+
+R = TypeVar("R", bound=BaseRoute)
+
+FILE_ORIGINS = ("null", "file://")
+"""What browsers call a page that was opened as a file. Sandboxed frames of any site say "null" too,
+so that it opens only the routes that show nothing of other people's work."""
+
+BODY_SECONDS = 300.0
+"""A body must have arrived after so long."""
+
+DRAIN_SECONDS = 5.0
+"""How long a body that is too large is still read (and thrown away): a client that is busy sending
+does not read our answer."""
+
+
+# ------------------------------------------------------------------------------ marks on routes
+
+
+def without_key(route: R) -> R:
+    """Mark a route that needs no API key, such as a probe or a page that asks for the key."""
+    setattr(route, "imagine_without_key", True)  # noqa: B010 - the attribute is ours, not theirs
+    return route
+
+
+def open_to_files(route: R) -> R:
+    """Mark a route that pages opened from a file may call: it must not show others' work."""
+    setattr(route, "imagine_open_to_files", True)  # noqa: B010
+    return route
+
+
+def _marked(routes: Sequence[BaseRoute], scope: Scope, mark: str) -> bool:
+    """Whether the route that answers `scope` bears `mark`."""
+    for route in routes:
+        if route.matches(scope)[0] is Match.FULL:
+            return bool(getattr(route, mark, False))
+    return False
+
+
+# ---------------------------------------------------------------------------------- middleware
+
+
+class OriginGuard:
+    """Refuses strange hosts and origins, and lets the pages of the others read the answers (CORS).
+
+    Args:
+        app: The application behind.
+        access: What is allowed.
+        routes: The application's routes, with their marks.
+        refuse: Builds the response that says no.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        access: Access,
+        routes: Sequence[BaseRoute],
+        refuse: Callable[[Forbidden], Response],
+    ) -> None:
+        self.app, self.access, self.routes, self.refuse = app, access, routes, refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the headers; answer preflights."""
+        if scope["type"] not in ("http", "websocket"):
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            self._check(scope, headers)
+        except Forbidden as error:
+            await _refuse(scope, receive, send, self.refuse(error))
+            return
+        origin = headers.get("origin")
+        if origin is not None and _is_preflight(scope, headers):
+            response = Response(status_code=204, headers=_preflight_headers(headers))
+            await response(scope, receive, _readable(send, origin))
+            return
+        await self.app(scope, receive, _readable(send, origin))
+
+    def _check(self, scope: Scope, headers: Headers) -> None:
+        hosts = headers.getlist("host")  # none at all: an HTTP/1.0 client, and so no browser
+        for host in hosts:
+            if not self.access.host(host):
+                raise Forbidden("Host", host)
+        for origin in headers.getlist("origin"):
+            if self.access.origin(origin, hosts[0] if hosts else ""):
+                continue
+            asked = scope
+            if _is_preflight(scope, headers):
+                asked = {**scope, "method": headers["access-control-request-method"]}
+            opened = _marked(self.routes, asked, "imagine_open_to_files")
+            if not (opened and origin.lower() in FILE_ORIGINS):
+                raise Forbidden("Origin", origin)
+
+
+class KeyGuard:
+    """Wants the API key on every route that is not marked as free of it."""
+
+    def __init__(self, app: ASGIApp, *, access: Access, routes: Sequence[BaseRoute]) -> None:
+        self.app, self.access, self.routes = app, access, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Check the key."""
+        if scope["type"] in ("http", "websocket"):
+            given = Headers(scope=scope).get("authorization")
+            free = _marked(self.routes, scope, "imagine_without_key")
+            if not (free or self.access.key(given)):
+                raise Unauthorized
+        await self.app(scope, receive, send)
+
+
+class BodyGuard:
+    """Stops reading a body that is too large, or too slow to arrive."""
+
+    def __init__(self, app: ASGIApp, *, limit: int, seconds: float = BODY_SECONDS) -> None:
+        self.app, self.limit, self.seconds = app, limit, seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on a body that is bounded."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        length = Headers(scope=scope).get("content-length", "0")
+        if length.isdecimal() and int(length[:20]) > self.limit:
+            await _drain(receive)
+            raise BodyTooLarge(self.limit)
+        await self.app(scope, self._bounded(receive), send)
+
+    def _bounded(self, receive: Receive) -> Receive:
+        deadline = asyncio.get_running_loop().time() + self.seconds
+        size, complete = 0, False
+
+        async def bounded() -> Message:
+            nonlocal size, complete
+            if complete:  # what comes now is the news that the client has gone
+                return await receive()
+            try:
+                async with asyncio.timeout_at(deadline):
+                    message = await receive()
+            except TimeoutError:
+                text = f"the request body did not arrive within {self.seconds:.0f} s"
+                raise MalformedBody(text) from None
+            size += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
+            if size > self.limit:
+                if not complete:
+                    await _drain(receive)
+                raise BodyTooLarge(self.limit)
+            return message
+
+        return bounded
+
+
+async def _drain(receive: Receive) -> None:
+    """Read a body to its end, or for as long as we care, and keep nothing of it."""
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
+    except TimeoutError:
+        pass
+
+
+async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response) -> None:
+    if scope["type"] == "websocket":
+        await send({"type": "websocket.close"})
+    else:
+        await response(scope, receive, send)
+
+
+def _is_preflight(scope: Scope, headers: Headers) -> bool:
+    return scope.get("method") == "OPTIONS" and "access-control-request-method" in headers
+
+
+def _preflight_headers(asked: Headers) -> dict[str, str]:
+    """What an allowed page may send: any method and header, for it may call everything anyway."""
+    granted = {
+        "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+        "Access-Control-Allow-Headers": asked.get("access-control-request-headers", "*"),
+        "Access-Control-Max-Age": "600",
+    }
+    if asked.get("access-control-request-private-network") == "true":
+        granted["Access-Control-Allow-Private-Network"] = "true"
+    return granted
+
+
+def _readable(send: Send, origin: str | None) -> Send:
+    """`send` that adds what lets a page of `origin` read the answer."""
+
+    async def sender(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers.add_vary_header("Origin")
+            if origin is not None:
+                headers["Access-Control-Allow-Origin"] = origin
+                headers["Access-Control-Expose-Headers"] = "Retry-After"
+        await send(message)
+
+    return sender

@@ -1,0 +1,131 @@
+"""`imagine pull`: fetch a model from a hub or a URL into the models folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from imagine_core import hookimpl
+from imagine_core.cli import plugins_of
+from imagine_core.settings import Settings, default_models_folder
+from imagine_plugins.commands.options import MODELS_HELP, OFFLINE_OPTION
+from imagine_plugins.commands.output import file_size, note
+from imagine_plugins.commands.progress import Progress, bar, duration
+
+REDRAW_SECONDS = 0.1
+WARM_UP_SECONDS = 1.0
+"""Before it, the speed says little."""
+
+
+class Transfer:
+    """Shows how much of a download is there, how fast it comes, and how long it will take.
+
+    Args:
+        progress: The line that it is shown on.
+        clock: Seconds, from any start.
+    """
+
+    def __init__(self, progress: Progress, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._progress = progress
+        self._clock = clock
+        self._total: int | None = None
+        self._done = 0
+        self._first: tuple[float, int] | None = None
+        self._drawn = float("-inf")
+
+    def expect(self, total: int | None) -> None:
+        """So many bytes are to come in all, if that is known."""
+        self._total = total
+
+    def advance(self, size: int) -> None:
+        """So many more bytes are there; fewer, if it has to start again."""
+        now = self._clock()
+        self._done += size
+        if self._first is None or size < 0:
+            self._first = (now, self._done)  # what an earlier try left says nothing of the speed
+        if now - self._drawn >= REDRAW_SECONDS or self._done == self._total:
+            self._drawn = now
+            self._progress.say(self._line(now))
+
+    def say(self, text: str) -> None:
+        """Show `text` until more comes."""
+        self._progress.say(text)
+
+    def _line(self, now: float) -> str:
+        done = file_size(self._done)
+        since, before = self._first or (now, self._done)
+        seconds = now - since
+        speed = (self._done - before) / seconds if seconds >= WARM_UP_SECONDS else 0
+        pace = f"  {file_size(int(speed))}/s" if speed > 0 else ""
+        if not self._total:
+            return f"{done}{pace}"
+        left = f"  {duration((self._total - self._done) / speed)} left" if speed > 0 else ""
+        return f"{bar(self._done / self._total)} {done} of {file_size(self._total)}{pace}{left}"
+
+
+def pull(
+    source: str, *, name: str | None, models: str | None, revision: str | None, quiet: bool
+) -> None:
+    """Fetch a model: SOURCE is OWNER/NAME of a Hugging Face repository, OWNER/NAME/FILE, or a URL.
+
+    A download that was interrupted goes on where it stopped. Only safetensors are taken, and only
+    models that Imagine can load; HF_TOKEN is sent to the hub, HF_ENDPOINT names another one.
+    """
+    from imagine_core.engine import build_engine
+    from imagine_plugins.pulling.download import Downloader
+    from imagine_plugins.pulling.hub import ENDPOINT, plan
+    from imagine_plugins.pulling.pull import Puller
+    from imagine_plugins.pulling.web import Web
+
+    folder = default_models_folder() if models is None else Path(models).expanduser()
+    plugins = plugins_of(click.get_current_context())
+    catalogue = build_engine(Settings(models=folder), plugins).catalogue
+    endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
+    web = Web(endpoint=endpoint, token=os.environ.get("HF_TOKEN"))
+    progress = Progress(sys.stderr, quiet=quiet)
+    transfer = Transfer(progress)
+    puller = Puller(
+        folder,
+        downloader=Downloader(web, transfer),
+        judge=catalogue.recognise,
+        watcher=transfer,
+    )
+    try:
+        progress.say("looking for it")
+        info = puller.pull(plan(source, web, endpoint=endpoint, revision=revision), name=name)
+    finally:
+        progress.clear()
+    if not quiet:
+        note(f"{info.family}, {file_size(info.size)}, in {folder}")
+    click.echo(info.name)
+
+
+command = click.Command(
+    "pull",
+    callback=pull,
+    help=pull.__doc__,
+    short_help="Fetch a model.",
+    params=[
+        click.Argument(["source"]),
+        click.Option(["--name"], metavar="NAME", help="What to call it. [default: as its source]"),
+        click.Option(["-m", "--models"], metavar="FOLDER", help=MODELS_HELP),
+        click.Option(
+            ["--revision"],
+            metavar="NAME",
+            help="Branch, tag or commit of the repository. [default: main]",
+        ),
+        click.Option(["--quiet"], is_flag=True, help="Show no progress."),
+        OFFLINE_OPTION,
+    ],
+)
+
+
+@hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    """Register `imagine pull`."""
+    register(command)

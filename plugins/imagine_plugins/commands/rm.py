@@ -1,0 +1,70 @@
+"""`imagine rm`: delete models from the models folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from imagine_core import hookimpl
+from imagine_core.cli import one_line, plugins_of
+from imagine_core.errors import SettingsError
+from imagine_core.settings import Settings, default_models_folder
+from imagine_plugins.commands.options import MODELS_HELP
+from imagine_plugins.commands.output import file_size, note
+
+if TYPE_CHECKING:
+    from imagine_core.interfaces import ModelInfo
+
+
+def remove(*, names: tuple[str, ...], yes: bool, models: str | None) -> None:
+    """Delete models, with the JSON files beside them. A running server keeps what it has loaded."""
+    from imagine_core.engine import build_engine
+
+    folder = default_models_folder() if models is None else Path(models).expanduser()
+    plugins = plugins_of(click.get_current_context())
+    catalogue = build_engine(Settings(models=folder), plugins).catalogue
+    found = [catalogue.find(name) for name in names]
+    for info in found:
+        if info.path.parent != folder:
+            raise SettingsError(f"{info.name!r} came with a plugin and cannot be removed")
+    for info in found:
+        what = f"{info.name} ({info.family}, {file_size(info.size)})"
+        if not yes:
+            click.confirm(f"Delete {one_line(what)} from {folder}?", abort=True, err=True)
+        delete(info)
+        note(f"deleted {what}")
+
+
+def delete(info: ModelInfo) -> None:
+    """Delete the file or folder of a model and its sidecar; of a link, the link alone."""
+    path = info.path
+    beside = path.with_name(f"{path.name}.json") if path.is_dir() else path.with_suffix(".json")
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+    if beside.is_file():
+        beside.unlink()
+
+
+command = click.Command(
+    "rm",
+    callback=remove,
+    help=remove.__doc__,
+    short_help="Delete models.",
+    params=[
+        click.Argument(["names"], nargs=-1, required=True),
+        click.Option(["-y", "--yes"], is_flag=True, help="Do not ask."),
+        click.Option(["-m", "--models"], metavar="FOLDER", help=MODELS_HELP),
+    ],
+)
+
+
+@hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    """Register `imagine rm`."""
+    register(command)

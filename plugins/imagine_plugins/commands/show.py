@@ -1,0 +1,90 @@
+"""`imagine show`: all that is known of one model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imagine_core import hookimpl
+from imagine_core.cli import one_line, plugins_of
+from imagine_core.settings import Settings, default_models_folder
+from imagine_plugins.commands.options import JSON_OPTION, MODELS_HELP, SERVER_OPTIONS
+from imagine_plugins.commands.output import file_size, print_json
+from imagine_plugins.commands.source import ask, choose
+
+Model = dict[str, Any]
+
+
+def show(
+    *, name: str, address: str | None, api_key: str | None, models: str | None, as_json: bool
+) -> None:
+    """Show what an Imagine server or, where none runs, the local models folder knows of a model."""
+    where = choose(address=address, api_key=api_key, here=models is not None)
+    if where.remote:
+        found = ask(where.client().model(name))
+    else:
+        found = _local(name, default_models_folder() if models is None else Path(models))
+    if as_json:
+        print_json(found)
+        return
+    for label, text in _lines(found):
+        click.echo(f"{label:<18}{one_line(text)}")
+
+
+def _local(name: str, folder: Path) -> Model:
+    from imagine_core.engine import build_engine
+    from imagine_plugins.loaders.hashing import file_hash
+
+    plugins = plugins_of(click.get_current_context())
+    info = build_engine(Settings(models=folder.expanduser()), plugins).catalogue.find(name)
+    known = asdict(info)
+    return {
+        **{key: known[key] for key in known if key not in ("path", "loader")},
+        "format": info.loader,
+        "hash": file_hash(info.path),
+    }
+
+
+def _lines(model: Model) -> Iterator[tuple[str, str]]:
+    """What there is to say, a line each."""
+    yield "name", str(model.get("name"))
+    yield "family", str(model.get("family"))
+    if model.get("problem"):
+        yield "problem", str(model["problem"])
+    if model.get("parameters"):
+        yield "parameters", f"{model['parameters'] / 1e6:,.1f} million"
+    for key in ("dtype", "format", "hash"):
+        if model.get(key):
+            yield key, str(model[key])
+    if model.get("size"):
+        yield "size", file_size(model["size"])
+    if model.get("recommended_size"):
+        yield "recommended size", "x".join(map(str, model["recommended_size"]))
+    if model.get("clip_layers"):
+        yield "clip layers", str(model["clip_layers"])
+    for key, text in sorted(dict(model.get("metadata") or {}).items()):
+        yield key.replace("_", " "), str(text)
+
+
+command = click.Command(
+    "show",
+    callback=show,
+    help=show.__doc__,
+    short_help="Show what is known of a model.",
+    params=[
+        click.Argument(["name"]),
+        *SERVER_OPTIONS,
+        click.Option(["-m", "--models"], metavar="FOLDER", help=f"Ask no server. {MODELS_HELP}"),
+        JSON_OPTION,
+    ],
+)
+
+
+@hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    """Register `imagine show`."""
+    register(command)

@@ -1,0 +1,22 @@
+"""The native HTTP API: `POST /generate`, and what there is to generate with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from imagine_core import hookimpl
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from imagine_core.service import Service
+
+
+@hookimpl
+def register_routes(register: Callable[[BaseRoute], None], service: Service) -> None:
+    """Register the routes; only a server imports what they need."""
+    from imagine_plugins.dialects.endpoints import native_routes
+
+    for route in native_routes(service):
+        register(route)

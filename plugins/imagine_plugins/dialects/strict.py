@@ -1,0 +1,141 @@
+"""Reads JSON strictly: no surprises, and each value as exactly the type that it should be."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from imagine_core.errors import MalformedBody
+
+MAX_VALUES = 100_000
+"""Brackets and commas of a body: each may cost a hundred bytes of memory, and we need a dozen."""
+
+MAX_DIGITS = 100
+"""Longer integers are read as floats: Python takes long over them, and refuses at 4300."""
+
+DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
+
+
+class Refused(ValueError):
+    """A value is not what its field takes; the message says what it takes."""
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object in `body`; raises `MalformedBody` saying what it is instead."""
+    try:
+        text = body.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"the body is not UTF-8: byte {error.start} is wrong") from None
+    if not text.strip():
+        raise MalformedBody('the body is empty; send a JSON object such as {"prompt": "a fox"}')
+    if sum(body.count(mark) for mark in (b"[", b"{", b",")) > MAX_VALUES:
+        raise MalformedBody("the body holds too many values")
+    try:
+        value = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+    except RecursionError:
+        raise MalformedBody("the body is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise MalformedBody(f"the body is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise MalformedBody(f"the body must be a JSON object, not {kind_of(value)}")
+    return value
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise MalformedBody(f"the key {twice[:100]!r} appears more than once")
+    return value
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
+
+
+def kind_of(value: object) -> str:
+    """What `value` is, in the words of JSON."""
+    if value is None or isinstance(value, bool):
+        return str(json.dumps(value))
+    if isinstance(value, int | float):
+        return f"the number {value:.20g}" if isinstance(value, float) else f"the number {value}"
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "an object"
+
+
+def text(value: object) -> str:
+    """A string that is Unicode: JSON can say half of a surrogate pair, which is no character."""
+    if not isinstance(value, str):
+        raise Refused(f"must be a string, not {kind_of(value)}")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Refused("must be Unicode, but holds half of a surrogate pair") from None
+    return value
+
+
+def integer(value: object) -> int:
+    """A whole number."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise Refused(f"must be a whole number, not {kind_of(value)}")
+    return value
+
+
+def number(value: object) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise Refused(f"must be a finite number, not {kind_of(value)}")
+    return float(value)
+
+
+def flag(value: object) -> bool:
+    """True or false."""
+    if not isinstance(value, bool):
+        raise Refused(f"must be true or false, not {kind_of(value)}")
+    return value
+
+
+def seed(value: object) -> int | None:
+    """A whole number, or one in a string, since most readers of JSON keep 53 bits of a number.
+
+    -1 asks for a random one.
+    """
+    if isinstance(value, str) and re.fullmatch(r"-1|[0-9]{1,20}", value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        wrong = json.dumps(value[:50]) if isinstance(value, str) else kind_of(value)
+        raise Refused(f"must be a whole number, as such or as a string, not {wrong}")
+    return None if value == -1 else value
+
+
+def every(value: object) -> int:
+    """How often: a whole number; false is never."""
+    return 0 if value is False else integer(value)
+
+
+def choice(value: object) -> str | None:
+    """A name; true for any, which is the empty name, and false or null for none."""
+    if value is None or isinstance(value, bool):
+        return "" if value else None
+    if not isinstance(value, str) or not value.strip():
+        raise Refused(f"must be true, false or a name, not {kind_of(value)}")
+    return text(value)
+
+
+def picture(value: object) -> bytes:
+    """The bytes in a base64 string, with or without the prefix of a data URL."""
+    if not isinstance(value, str):
+        raise Refused(f"must be a picture in base64, not {kind_of(value)}")
+    prefix = DATA_URL.match(value, 0, 300)
+    encoded = value[prefix.end() :] if prefix else value
+    try:
+        return base64.b64decode("".join(encoded.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise Refused("is not base64") from None

@@ -1,0 +1,1 @@
+"""Prompt enhancers: a language model on Ollama, and a table that needs none."""

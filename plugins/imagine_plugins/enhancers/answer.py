@@ -1,0 +1,80 @@
+"""Reads prompts out of what a language model says, however much it chats around its JSON."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+PROMPT, NEGATIVE = "prompt", "negative_prompt"
+
+SCHEMA: dict[bool, dict[str, Any]] = {
+    negative: {
+        "type": "object",
+        "properties": {key: {"type": "string"} for key in keys},
+        "required": list(keys),
+    }
+    for negative, keys in ((False, (PROMPT,)), (True, (PROMPT, NEGATIVE)))
+}
+"""The JSON that is asked for, without and with a negative prompt. The prompt comes first, so that
+it can be shown while the rest is still being written."""
+
+THOUGHTS = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
+"""What models think aloud first, not all of them with an opening tag."""
+
+OPENING = re.compile(r'\{\s*"' + PROMPT + r'"\s*:\s*"')
+CHARACTERS = re.compile(r'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*')
+"""The part of a JSON string that is there already, without half of an escape at its end."""
+
+MAX_OBJECTS = 100
+"""Braces that may turn out not to open what is looked for."""
+
+
+class Unreadable(ValueError):
+    """There are no prompts in an answer; the message says what there is instead."""
+
+
+def read_answer(text: str) -> dict[str, str]:
+    """The prompts in `text`: the first JSON object in it that has one, whatever is around it.
+
+    Raises:
+        Unreadable: There is none.
+    """
+    text = THOUGHTS.sub("", text)
+    if not text.strip():
+        raise Unreadable("it answered nothing")
+    decoder = json.JSONDecoder(strict=False)  # models put plain newlines into strings
+    for brace in list(re.finditer(r"\{", text))[:MAX_OBJECTS]:
+        try:
+            found, _ = decoder.raw_decode(text, brace.start())
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(found.get(PROMPT), str):
+            return {key: tidy(found[key]) for key in (PROMPT, NEGATIVE) if _is_text(found, key)}
+    what = "broken JSON" if "{" in text else "prose instead of JSON"
+    raise Unreadable(f"it answered {what}: {tidy(text)[:80]!r}")
+
+
+def prompt_so_far(text: str) -> str:
+    """As much of the prompt as `text`, the beginning of an answer, has of it."""
+    opening = OPENING.search(THOUGHTS.sub("", text))
+    if opening is None:
+        return ""
+    written = CHARACTERS.match(opening.string, opening.end())
+    assert written is not None  # it matches the empty string
+    try:
+        value = str(json.loads(f'"{written[0]}"', strict=False))
+    except ValueError:
+        return ""
+    if "\ud800" <= value[-1:] <= "\udbff":  # the other half of the character is on its way
+        value = value[:-1]
+    return tidy(value)
+
+
+def tidy(text: str) -> str:
+    """`text` on one line, and Unicode."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
+def _is_text(found: dict[str, Any], key: str) -> bool:
+    return isinstance(found.get(key), str)

@@ -1,0 +1,185 @@
+"""Runs an HTTP application until it is told to stop: its socket, its signals, its patience."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from imagine_core.errors import ImagineError, SettingsError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+    from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+
+BACKLOG = 2048
+IDLE_SECONDS = 75
+"""An idle connection is kept so long: longer than most clients wait before they use it again."""
+
+HEADER_SECONDS = 20.0
+"""The head of a request must have arrived after so long."""
+
+LAST_WORDS_SECONDS = 5
+"""After the grace time: for the last lines of streams to go out."""
+
+
+class PatientProtocol(H11Protocol):
+    """HTTP/1.1 that gives up a client which never finishes the head of its request.
+
+    uvicorn's own timer starts after the first answer, and any byte stops it.
+    """
+
+    _head_due: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Expect a request."""
+        super().connection_made(transport)
+        self._expect_head()
+
+    def data_received(self, data: bytes) -> None:
+        """Take a part of a request."""
+        super().data_received(data)
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        if cycle is not None and not cycle.response_complete:
+            self._forget_head()
+        elif self._head_due is None:
+            self._expect_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing more."""
+        self._forget_head()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        # uvicorn's own handler closes politely, in whatever state the connection is.
+        self._head_due = self.loop.call_later(HEADER_SECONDS, self.timeout_keep_alive_handler)
+
+    def _forget_head(self) -> None:
+        if self._head_due is not None:
+            self._head_due.cancel()
+            self._head_due = None
+
+
+class GracefulServer(uvicorn.Server):
+    """A server that a signal stops gently, and a second one at once.
+
+    uvicorn raises the signal again when it is done, so that a service that was asked to stop
+    would look as if it had been killed.
+
+    Args:
+        config: uvicorn's.
+        on_started: Called when the socket is open, on the event loop.
+        on_stop: Called on a thread when the server stops; the streams that it ends get their
+            last line out.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        *,
+        on_started: Callable[[], None],
+        on_stop: Callable[[], None],
+    ) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+        self.stopping = threading.Thread(target=on_stop, name="imagine-stop", daemon=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop; at once if it is being stopped already."""
+        del frame
+        if self.should_exit:
+            os._exit(128 + sig)
+        if sig == signal.SIGINT and sys.stderr.isatty():
+            sys.stderr.write("\nfinishing what is in progress; Ctrl-C again stops at once\n")
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open for business."""
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close: no new connections, and the others finish."""
+        self.stopping.start()
+        await super().shutdown(sockets)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; errors say what to do.
+
+    Raises:
+        SettingsError: `host` or `port` cannot be listened at.
+        ImagineError: The port is taken.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        return _bind(family, kind, address)
+    except OSError as error:
+        raise _explain(error, host, port) from error
+
+
+def _bind(family: int, kind: int, address: Any) -> socket.socket:
+    sock = socket.socket(family, kind)
+    try:
+        if os.name == "posix":  # on Windows it would let two servers share a port
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def _explain(error: OSError, host: str, port: int) -> ImagineError:
+    if error.errno == errno.EADDRINUSE:
+        hint = ""
+        if sys.platform == "darwin" and port == 5000:
+            hint = " (AirPlay Receiver takes it on a Mac)"
+        return ImagineError(f"port {port} is taken{hint}; choose another one with --port")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return SettingsError(f"port {port} needs more rights; choose one above 1023 with --port")
+    return SettingsError(f"--host {host!r} is no address of this machine: {error.strerror}")
+
+
+def shown_address(sock: socket.socket) -> str:
+    """The URL of a listening socket."""
+    host, port = sock.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def build_server(
+    app: ASGIApp,
+    *,
+    grace: float,
+    on_started: Callable[[], None],
+    on_stop: Callable[[], None],
+) -> GracefulServer:
+    """A server for `app`; see `GracefulServer`."""
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,  # whom to trust with the client's address is nobody's question here
+        backlog=BACKLOG,
+        timeout_keep_alive=IDLE_SECONDS,
+        timeout_graceful_shutdown=int(grace) + LAST_WORDS_SECONDS,
+    )
+    return GracefulServer(config, on_started=on_started, on_stop=on_stop)

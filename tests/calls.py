@@ -1,0 +1,89 @@
+"""Shared by the tests of the HTTP server: an app over an engine, called in memory or for real."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from imagine_core.app import build_app
+from imagine_core.service import Service
+from imagine_core.settings import ServerSettings
+from imagine_plugins.serving import GracefulServer, build_server, listen, shown_address
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from imagine_core.engine import Engine
+
+SMALL: dict[str, Any] = {"prompt": "red", "width": 64, "height": 64, "steps": 4, "seed": 1}
+
+
+def app_of(engine: Engine, settings: ServerSettings | None = None) -> Starlette:
+    """The application over `engine`."""
+    service = Service(
+        engine=engine, plugins=engine.plugins, settings=settings or ServerSettings(host="127.0.0.1")
+    )
+    return build_app(service)
+
+
+def ask(app: Starlette, method: str, path: str, **options: Any) -> httpx.Response:
+    """The answer of `app` to one request, in memory."""
+
+    async def call() -> httpx.Response:
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+            return await client.request(method, path, **options)
+
+    return asyncio.run(call())
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error in a response."""
+    error = response.json()["error"]
+    assert isinstance(error, dict)
+    return error
+
+
+def fields_of(response: httpx.Response) -> dict[str, str]:
+    """The fields that a response complains of, and what it says of each."""
+    assert response.status_code == 422, response.text
+    return {each["field"]: each["message"] for each in error_of(response)["fields"]}
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    """The objects of a stream."""
+    assert text.endswith("\n")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@contextmanager
+def live(app: Starlette, *, on_stop: Callable[[], None] = lambda: None) -> Iterator[str]:
+    """The URL of a real server for `app`, which runs as long as the block."""
+    with live_server(app, on_stop=on_stop) as (url, _):
+        yield url
+
+
+@contextmanager
+def live_server(
+    app: Starlette, *, on_stop: Callable[[], None] = lambda: None, grace: float = 5.0
+) -> Iterator[tuple[str, GracefulServer]]:
+    """As `live`, with the server itself."""
+    started = threading.Event()
+    server = build_server(app, grace=grace, on_started=started.set, on_stop=on_stop)
+    sock = listen("127.0.0.1", 0)
+    url = shown_address(sock)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
+    thread.start()
+    try:
+        assert started.wait(10)
+        yield url, server
+    finally:
+        server.should_exit = True
+        thread.join(30)
+        assert not thread.is_alive()

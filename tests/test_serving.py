@@ -1,0 +1,124 @@
+"""The server under an application: connections that say nothing, too much, or one thing twice."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from calls import live
+from imagine_plugins import serving
+
+HEAD = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.fixture
+def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
+    """A live server that waits 0.3 seconds for the head of a request."""
+
+    async def say(request: Request) -> PlainTextResponse:
+        await asyncio.sleep(float(request.query_params.get("after", "0")))
+        return PlainTextResponse(request.path_params["word"])
+
+    monkeypatch.setattr(serving, "HEADER_SECONDS", 0.3)
+    with live(Starlette(routes=[Route("/{word}", say)])) as url:
+        host, port = url.removeprefix("http://").split(":")
+        yield host, int(port)
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """Everything up to the end of the connection, which the server must bring about."""
+    connection.settimeout(10)
+    parts = []
+    while part := connection.recv(65536):
+        parts.append(part)
+    return b"".join(parts)
+
+
+def test_a_connection_that_says_nothing_is_closed(address: tuple[str, int]) -> None:
+    started = time.monotonic()
+    with socket.create_connection(address) as connection:
+        assert read_all(connection) == b""
+    assert 0.2 < time.monotonic() - started < 5
+
+
+@pytest.mark.parametrize("first", [b"", HEAD % b"first"], ids=["fresh", "kept alive"])
+def test_a_head_that_trickles_in_for_ever_is_given_up(
+    address: tuple[str, int], first: bytes
+) -> None:
+    started = time.monotonic()
+    with socket.create_connection(address) as connection:
+        if first:
+            connection.sendall(first)
+            assert b"200 OK" in connection.recv(65536)
+        connection.setblocking(False)  # noqa: FBT003 - socket's own signature
+        closed = False
+        while not closed:
+            assert time.monotonic() - started < 5
+            time.sleep(0.02)
+            try:
+                connection.send(b"G")
+                closed = connection.recv(65536) == b""
+            except BlockingIOError:
+                pass
+            except ConnectionError:
+                closed = True
+    assert time.monotonic() - started > 0.25
+
+
+def test_a_request_that_takes_long_is_not_given_up(address: tuple[str, int]) -> None:
+    host, port = address
+    with httpx.Client(base_url=f"http://{host}:{port}") as client:
+        assert client.get("/slow", params={"after": 0.8}).text == "slow"
+        time.sleep(0.8)  # an idle connection is kept
+        assert client.get("/again").text == "again"
+
+
+def test_a_head_without_end_is_refused(address: tuple[str, int]) -> None:
+    with socket.create_connection(address) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 100_000)
+        assert read_all(connection).startswith(b"HTTP/1.1 400")
+
+
+@pytest.mark.parametrize("junk", [b"\x16\x03\x01\x02\x00\x01", b"hello\r\n\r\n", b"GET\r\n\r\n"])
+def test_what_is_no_http_is_refused(address: tuple[str, int], junk: bytes) -> None:
+    with socket.create_connection(address) as connection:
+        connection.sendall(junk + b"\r\n\r\n")
+        assert read_all(connection).startswith(b"HTTP/1.1 400")
+
+
+def test_requests_that_do_not_wait_for_answers_get_them_in_order(
+    address: tuple[str, int],
+) -> None:
+    words = [b"one?after=0.1", b"two", b"three"]
+    with socket.create_connection(address) as connection:
+        connection.sendall(b"".join(HEAD % word for word in words))
+        connection.settimeout(10)
+        text = b""
+        while b"three" not in text:
+            text += connection.recv(65536)
+    assert text.index(b"one") < text.index(b"two") < text.index(b"three")
+
+
+def test_hundreds_of_idle_connections_keep_nobody_out(address: tuple[str, int]) -> None:
+    host, port = address
+    with ExitStack() as stack:
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(address))
+        assert httpx.get(f"http://{host}:{port}/in").text == "in"
+
+
+def test_no_server_tells_what_it_runs_on(address: tuple[str, int]) -> None:
+    host, port = address
+    headers: Any = httpx.get(f"http://{host}:{port}/x").headers
+    assert "server" not in headers
