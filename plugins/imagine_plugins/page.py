@@ -1,0 +1,97 @@
+"""The web page: serves the files of ui/ at `/`, to this page and to nobody else's frames."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from imagine_core import hookimpl
+from imagine_core.security import without_key
+
+PAGE = "imagine-ui.html"
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+# Nothing but the page's own files and its own server; pictures are blobs that the page makes.
+# Trusted types keep scripts from inserting HTML at all.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
+)
+HEADERS = {
+    "content-security-policy": POLICY,
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    # The names carry no version: the browser asks each time, and is told "not modified".
+    "cache-control": "no-cache",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """A file of the page, as it is sent."""
+
+    body: bytes
+    media_type: str
+    etag: str
+
+
+def page_folder() -> Path:
+    """Where the page's files lie: inside the installed package, or in a checkout's ui/."""
+    package = Path(__file__).parent
+    installed = package / "ui"
+    return installed if installed.is_dir() else package.parent.parent / "ui"
+
+
+def read_assets(folder: Path) -> dict[str, Asset]:
+    """Every file of the page by its path on the server; `/` is the page itself."""
+    assets = {f"/{path.relative_to(folder).as_posix()}": read_asset(path) for path in files(folder)}
+    if f"/{PAGE}" in assets:
+        assets["/"] = assets.pop(f"/{PAGE}")
+    return assets
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """The files that the page is made of; anything else in the folder is not served."""
+    return (path for path in sorted(folder.rglob("*")) if path.suffix in MEDIA_TYPES)
+
+
+def read_asset(path: Path) -> Asset:
+    """Read one file and name its contents."""
+    body = path.read_bytes()
+    digest = hashlib.sha256(body).hexdigest()[:32]
+    return Asset(body=body, media_type=MEDIA_TYPES[path.suffix], etag=f'"{digest}"')
+
+
+def asset_endpoint(asset: Asset) -> Callable[[Request], Awaitable[Response]]:
+    """The answer to a request for `asset`: the file, or that the browser's copy is good."""
+    headers = {**HEADERS, "etag": asset.etag}
+
+    async def endpoint(request: Request) -> Response:
+        known = request.headers.get("if-none-match", "").split(",")
+        tags = {tag.strip().removeprefix("W/") for tag in known}
+        if tags & {asset.etag, "*"}:
+            return Response(status_code=304, headers=headers)
+        return Response(asset.body, media_type=asset.media_type, headers=headers)
+
+    return endpoint
+
+
+@hookimpl
+def register_routes(register: Callable[[BaseRoute], None]) -> None:
+    """Serve the page at `/`: one route a file, so that a path can reach nothing else."""
+    for path, asset in read_assets(page_folder()).items():
+        # The page is where a person enters the key: it has to open without one.
+        register(without_key(Route(path, asset_endpoint(asset), methods=["GET"])))

@@ -1,0 +1,70 @@
+"""Finding a browser, and the steps that many tests of the page take with it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+    from ui.fake_server import FakeServer
+
+FOLDER = Path(__file__).parents[2] / "ui"
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run")
+
+OpenPage = Callable[..., "Page"]
+Json = dict[str, Any]
+
+
+def find_chromium() -> str | None:
+    """The browser: `IMAGINE_CHROMIUM`, else the first that is on the path."""
+    given = os.environ.get("IMAGINE_CHROMIUM")
+    return given or next((path for name in NAMES if (path := shutil.which(name))), None)
+
+
+def ready(page: Page) -> None:
+    """Wait until the page has read what the server offers."""
+    page.wait_for_selector("#server-status[data-state=ready]")
+    page.locator("#sampler option").nth(1).wait_for(state="attached")
+
+
+def connect(page: Page, url: str) -> None:
+    """Enter the address of a server, as a person does."""
+    page.click("#server-status")
+    page.fill("#address", url)
+    page.keyboard.press("Enter")
+
+
+def draw(page: Page, prompt: str = "a boat", *, count: int = 1) -> None:
+    """Make pictures, and wait until they are in the gallery."""
+    before = page.locator(".thumb").count()
+    page.fill("#prompt", prompt)
+    page.fill("#n", str(count))
+    page.click("#generate")
+    page.locator(".thumb").nth(before + count - 1).wait_for()
+    page.wait_for_selector("#generate:visible")
+
+
+def until(holds: Callable[[], object], *, within: float = 8.0) -> None:
+    """Wait for something; the page's policy forbids the evaluation that Playwright's wait uses."""
+    end = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < end, f"still not so after {within} s"
+        time.sleep(0.02)
+
+
+def message(page: Page, text: str, kind: str | None = None) -> None:
+    """Wait for a message that holds `text`."""
+    where = f".message[data-kind={kind}]" if kind else ".message"
+    page.locator(where, has_text=text).first.wait_for()
+
+
+def asked(fake: FakeServer) -> Json:
+    """The last request that the server got."""
+    return fake.requests[-1]

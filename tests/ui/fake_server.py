@@ -1,0 +1,343 @@
+"""A server that speaks the wire contract with instant pictures, and fails when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import colorsys
+import contextlib
+import functools
+import io
+import json
+import math
+import random
+import threading
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import uvicorn
+from PIL import Image, ImageDraw
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from imagine_plugins import page
+
+Json = dict[str, Any]
+
+SAMPLERS: list[Json] = [
+    {
+        "name": "dpm++ 2m",
+        "label": "DPM++ 2M",
+        "aliases": ["dpmpp_2m"],
+        "evaluations": 1,
+        "stochastic": False,
+        "schedules": ["default", "karras", "exponential"],
+        "plugin": "imagine-samplers-diffusers",
+    },
+    {
+        "name": "heun",
+        "label": "Heun",
+        "aliases": [],
+        "evaluations": 2,
+        "stochastic": False,
+        "schedules": ["default"],
+        "plugin": "imagine-samplers-diffusers",
+    },
+    {
+        "name": "euler a",
+        "label": "Euler a",
+        "aliases": [],
+        "evaluations": 1,
+        "stochastic": True,
+        "schedules": ["default", "karras"],
+        "plugin": "imagine-samplers-diffusers",
+    },
+]
+MODELS: list[Json] = [
+    {
+        "name": "doodle",
+        "family": "doodle",
+        "size": 31_000_000,
+        "recommended_size": [512, 512],
+        "clip_layers": 3,
+    },
+    {
+        "name": "dreamshaper_8",
+        "family": "sd1",
+        "size": 2_132_626_066,
+        "recommended_size": [512, 512],
+        "clip_layers": 12,
+    },
+    {
+        "name": "sdxl_base",
+        "family": "sdxl",
+        "size": 6_938_078_334,
+        "recommended_size": [1024, 1024],
+        "clip_layers": 12,
+    },
+]
+LIMITS: Json = {
+    "pixels": 2048 * 2048,
+    "steps": 200,
+    "images": 16,
+    "queue": 64,
+    "body": 64 * 2**20,
+    "prompt": 20_000,
+    "smallest": 64,
+    "multiple": 8,
+}
+PHASES = ("queued", "loading", "encoding", "denoising")
+
+
+@functools.cache
+def picture(seed: int, width: int, height: int, *, blur: int = 0) -> bytes:
+    """A little landscape, another for each seed; blurred where it is not finished."""
+    rng = random.Random(seed)  # noqa: S311 - pictures, not secrets
+    hue = rng.random()
+    image = Image.new("RGB", (width, height))
+    draw = ImageDraw.Draw(image)
+    for row in range(height):
+        low = row / height
+        draw.line((0, row, width, row), fill=colour(hue + 0.15 * low, 0.55, 0.45 + low / 2))
+    x, y, radius = rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.5) * height, height / 8
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colour(hue + 0.5, 0.25, 1))
+    for layer in range(3):
+        phase, shade = rng.uniform(0, 6), colour(hue + 0.3, 0.5, 0.5 - layer * 0.13)
+        ridge = [
+            (at, height * (0.62 + layer * 0.13 + 0.08 * math.sin(phase + at / width * (4 + layer))))
+            for at in range(0, width + 8, 8)
+        ]
+        draw.polygon([(0, height), *ridge, (width, height)], fill=shade)
+    if blur:
+        coarse = (max(1, width // blur), max(1, height // blur))
+        image = image.reduce(max(1, min(blur, width, height))).resize(coarse)
+        image = image.resize((width, height), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def colour(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
+    red, green, blue = colorsys.hsv_to_rgb(hue % 1, saturation, min(1, value))
+    return round(red * 255), round(green * 255), round(blue * 255)
+
+
+@dataclass
+class FakeServer:
+    """The server and its switches; a test turns them, and reads what was asked for."""
+
+    step_seconds: float = 0.0
+    models: list[Json] = field(default_factory=lambda: [dict(model) for model in MODELS])
+    samplers: list[Json] = field(default_factory=lambda: [dict(sampler) for sampler in SAMPLERS])
+    limits: Json = field(default_factory=lambda: dict(LIMITS))
+    enhancers: list[Json] | None = None
+    keeps_jobs: bool = False
+    key: str | None = None
+    queue_position: int = 0
+    hold_at_step: int | None = None
+    hold_at_phase: str | None = None
+    lose_at_step: int | None = None
+    fail_at_step: int | None = None
+    fail_for_seed: int | None = None
+    nonsense: bool = False
+    down: bool = False
+    refuse: tuple[int, Json] | None = None
+    warnings: list[str] = field(default_factory=list)
+    requests: list[Json] = field(default_factory=list)
+    enhanced: list[Json] = field(default_factory=list)
+    steps_done: int = 0
+    running: int = 0
+    left_at: float | None = None
+    jobs: dict[str, Json] = field(default_factory=dict)
+    jobs_asked: int = 0
+    cancelled: list[str] = field(default_factory=list)
+    released: threading.Event = field(default_factory=threading.Event)
+    url: str = ""
+
+    # ------------------------------------------------------------------------------- routes
+
+    def app(self) -> Starlette:
+        routes: list[BaseRoute] = [
+            Route("/generate", self.generate, methods=["POST"]),
+            Route("/models", self.get_models),
+            Route("/samplers", self.get_samplers),
+            Route("/health", self.get_health),
+            Route("/enhancers", self.get_enhancers),
+            Route("/enhance", self.post_enhance, methods=["POST"]),
+            Route("/jobs/{id}", self.get_job),
+            Route("/jobs/{id}/cancel", self.cancel_job, methods=["POST"]),
+        ]
+        page.register_routes(register=routes.append)
+        cors = Middleware(
+            CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"]
+        )
+        return Starlette(routes=routes, middleware=[cors])
+
+    async def get_models(self, request: Request) -> Response:
+        names = [model["name"] for model in self.models if not model.get("problem")]
+        body = {"models": names, "details": self.models, "limits": self.limits}
+        return self.locked(request) or JSONResponse({**body, "default": names[0]})
+
+    async def get_samplers(self, request: Request) -> Response:
+        body = {
+            "samplers": [sampler["name"] for sampler in self.samplers],
+            "details": self.samplers,
+        }
+        return self.locked(request) or JSONResponse(body)
+
+    async def get_health(self, request: Request) -> Response:
+        if self.down:
+            return error(503, "shutting_down", "the server is shutting down")
+        return JSONResponse({"status": "ready", "ready": True})
+
+    async def get_enhancers(self, request: Request) -> Response:
+        if self.enhancers is None:
+            return error(404, "not_found", "no such page")
+        names = [enhancer["name"] for enhancer in self.enhancers if not enhancer.get("problem")]
+        body = {"enhancers": names, "default": names[:1], "details": self.enhancers}
+        return self.locked(request) or JSONResponse(body)
+
+    async def post_enhance(self, request: Request) -> Response:
+        body = await request.json()
+        self.enhanced.append(body)
+        reply = {"prompt": f"{body['prompt']}, golden light, detailed"}
+        if body.get("neg"):
+            reply["neg"] = "blurry, dull"
+        return JSONResponse(reply)
+
+    async def get_job(self, request: Request) -> Response:
+        self.jobs_asked += 1
+        job = self.jobs.get(request.path_params["id"])
+        if not self.keeps_jobs or job is None:
+            return error(404, "unknown_name", "unknown job")
+        return JSONResponse(job)
+
+    async def cancel_job(self, request: Request) -> Response:
+        self.cancelled.append(request.path_params["id"])
+        return JSONResponse({"status": "cancelled"})
+
+    def finish_jobs(self) -> None:
+        """Go on with what clients have left, to its end."""
+        for number, body in enumerate(self.requests, start=1):
+            self.final(body, int(body["seed"]), f"job{number}")
+
+    def locked(self, request: Request) -> Response | None:
+        if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
+            return error(401, "unauthorized", "this server wants its API key")
+        return None
+
+    # --------------------------------------------------------------------------- generating
+
+    async def generate(self, request: Request) -> Response:
+        body = await request.json()
+        refused = self.locked(request)
+        if refused:
+            return refused
+        self.requests.append(body)
+        if self.refuse is not None:
+            status, problem = self.refuse
+            headers = {"retry-after": "7"} if status == 503 else {}
+            return JSONResponse({"error": problem}, status, headers)
+        if self.nonsense:
+            return Response("<html>Welcome to my router</html>", media_type="text/html")
+        return StreamingResponse(self.lines(body), media_type="application/x-ndjson")
+
+    async def lines(self, body: Json) -> AsyncIterator[bytes]:
+        job = f"job{len(self.requests)}"
+        self.running += 1
+        try:
+            async for line in self.events(body, job):
+                yield (json.dumps({"id": job, **line}) + "\n").encode()
+        except (asyncio.CancelledError, GeneratorExit):
+            self.left_at = time.monotonic()
+            raise
+        finally:
+            self.running -= 1
+
+    async def events(self, body: Json, job: str) -> AsyncIterator[Json]:
+        seed, steps, every = int(body["seed"]), body["steps"], body.get("stream") or 0
+        self.jobs[job] = {"status": "queued"}
+        for phase in PHASES:
+            yield {"status": phase, "position": self.queue_position if phase == "queued" else 0}
+            if self.hold_at_phase == phase:
+                await self.held()
+        for step in range(1, steps + 1):
+            await asyncio.sleep(self.step_seconds)
+            await self.fault(step)
+            if self.fail_at_step == step or (self.fail_for_seed == seed and step == steps):
+                yield {"error": {"type": "out_of_memory", "message": "the device has no memory"}}
+                return
+            self.steps_done += 1
+            line: Json = {"status": "progress", "step": step, "steps": steps}
+            if every and step % every == 0 and step < steps:
+                blur = 64 if step < steps / 2 else 16
+                image = picture(seed, body["width"], body["height"], blur=blur)
+                line |= {"status": "intermediate", "seed": str(seed), "img": encode(image)}
+            yield line
+        yield {"status": "decoding"}
+        yield self.final(body, seed, job)
+
+    async def fault(self, step: int) -> None:
+        if self.lose_at_step == step:
+            raise ConnectionResetError
+        if self.hold_at_step == step:
+            await self.held()
+
+    async def held(self) -> None:
+        while not self.released.is_set():  # noqa: ASYNC110 - a test sets it from its own thread
+            await asyncio.sleep(0.01)
+
+    def final(self, body: Json, seed: int, job: str) -> Json:
+        image = picture(seed, body["width"], body["height"])
+        reply: Json = {"status": "final", "img": encode(image), "seed": str(seed)}
+        reply |= {"model": body.get("model", self.models[0]["name"]), "warnings": self.warnings}
+        self.jobs[job] = reply
+        return reply
+
+    # ------------------------------------------------------------------------------ serving
+
+    @contextlib.contextmanager
+    def serve(self) -> Iterator[FakeServer]:
+        """Listen on a free port of this machine for as long as the block runs."""
+        config = uvicorn.Config(
+            self.app(),
+            host="127.0.0.1",
+            port=0,
+            log_level="critical",
+            lifespan="off",
+            ws="none",
+            timeout_graceful_shutdown=1,
+        )
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        host, port = server.servers[0].sockets[0].getsockname()[:2]
+        self.url = f"http://{host}:{port}"
+        try:
+            yield self
+        finally:
+            self.released.set()
+            server.should_exit = True
+            thread.join(10)
+
+
+def error(status: int, kind: str, message: str) -> Response:
+    return JSONResponse({"error": {"type": kind, "message": message, "fields": []}}, status)
+
+
+def encode(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+if __name__ == "__main__":
+    with FakeServer(step_seconds=0.1).serve() as fake:
+        print(fake.url)
+        threading.Event().wait()

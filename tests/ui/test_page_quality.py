@@ -1,0 +1,328 @@
+"""What holds for the page as a whole: accessible, fast, small, quiet on the network, steady."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ui.browsing import FOLDER, OpenPage, draw, ready, until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+    from ui.fake_server import FakeServer
+
+LARGEST = 150_000
+SIZES = {"phone": (390, 844), "laptop": (1366, 768), "wide": (1920, 1080)}
+
+
+def test_the_whole_page_is_under_150_kb() -> None:
+    sizes = {path: path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()}
+    assert sum(sizes.values()) < LARGEST
+
+
+# ------------------------------------------------------------------------------ accessible
+
+
+@pytest.fixture(scope="session")
+def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The source of axe-core: `IMAGINE_AXE`, else from npm."""
+    given = os.environ.get("IMAGINE_AXE")
+    if given:
+        return Path(given).read_text()
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("needs axe-core: install npm, or set IMAGINE_AXE to axe.min.js")
+    folder = tmp_path_factory.mktemp("axe")
+    try:
+        subprocess.run(
+            [npm, "pack", "--silent", "axe-core@4"],
+            cwd=folder,
+            check=True,
+            capture_output=True,
+            timeout=60,
+        )
+    except (subprocess.SubprocessError, OSError) as error:
+        pytest.skip(f"needs axe-core, and npm could not get it: {error}")
+    with tarfile.open(next(folder.glob("axe-core-*.tgz"))) as archive:
+        source = archive.extractfile("package/axe.min.js")
+        assert source is not None
+        return source.read().decode()
+
+
+def violations(page: Page, axe: str) -> list[str]:
+    """What axe-core finds that is serious or critical: the rule and where."""
+    page.evaluate(axe)
+    # A colour in the middle of a fade is not the colour that is read.
+    page.evaluate("Promise.all(document.getAnimations().map((a) => a.finish?.()))")
+    found: list[dict[str, Any]] = page.evaluate(
+        "axe.run({ resultTypes: ['violations'] }).then((result) => result.violations)"
+    )
+    return [
+        f"{rule['id']}: {node['html'][:120]}"
+        for rule in found
+        if rule["impact"] in ("serious", "critical")
+        for node in rule["nodes"]
+    ]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", SIZES)
+def test_axe_finds_nothing_serious(
+    open_page: OpenPage, fake: FakeServer, axe: str, scheme: str, size: str
+) -> None:
+    width, height = SIZES[size]
+    page = open_page(
+        color_scheme=scheme,
+        viewport={"width": width, "height": height},
+        bypass_csp=True,  # for axe, which is no part of the page
+        reduced_motion="reduce",
+    )
+    ready(page)
+    assert violations(page, axe) == []
+    page.click("#more > summary")
+    page.click("#server > summary")
+    fake.warnings = ["a remark"]
+    draw(page)
+    draw(page, count=2)
+    fake.hold_at_step = 3
+    page.click("#generate")
+    until(lambda: fake.steps_done % 25 == 4)
+    assert violations(page, axe) == []
+    page.click("#cancel")
+    page.locator(".thumb").nth(1).click()
+    page.click("#act-compare")
+    page.wait_for_selector("#compare:visible")
+    fake.refuse = (422, {"message": "x", "fields": [{"field": "steps", "message": "too many"}]})
+    page.click("#generate")
+    page.wait_for_selector("#steps-error:visible")
+    assert violations(page, axe) == []
+    page.click("#show-keys")
+    assert violations(page, axe) == []
+
+
+FOCUS = """() => {
+    const element = document.activeElement;
+    const name = element.id || element.dataset.of || element.tagName.toLowerCase();
+    const around = element.closest('label, .count, .compare') ?? element;
+    const drawn = [element, element.nextElementSibling, around].some(
+        (one) => one && getComputedStyle(one).outlineStyle !== 'none');
+    return [name, drawn];
+}"""
+
+
+def test_everything_is_reached_by_the_tab_key_and_shows_its_focus(page: Page) -> None:
+    draw(page)
+    page.click("#more > summary")
+    page.evaluate("document.activeElement.blur()")
+    seen: dict[str, bool] = {}
+    for _ in range(90):
+        page.keyboard.press("Tab")
+        name, drawn = page.evaluate(FOCUS)
+        if name != "body":  # between the last element and the first
+            seen[name] = drawn
+    wanted = {
+        "prompt",
+        "neg",
+        "width",
+        "swap",
+        "height",
+        "steps",
+        "guidance",
+        "sampler",
+        "schedule",
+    }
+    wanted |= {"seed", "input-file", "clip", "hires-on", "stream", "preview", "deterministic"}
+    wanted |= {
+        "surprise",
+        "model",
+        "save-settings",
+        "settings-file",
+        "reset",
+        "n",
+        "generate",
+        "act-restore",
+    }
+    wanted |= {"act-compare", "act-download", "act-delete", "gallery-clear", "server-status"}
+    assert wanted - set(seen) == set()
+    assert [name for name, drawn in seen.items() if not drawn] == []
+
+
+def test_progress_is_told_to_screen_readers_in_quarters_and_not_in_steps(
+    page: Page, fake: FakeServer
+) -> None:
+    fake.step_seconds = 0.02
+    page.evaluate(
+        """() => {
+            globalThis.said = [];
+            const region = document.getElementById('announce');
+            const all = { childList: true, characterData: true, subtree: true };
+            new MutationObserver(() => said.push(region.textContent)).observe(region, all);
+        }"""
+    )
+    draw(page)
+    said = page.evaluate("said")
+    assert said[-1] == "1 picture finished."
+    assert any(text.startswith("50% done.") for text in said)
+    assert len(said) < 14
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_nothing_is_wider_than_the_window(open_page: OpenPage, size: str) -> None:
+    width, height = SIZES[size]
+    page = open_page(viewport={"width": width, "height": height})
+    ready(page)
+    draw(page, "a boat with averyveryveryveryveryverylongwordwithoutanyspaces" * 3)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    box = page.locator("#tiles img").last.bounding_box()
+    assert box is not None
+    assert box["width"] == pytest.approx(box["height"], abs=1)  # 512 x 512 stays square
+    assert box["width"] > 250
+
+
+# ------------------------------------------------------------------------------------ fast
+
+
+def test_the_first_paint_takes_less_than_200_ms(open_page: OpenPage) -> None:
+    page = open_page()
+    ready(page)
+    paints = []
+    for _ in range(5):
+        page.reload()
+        ready(page)
+        paints.append(
+            page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+        )
+    assert statistics.median(paints) < 200
+
+
+def test_nothing_moves_while_a_picture_streams(page: Page, fake: FakeServer) -> None:
+    """From the moment that the run starts until it is finished; thumbnails make room, of course."""
+    fake.hold_at_step = 2
+    page.fill("#prompt", "a boat")
+    page.click("#generate")
+    until(lambda: fake.steps_done == 1)
+    before = page.locator("#tiles .tile").bounding_box()
+    page.evaluate(
+        """() => {
+            globalThis.shifts = [];
+            const note = (list) => shifts.push(...list.getEntries().flatMap((e) => e.sources));
+            new PerformanceObserver(note).observe({ type: 'layout-shift' });
+        }"""
+    )
+    fake.released.set()
+    page.wait_for_selector("#tools:visible")
+    draw(page)
+    assert page.locator("#tiles .tile").bounding_box() == before
+    moved = page.evaluate("shifts.map(({ node }) => node?.id || node?.className || node?.nodeName)")
+    assert [name for name in moved if not name.startswith("thumb")] == []
+
+
+def longest_task(trace: bytes) -> float:
+    """Milliseconds of processor time of the page's longest task: a busy machine adds none."""
+    events = json.loads(trace)["traceEvents"]
+    main = {
+        (event["pid"], event["tid"])
+        for event in events
+        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
+    }
+    tasks = [
+        event["tdur"] / 1000
+        for event in events
+        if event["name"].endswith("RunTask")
+        and "tdur" in event
+        and (event["pid"], event["tid"]) in main
+    ]
+    assert len(tasks) > 50
+    return float(max(tasks))
+
+
+def test_a_preview_never_holds_the_page_up(page: Page, fake: FakeServer, browser: Browser) -> None:
+    page.fill("#width", "1024")
+    page.fill("#height", "1024")
+    page.fill("#steps", "10")
+    draw(page)  # the server's pictures are ready now, and the page's code is compiled
+    fake.step_seconds = 0.1
+    browser.start_tracing(
+        page=page, categories=["toplevel", "disabled-by-default-devtools.timeline"]
+    )
+    draw(page)
+    assert longest_task(browser.stop_tracing()) < 50
+
+
+# ----------------------------------------------------------------------- quiet, and steady
+
+
+@pytest.mark.parametrize("place", ["http", "file"])
+def test_nobody_but_the_server_is_asked_for_anything(
+    open_page: OpenPage, fake: FakeServer, place: str
+) -> None:
+    page = open_page(place)
+    asked: list[str] = []
+    page.context.on("request", lambda request: asked.append(request.url))
+    page.reload()
+    ready(page)
+    draw(page)
+    own = (fake.url, FOLDER.as_uri(), "blob:", "data:")
+    assert [url for url in asked if not url.startswith(own)] == []
+    assert len(asked) > 10
+
+
+def test_the_policy_stops_a_script_that_was_smuggled_in(page: Page, faults: list[str]) -> None:
+    # The attacks run from a timer: while Playwright evaluates, eval is allowed.
+    page.evaluate(
+        """() => setTimeout(() => {
+            globalThis.outcomes = [
+                () => { document.body.innerHTML = '<b>x</b>'; },
+                () => { document.write('<b>x</b>'); },
+                () => { setTimeout('globalThis.ran = 1'); },
+                () => { new Function('globalThis.ran = 1')(); },
+                () => { document.body.append(document.createElement('script')).src = 'x'; },
+            ].map((attack) => { try { return attack() ?? 'done'; } catch { return 'refused'; } });
+        })"""
+    )
+    until(lambda: page.evaluate("globalThis.outcomes?.length") == 5)
+    assert page.evaluate("globalThis.outcomes") == ["refused"] * 5
+    assert page.evaluate("globalThis.ran") is None
+    faults.clear()  # the console tells of each
+
+
+def test_memory_of_old_pictures_is_given_back(page: Page) -> None:
+    """Every blob that is shown has a URL; those of replaced pictures must be revoked."""
+    page.evaluate(
+        """() => {
+            globalThis.alive = new Set();
+            const { createObjectURL, revokeObjectURL } = URL;
+            URL.createObjectURL = (blob) => {
+                const url = createObjectURL.call(URL, blob);
+                alive.add(url);
+                return url;
+            };
+            URL.revokeObjectURL = (url) => {
+                alive.delete(url);
+                revokeObjectURL.call(URL, url);
+            };
+        }"""
+    )
+    for _ in range(3):
+        draw(page)
+        page.locator(".thumb").last.click()
+    page.locator(".thumb").first.click()
+    until(lambda: page.evaluate("alive.size") <= 4)
+
+
+def test_every_script_is_listed_and_every_listed_one_is_there() -> None:
+    page = (FOLDER / "imagine-ui.html").read_text()
+    kept = {path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.*s*")}
+    kept -= {"imagine-ui.html"}
+    assert [name for name in sorted(kept) if f'"{name}"' not in page] == []
+    assert "https://" not in page
+    assert json.dumps(page).count("http://") == 1  # the default address, as a placeholder

@@ -1,0 +1,105 @@
+// What the server offers: models, samplers, enhancers, limits, and whether it is ready.
+'use strict';
+
+(() => {
+  const { api } = Imagine;
+  const CALM = 15000; // milliseconds between two looks at a server that is well
+  const EAGER = 3000; // and at one that is not ready, or not there
+
+  const catalogue = {
+    models: [],
+    samplers: [],
+    enhancers: [],
+    limits: {},
+    /** The model of requests that name none; null where there is none. */
+    defaultModel: null,
+    /** Why there is no enhancer, in words; null where there is one. */
+    noEnhancer: 'Not known yet: the server has not answered.',
+    state: 'unknown',
+  };
+
+  const isName = (value) => typeof value === 'string' && value !== '';
+
+  /** Objects with names, from a list of names, of objects, or of names beside their details. */
+  function named(list, details) {
+    const all = [list, details].flatMap((some) => (Array.isArray(some) ? some : []));
+    const known = new Map();
+    for (const item of all) {
+      const name = isName(item) ? item : item?.name;
+      if (isName(name)) known.set(name, { ...known.get(name), ...(isName(item) ? {} : item), name });
+    }
+    return [...known.values()];
+  }
+
+  const isSize = (value) => Array.isArray(value) && value.length === 2 && value.every((side) => side > 0);
+
+  async function readModels() {
+    const { models, details, limits, default: byDefault } = await api.json('/models');
+    catalogue.models = named(models, details).map((model) => ({
+      ...model,
+      bytes: model.size,
+      best: isSize(model.recommended_size) ? model.recommended_size : null,
+    }));
+    catalogue.limits = { ...limits };
+    catalogue.defaultModel = isName(byDefault) ? byDefault : null;
+  }
+
+  async function readSamplers() {
+    const { samplers, details } = await api.json('/samplers');
+    catalogue.samplers = named(samplers, details);
+  }
+
+  async function readEnhancers() {
+    try {
+      const { enhancers, details } = await api.json('/enhancers');
+      catalogue.enhancers = named(enhancers, details);
+      const usable = catalogue.enhancers.some(({ problem }) => !problem);
+      const [first] = catalogue.enhancers;
+      catalogue.noEnhancer = usable ? null : first?.problem ?? 'This server has no prompt enhancer.';
+    } catch (error) {
+      if (!(error instanceof api.ServerError)) throw error;
+      catalogue.enhancers = [];
+      catalogue.noEnhancer = 'This server has no prompt enhancer.';
+    }
+  }
+
+  /** Ask the server for everything it offers; throws as `api.json` does. */
+  async function refresh() {
+    await Promise.all([readModels(), readSamplers(), readEnhancers()]);
+  }
+
+  async function look() {
+    try {
+      const { status, ready, message } = await api.json('/health');
+      if (status === 'failed') return { state: 'failing', message };
+      return { state: ready === false ? 'loading' : 'ready' };
+    } catch (error) {
+      if (error instanceof api.ServerError && error.status === 401) return { state: 'locked' };
+      return { state: error instanceof api.ServerError ? 'failing' : 'away', message: error.message };
+    }
+  }
+
+  /**
+   * Keep an eye on the server; `onChange(state, previous, message)` is called for each new state.
+   * @returns {function(): Promise} look again now.
+   */
+  function watch(onChange) {
+    let timer;
+    async function again() {
+      clearTimeout(timer);
+      const previous = catalogue.state;
+      const { state, message } = await look();
+      catalogue.state = state;
+      if (state !== previous) await onChange(state, previous, message);
+      clearTimeout(timer);
+      if (!document.hidden) timer = setTimeout(again, state === 'ready' ? CALM : EAGER);
+    }
+    document.addEventListener('visibilitychange', () => document.hidden || again());
+    return () => {
+      catalogue.state = 'unknown';
+      return again();
+    };
+  }
+
+  Imagine.catalogue = Object.assign(catalogue, { refresh, watch });
+})();

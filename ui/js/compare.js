@@ -1,0 +1,52 @@
+// Two pictures over each other with a slider between them.
+'use strict';
+
+(() => {
+  const { byId, say } = Imagine.dom;
+  const { decodedImage } = Imagine.bytes;
+
+  let returnTo = 'picture';
+
+  const on = () => byId('stage').dataset.view === 'compare';
+
+  function slide() {
+    byId('compare').style.setProperty('--at', `${byId('compare-at').value}%`);
+  }
+
+  async function put(side, { record, blob }) {
+    const image = byId(`compare-${side}`);
+    const decoded = await decodedImage(blob);
+    URL.revokeObjectURL(image.src);
+    image.src = decoded.src;
+    image.alt = `${side === 'a' ? 'Left' : 'Right'}: ${record.values.prompt}, seed ${record.values.seed}`;
+    say(byId(`compare-tag-${side}`), `seed ${record.values.seed}`);
+    return record;
+  }
+
+  /** Compare two pictures, each {record, blob}. */
+  async function open(a, b) {
+    const [record] = await Promise.all([put('a', a), put('b', b)]);
+    if (!on()) returnTo = byId('stage').dataset.view;
+    byId('compare').style.setProperty('--ratio', record.width / record.height);
+    byId('compare').hidden = false;
+    byId('compare-at').value = 50;
+    slide();
+    byId('act-compare').setAttribute('aria-pressed', 'true');
+    Imagine.stage.view('compare');
+    byId('compare-at').focus({ preventScroll: true });
+  }
+
+  function close() {
+    if (!on()) return;
+    byId('compare').hidden = true;
+    byId('act-compare').setAttribute('aria-pressed', 'false');
+    Imagine.stage.view(returnTo);
+    byId('act-compare').focus({ preventScroll: true });
+  }
+
+  function build() {
+    byId('compare-at').oninput = slide;
+  }
+
+  Imagine.compare = { build, open, close, on };
+})();

@@ -1,0 +1,76 @@
+// Dragging: files from outside, pictures of the gallery, and pasted ones, onto the page.
+'use strict';
+
+(() => {
+  const { byId } = Imagine.dom;
+  const { gallery, files, stage } = Imagine;
+  const OURS = 'application/x-imagine-picture'; // a drag that began in this page's gallery
+
+  const types = (event) => [...(event.dataTransfer?.types ?? [])];
+  const wanted = (event) => types(event).includes('Files') || types(event).includes(OURS);
+
+  function over(event) {
+    if (!wanted(event)) return;
+    event.preventDefault();
+    event.dataTransfer.dropEffect = 'copy';
+    byId('drop').hidden = false;
+    for (const zone of byId('drop').children) {
+      zone.classList.toggle('over', zone === event.target.closest?.('.drop-zone'));
+    }
+  }
+
+  function hide() {
+    byId('drop').hidden = true;
+  }
+
+  /** What the drop is for: the zone or the place it fell on, else whatever the file says. */
+  function purpose({ target }) {
+    if (target.closest?.('#input-well')) return 'input';
+    return target.closest?.('.drop-zone')?.dataset.do ?? 'any';
+  }
+
+  async function dropRecord(id, use) {
+    const record = gallery.all().find((one) => String(one.id) === id);
+    if (!record) return;
+    if (use === 'input') await files.useAsInput((await gallery.picture(record)).output);
+    else await files.restore(record);
+  }
+
+  async function drop(event) {
+    hide();
+    if (!wanted(event)) return;
+    event.preventDefault();
+    const use = purpose(event);
+    const [file] = event.dataTransfer.files;
+    const id = event.dataTransfer.getData(OURS);
+    if (id) await dropRecord(id, use);
+    else if (file) await (use === 'input' ? files.useAsInput(file) : files.take(file));
+  }
+
+  function start(event) {
+    const thumb = event.target.closest?.('.thumb');
+    const record = thumb ? gallery.byThumb(thumb) : event.target.closest?.('.tile') && stage.current;
+    if (!record) return;
+    event.dataTransfer.setData(OURS, String(record.id));
+    event.dataTransfer.effectAllowed = 'copy';
+  }
+
+  async function paste(event) {
+    const [file] = event.clipboardData.files;
+    if (!file) return; // text goes where the cursor is
+    event.preventDefault();
+    await files.useAsInput(file);
+  }
+
+  function build() {
+    addEventListener('dragstart', start);
+    addEventListener('dragenter', over);
+    addEventListener('dragover', over);
+    addEventListener('dragleave', (event) => event.relatedTarget ?? hide());
+    addEventListener('dragend', hide);
+    addEventListener('drop', drop);
+    addEventListener('paste', paste);
+  }
+
+  Imagine.drop = { build };
+})();

@@ -1,0 +1,104 @@
+// Files to and from the disk: settings saved and loaded, pictures downloaded.
+'use strict';
+
+(() => {
+  const { byId, make } = Imagine.dom;
+  const { form, gallery, input, stage, messages, settings } = Imagine;
+  const { tell } = messages;
+
+  function download(blob, name) {
+    const href = URL.createObjectURL(blob);
+    make('a', { href, download: name }).click();
+    setTimeout(() => URL.revokeObjectURL(href), 60000);
+  }
+
+  const two = (number) => String(number).padStart(2, '0');
+
+  /** A file name from the time, as `imagine run` makes them: 20231027_153045. */
+  function stamp(time = new Date()) {
+    const day = [time.getFullYear(), two(time.getMonth() + 1), two(time.getDate())].join('');
+    return `${day}_${[time.getHours(), time.getMinutes(), time.getSeconds()].map(two).join('')}`;
+  }
+
+  /** Save the form, with the last picture where it was made with just these settings. */
+  async function saveSettings() {
+    const record = stage.current ?? gallery.newest();
+    const kept = record && (await gallery.picture(record).catch(() => null));
+    const values = form.values();
+    if (record && values.seed === null) values.seed = record.values.seed;
+    download(await settings.toJson(values, { input: input.get(), output: kept?.output }), `${stamp()}.json`);
+    tell('good', 'Settings saved.');
+  }
+
+  /** Download a gallery picture as a PNG that carries its settings. */
+  async function downloadPicture(record) {
+    const { output, input: start } = await gallery.picture(record);
+    const date = new Date(record.id);
+    download(await settings.toPng(output, record.values, { input: start, date }), `${stamp(date)}.png`);
+  }
+
+  /** Put the settings of a gallery picture back into the form. */
+  async function restore(record) {
+    const { input: start } = await gallery.picture(record);
+    await apply({ values: record.values, input: start });
+    tell('good', 'Settings restored.');
+  }
+
+  async function apply({ values, input: start }) {
+    form.fill({ ...values });
+    if (start) await input.set(start);
+    else input.clear();
+    byId('form').dispatchEvent(new Event('input', { bubbles: true }));
+  }
+
+  /** Take over a loaded settings file, and its picture into the gallery. */
+  async function takeOver(name, { values, refused, input: start, output }) {
+    await apply({ values, input: start });
+    const record = output && (await gallery.add(output, { values: complete(values), input: start }));
+    if (record) Imagine.run.onOpen(record);
+    const but = refused.length ? ` Not taken over, because of its value: ${refused.join(', ')}.` : '';
+    tell(refused.length ? 'warn' : 'good', `Loaded ${name}.${but}`);
+  }
+
+  const complete = (values) => ({ ...Imagine.parameters.defaults(), ...values });
+
+  const isPicture = (file) => file.type.startsWith('image/') || /\.(png|jpe?g|webp|gif|bmp)$/i.test(file.name);
+
+  async function useAsInput(file) {
+    try {
+      await input.set(file);
+      byId('input-well').scrollIntoView({ block: 'nearest' });
+    } catch {
+      tell('bad', `${file.name || 'This'} is not a picture that the browser can read.`);
+    }
+  }
+
+  /**
+   * Take a file from outside: its settings if it has any, else, if it is a picture, as the input.
+   * Nothing changes where the file is not sound.
+   */
+  async function take(file) {
+    let loaded;
+    try {
+      loaded = await settings.load(file);
+    } catch (error) {
+      const why = error instanceof settings.BadFile ? error.message : 'it cannot be read';
+      return tell('bad', `${file.name} was not loaded: ${why}.`);
+    }
+    if (loaded) return takeOver(file.name, loaded);
+    if (!isPicture(file)) return tell('bad', `${file.name} was not loaded: it holds no settings.`);
+    await useAsInput(file);
+    return tell('info', `${file.name} holds no settings: it is the input picture now.`);
+  }
+
+  function build() {
+    byId('save-settings').onclick = saveSettings;
+    byId('settings-file').onchange = async ({ target }) => {
+      const [file] = target.files;
+      target.value = '';
+      if (file) await take(file);
+    };
+  }
+
+  Imagine.files = { build, take, useAsInput, restore, downloadPicture };
+})();

@@ -1,0 +1,254 @@
+// The form: its controls as one object of values, what the server offers in them, what applies.
+'use strict';
+
+(() => {
+  const { byId, make, say, bytesText, plural } = Imagine.dom;
+  const { catalogue, parameters, size, tokens, input } = Imagine;
+
+  const form = () => byId('form');
+  const control = (name) => form().elements[name];
+
+  // ------------------------------------------------------------------------------ values
+
+  const readers = {
+    hires: () => (byId('hires-on').checked ? byId('hires').valueAsNumber : null),
+    deterministic: () => byId('deterministic').checked,
+    model: () => byId('model').value || null,
+    seed: () => byId('seed').value.trim() || null,
+  };
+
+  function read(name) {
+    if (Object.hasOwn(readers, name)) return readers[name]();
+    const element = control(name);
+    return element.type === 'number' ? element.valueAsNumber : element.value;
+  }
+
+  /** Every parameter as it stands. An empty number is NaN, which the server would refuse too. */
+  const values = () => Object.fromEntries(parameters.names.map((name) => [name, read(name)]));
+
+  /** Choose in a select; what it does not offer is added, and marked, rather than lost. */
+  function choose(select, value) {
+    const known = [...select.options].some((option) => option.value === value);
+    if (!known && value) select.append(make('option', { value }, `${value} (not on this server)`));
+    select.value = value ?? '';
+  }
+
+  const writers = {
+    seed: (value) => Imagine.seed.set(value),
+    hires(value) {
+      byId('hires-on').checked = value !== null;
+      if (value !== null) byId('hires').value = value;
+    },
+    deterministic: (value) => (byId('deterministic').checked = value),
+    stream: (value) => (byId('stream').value = value ?? 0),
+    sampler(value) {
+      const alias = catalogue.samplers.find((one) => one.aliases?.includes?.(value));
+      choose(byId('sampler'), alias ? alias.name : value);
+      offerSchedules();
+    },
+  };
+
+  /** Put values into the form; parameters that are not named stay as they are. */
+  function fill(some) {
+    for (const name of parameters.names) {
+      if (!Object.hasOwn(some, name)) continue;
+      if (Object.hasOwn(writers, name)) writers[name](some[name]);
+      else if (control(name).tagName === 'SELECT') choose(control(name), some[name]);
+      else control(name).value = some[name];
+    }
+    refresh();
+  }
+
+  // --------------------------------------------------------------- what the server offers
+
+  function offer(select, items) {
+    const chosen = select.value;
+    select.replaceChildren(...items.map(({ value, label, disabled = false }) =>
+      make('option', { value, disabled }, label)));
+    choose(select, chosen || items.find((item) => !item.disabled)?.value);
+  }
+
+  function offerModels() {
+    const usable = catalogue.models.map(({ name, problem }) => ({
+      value: name,
+      label: problem ? `${name} (unusable)` : name,
+      disabled: Boolean(problem),
+    }));
+    const { defaultModel } = catalogue;
+    const label = defaultModel ? `The server's choice: ${defaultModel}` : "The server's choice";
+    offer(byId('model'), [{ value: '', label }, ...usable]);
+  }
+
+  function offerSamplers() {
+    const items = catalogue.samplers.map(({ name, label }) => ({ value: name, label: label ?? name }));
+    offer(byId('sampler'), items);
+    writers.sampler(byId('sampler').value);
+  }
+
+  const sampler = () => catalogue.samplers.find(({ name }) => name === byId('sampler').value);
+  const model = () => {
+    const chosen = byId('model').value || catalogue.defaultModel;
+    return catalogue.models.find(({ name }) => name === chosen);
+  };
+
+  function offerSchedules() {
+    const known = sampler()?.schedules;
+    const schedules = Array.isArray(known) && known.length ? known : ['default'];
+    const select = byId('schedule');
+    const wanted = schedules.includes(select.value) ? select.value : 'default';
+    select.replaceChildren(...schedules.map((name) => make('option', { value: name }, name)));
+    choose(select, wanted);
+  }
+
+  /** Show what the server has; call it after each `catalogue.refresh()`. */
+  function offerAll() {
+    offerModels();
+    offerSamplers();
+    offerLimits();
+    refresh();
+  }
+
+  function offerLimits() {
+    const { steps, images, prompt, smallest, multiple, pixels } = catalogue.limits;
+    const set = (id, name, value) => value > 0 && byId(id).setAttribute(name, value);
+    set('steps', 'max', steps);
+    set('n', 'max', images);
+    for (const side of ['width', 'height']) {
+      set(side, 'min', smallest);
+      set(side, 'step', multiple);
+      set(side, 'max', pixels / smallest);
+    }
+    for (const text of ['prompt', 'neg']) set(text, 'maxlength', prompt);
+  }
+
+  // ------------------------------------------------------------------------ what applies
+
+  /** Switch a control off with its reason, or on again (no reason). */
+  function apply(name, why, off = Boolean(why)) {
+    control(name).disabled = off;
+    const slider = document.querySelector(`[data-of=${name}]`);
+    if (slider) slider.disabled = off;
+    say(byId(`${name}-why`), why || '');
+  }
+
+  function applySchedule() {
+    const { label = byId('sampler').value, schedules = [] } = sampler() ?? {};
+    apply('schedule', sampler() && schedules.length < 2 && `${label} has one schedule.`);
+  }
+
+  function applyClip() {
+    const layers = model()?.clip_layers;
+    const most = layers > 0 ? layers : 12;
+    byId('clip').max = document.querySelector('[data-of=clip]').max = most;
+    apply('clip', most === 1 && "This model's text encoder has one layer.");
+  }
+
+  function applyHires() {
+    const { pixels } = catalogue.limits;
+    const area = byId('width').valueAsNumber * byId('height').valueAsNumber;
+    const most = pixels > 0 && area > 0 ? Math.sqrt(pixels / area) : 8;
+    const none = most < 1.05 && 'The picture is already as large as this server draws.';
+    byId('hires-on').disabled = Boolean(none);
+    apply('hires', none, Boolean(none) || !byId('hires-on').checked);
+    byId('hires').max = Math.min(8, Math.floor(most * 20) / 20);
+  }
+
+  function describeSampler() {
+    const { evaluations, stochastic, plugin } = sampler() ?? {};
+    const parts = [];
+    if (evaluations > 0) parts.push(`${plural(evaluations, 'evaluation')} a step`);
+    if (stochastic) parts.push('adds noise on the way');
+    if (typeof plugin === 'string') parts.push(`from ${plugin}`);
+    say(byId('sampler-note'), parts.join(', '));
+  }
+
+  const FAMILIES = { sd1: 'Stable Diffusion 1', sd2: 'Stable Diffusion 2', sdxl: 'SDXL' };
+
+  function describeModel() {
+    const { family, bytes, best, problem } = model() ?? {};
+    const parts = [FAMILIES[family] ?? family, bytes > 0 && bytesText(bytes)];
+    parts.push(best && `at its best at ${best.join(' × ')}`);
+    say(byId('model-note'), problem ?? parts.filter(Boolean).join(', '));
+    if (best) size.recommend(best);
+  }
+
+  /** Bring notes, sliders and the controls that do not apply up to date. */
+  function refresh() {
+    for (const slider of document.querySelectorAll('[data-of]')) {
+      slider.value = byId(slider.dataset.of).value;
+    }
+    describeModel();
+    describeSampler();
+    size.show();
+    tokens.show();
+    apply('strength', !input.get() && 'For an input picture.');
+    apply('preview', !(byId('stream').valueAsNumber > 0) && 'No previews are asked for.');
+    apply('neg', byId('guidance').valueAsNumber <= 1 && 'Not used while the guidance scale is 1 or less.');
+    applySchedule();
+    applyClip();
+    applyHires();
+  }
+
+  // -------------------------------------------------------------------------------- errors
+
+  /** Mark fields as the server refuses them: [{field, message}]. Returns those that it has not. */
+  function showErrors(errors) {
+    const strange = [];
+    for (const { field, message } of errors) {
+      const place = byId(`${field}-error`);
+      if (!place) {
+        strange.push(`${field}: ${message}`);
+        continue;
+      }
+      say(place, message);
+      byId(field === 'img' ? 'input-file' : field)?.setAttribute('aria-invalid', 'true');
+      place.closest('details')?.setAttribute('open', '');
+    }
+    document.querySelector('#form [aria-invalid=true]')?.focus();
+    return strange;
+  }
+
+  function clearErrors() {
+    for (const place of form().querySelectorAll('.error')) say(place, '');
+    for (const wrong of form().querySelectorAll('[aria-invalid]')) wrong.removeAttribute('aria-invalid');
+  }
+
+  /** What can be seen to be wrong from here, in the server's form: [{field, message}]. */
+  function problems() {
+    const found = [];
+    for (const name of [...parameters.names, 'n']) {
+      const element = control(name);
+      if (!element.disabled && !element.checkValidity()) {
+        found.push({ field: name, message: element.validationMessage });
+      }
+    }
+    const { pixels, body } = catalogue.limits;
+    if (pixels && byId('width').valueAsNumber * byId('height').valueAsNumber > pixels) {
+      found.push({ field: 'width', message: `This server draws at most ${pixels.toLocaleString('en')} pixels.` });
+    }
+    if (body && input.get()?.size * 1.34 > body) { // base64 is a third larger
+      found.push({ field: 'img', message: `This server takes at most ${bytesText(body * 0.74)}.` });
+    }
+    if (!byId('prompt').value.trim()) found.push({ field: 'prompt', message: 'Say what to draw.' });
+    if (Imagine.seed.next() === undefined) {
+      found.push({ field: 'seed', message: 'A seed is a whole number from 0 to 2^64 - 1.' });
+    }
+    return found;
+  }
+
+  function build(changed) {
+    size.build();
+    Imagine.seed.build();
+    form().addEventListener('input', ({ target }) => {
+      if (target.dataset.of) byId(target.dataset.of).value = target.value;
+      if (target.id === 'sampler') offerSchedules();
+      refresh();
+      changed();
+    });
+  }
+
+  Imagine.form = {
+    build, values, fill, offerAll, refresh, problems, showErrors, clearErrors,
+    count: () => byId('n').valueAsNumber,
+  };
+})();

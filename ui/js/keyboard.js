@@ -1,0 +1,38 @@
+// Keys that work anywhere on the page.
+'use strict';
+
+(() => {
+  const { byId } = Imagine.dom;
+  const { gallery } = Imagine;
+
+  const apple = /Mac|iPhone|iPad/.test(navigator.platform);
+  const typing = (target) => target.matches?.('input, textarea, select, [contenteditable]');
+
+  /** @param {{generate, escape, remove}} does What the keys do. */
+  function build(does) {
+    addEventListener('keydown', (event) => {
+      if (event.isComposing || document.querySelector('dialog[open]')) return;
+      if (press(event, does)) event.preventDefault();
+    });
+    byId('show-keys').onclick = () => byId('keys').showModal();
+    if (apple) {
+      for (const key of document.querySelectorAll('kbd')) {
+        key.textContent = key.textContent.replace('Ctrl', '⌘');
+      }
+    }
+  }
+
+  /** Do what a key does; returns whether it does anything. */
+  function press({ key, ctrlKey, metaKey, altKey, target }, does) {
+    if (key === 'Enter' && (ctrlKey || metaKey)) return does.generate() || true;
+    if (key === 'Escape') return does.escape();
+    if (ctrlKey || metaKey || altKey || typing(target)) return false;
+    if (key === 'Delete') return does.remove();
+    if (key === '/') return byId('prompt').focus() || true;
+    if (key === '?') return byId('keys').showModal() || true;
+    const walks = ['ArrowLeft', 'ArrowRight', 'Home', 'End'].includes(key);
+    return walks && !target.closest?.('[role=radiogroup]') && gallery.walk(key);
+  }
+
+  Imagine.keyboard = { build };
+})();

@@ -1,0 +1,62 @@
+// Messages to the user: what was done, what went wrong, and what can be done about it.
+'use strict';
+
+(() => {
+  const { byId, make } = Imagine.dom;
+  const LIFE = { info: 6000, good: 4000 }; // milliseconds; warnings and errors wait to be read
+
+  const box = () => byId('messages');
+
+  function closeButton(message) {
+    return make('button', {
+      type: 'button',
+      className: 'bare',
+      textContent: '×',
+      ariaLabel: 'Close this message',
+      onclick: () => message.remove(),
+    });
+  }
+
+  /**
+   * Show a message.
+   * @param {'info'|'good'|'warn'|'bad'} kind
+   * @param {string} text
+   * @param {Array<{label: string, run: function()}>} [actions] Buttons; the message closes on use.
+   * @returns {Element} the message, so that the caller can take it away.
+   */
+  function tell(kind, text, actions = []) {
+    const role = kind === 'bad' ? 'alert' : 'status';
+    const message = make('div', { className: 'message', role, dataset: { kind } });
+    const buttons = actions.map(({ label, run }) =>
+      make('button', {
+        type: 'button',
+        className: 'small',
+        textContent: label,
+        onclick: () => {
+          message.remove();
+          run();
+        },
+      }),
+    );
+    message.append(make('p', {}, text), ...buttons, closeButton(message));
+    box().append(message);
+    while (box().children.length > 4) box().firstElementChild.remove();
+    if (LIFE[kind]) expire(message, LIFE[kind] + (actions.length ? 4000 : 0));
+    return message;
+  }
+
+  /** Take a message away after a while, but never under the user's pointer or focus. */
+  function expire(message, after) {
+    setTimeout(() => {
+      if (message.matches(':hover, :focus-within')) expire(message, 1000);
+      else message.remove();
+    }, after);
+  }
+
+  /** Take away what the last attempt left behind. */
+  function clearErrors() {
+    for (const old of box().querySelectorAll('[data-kind=bad], [data-kind=warn]')) old.remove();
+  }
+
+  Imagine.messages = { tell, clearErrors };
+})();

@@ -1,0 +1,77 @@
+// The server's place on the page: its state in the header, its address and key, its catalogue.
+'use strict';
+
+(() => {
+  const { byId, say } = Imagine.dom;
+  const { api, catalogue, form, enhance } = Imagine;
+  const { tell } = Imagine.messages;
+  const { explain, openServer } = Imagine.explain;
+
+  const STATES = {
+    unknown: 'Looking for the server',
+    loading: 'Server is getting ready',
+    ready: 'Ready',
+    locked: 'Server wants a key',
+    failing: 'Server has a fault',
+    away: 'No server',
+  };
+  const answers = (state) => state === 'ready' || state === 'loading';
+
+  async function readCatalogue() {
+    try {
+      await catalogue.refresh();
+      form.offerAll();
+      enhance.offer();
+    } catch (error) {
+      if (error.status === 401) show('locked');
+      explain(error);
+    }
+  }
+
+  function show(state, message) {
+    byId('server-status').dataset.state = state;
+    byId('server-status').title = typeof message === 'string' ? message : api.address;
+    say(byId('server-status-text'), STATES[state]);
+  }
+
+  function connect(look) {
+    try {
+      api.use(byId('address').value, byId('key').value);
+    } catch {
+      return tell('bad', 'That is no address: it should look like http://localhost:5000.');
+    }
+    byId('address').value = api.address;
+    return look();
+  }
+
+  function fillIn() {
+    byId('address').value = api.address;
+    byId('address').disabled = Boolean(api.servedFrom);
+    byId('key').value = api.key;
+    say(byId('address-why'), api.servedFrom
+      ? 'This page came from that server and talks to no other. Open ui/imagine-ui.html as a file to choose.' : '');
+  }
+
+  /** Watch the server; `found` is called whenever it has come (back) and its catalogue is read. */
+  function build(found) {
+    fillIn();
+    const look = catalogue.watch(async (state, previous, message) => {
+      show(state, message);
+      if (!answers(state) || answers(previous)) return;
+      await readCatalogue();
+      found();
+    });
+    byId('connect').onclick = () => connect(look);
+    byId('server-status').onclick = openServer;
+    for (const id of ['address', 'key']) {
+      byId(id).onkeydown = (event) => {
+        if (event.key !== 'Enter' || event.ctrlKey || event.metaKey) return;
+        event.preventDefault();
+        connect(look);
+      };
+    }
+    return look();
+  }
+
+  Imagine.server = { build };
+})();

@@ -1,0 +1,112 @@
+// Settings files: what the page saves and loads, the same JSON and PNG as `imagine run` writes.
+'use strict';
+
+(() => {
+  const { fromBase64, toBase64, bytesOf } = Imagine.bytes;
+  const { isPng, readTexts, withTexts } = Imagine.png;
+  const LARGEST_FILE = 128 * 2 ** 20;
+
+  class BadFile extends Error {}
+
+  /** Parse JSON without rounding a seed: JavaScript numbers hold 53 of its 64 bits. */
+  function parse(text) {
+    const keepSeed = (key, value, context) =>
+      key === 'seed' && typeof value === 'number' ? (context?.source ?? String(value)) : value;
+    try {
+      return JSON.parse(text, keepSeed);
+    } catch {
+      throw new BadFile('it is not valid JSON');
+    }
+  }
+
+  const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
+
+  /** `bytes` as a picture that the browser can read; `what` names it where it is none. */
+  async function picture(bytes, what) {
+    const blob = new Blob([bytes], isPng(bytes) ? { type: 'image/png' } : {});
+    try {
+      (await createImageBitmap(blob)).close();
+    } catch {
+      throw new BadFile(`${what} is not a picture`);
+    }
+    return blob;
+  }
+
+  async function pictureIn(text, what) {
+    if (typeof text !== 'string' || !text) return null;
+    let bytes;
+    try {
+      bytes = await fromBase64(text);
+    } catch {
+      throw new BadFile(`${what} is not base64`);
+    }
+    return picture(bytes, what);
+  }
+
+  /** What a parsed object says: {values, refused, input, output}. */
+  async function fromObject(object) {
+    const meta = isObject(object) && isObject(object.meta) ? object.meta : object;
+    if (!isObject(meta)) throw new BadFile('it holds no settings');
+    const { values, refused } = Imagine.parameters.read(meta);
+    if (!Object.keys(values).length) throw new BadFile('it holds no settings');
+    return {
+      values,
+      refused,
+      input: await pictureIn(meta.img, 'its input picture (img)'),
+      output: object === meta ? null : await pictureIn(object.out, 'its picture (out)'),
+    };
+  }
+
+  async function textsOf(bytes) {
+    try {
+      return await readTexts(bytes);
+    } catch (error) {
+      throw new BadFile(error.message);
+    }
+  }
+
+  /** The settings in a PNG, or null where it has none that we know. */
+  async function fromPng(bytes) {
+    const texts = await textsOf(bytes);
+    const infotext = texts.has('parameters') ? Imagine.infotext.read(texts.get('parameters')) : null;
+    const meta = texts.has('meta') ? parse(texts.get('meta')) : infotext;
+    if (!meta) return null;
+    return { ...(await fromObject({ meta })), output: await picture(bytes, 'it') };
+  }
+
+  /**
+   * Read a settings file.
+   * @returns {Promise<?{values, refused, input, output}>} null for a picture without settings.
+   * @throws {BadFile} with what is wrong with it.
+   */
+  async function load(file) {
+    if (file.size > LARGEST_FILE) throw new BadFile('it is larger than 128 MiB');
+    const bytes = await bytesOf(file);
+    if (isPng(bytes)) return fromPng(bytes);
+    if (file.type.startsWith('image/')) return null;
+    return fromObject(parse(new TextDecoder().decode(bytes)));
+  }
+
+  /** The `meta` object of a picture, its input picture included. */
+  async function metaWith(values, input) {
+    return { ...values, img: input ? await toBase64(await bytesOf(input)) : null };
+  }
+
+  /** The JSON file of these settings and the picture they made, if any. */
+  async function toJson(values, { input = null, output = null } = {}) {
+    const document = { meta: await metaWith(values, input) };
+    if (output) document.out = await toBase64(await bytesOf(output));
+    return new Blob([JSON.stringify(document, null, 2)], { type: 'application/json' });
+  }
+
+  /** The PNG with its settings inside: what the server wrote, and the input that it left out. */
+  async function toPng(output, values, { input = null, date }) {
+    const bytes = await bytesOf(output);
+    const texts = await textsOf(bytes);
+    const written = texts.has('meta') ? parse(texts.get('meta')) : null;
+    const meta = { ...(isObject(written) ? written : values), date: date.toISOString() };
+    return withTexts(bytes, { meta: JSON.stringify(await metaWith(meta, input)) });
+  }
+
+  Imagine.settings = { load, toJson, toPng, BadFile };
+})();

@@ -1,0 +1,79 @@
+// The shown picture and what can be done with it: open, compare, restore, download, delete.
+'use strict';
+
+(() => {
+  const { byId, plural } = Imagine.dom;
+  const { form, gallery, stage, compare, run, files } = Imagine;
+  const { tell } = Imagine.messages;
+  const { explain } = Imagine.explain;
+
+  /** Show a gallery picture; while comparing, it becomes the other side. */
+  async function open(record) {
+    try {
+      if (compare.on() && stage.current && stage.current !== record) return await compareWith(record);
+      const { output } = await gallery.picture(record);
+      await stage.show(record, output);
+      return byId('stage').scrollIntoView({ block: 'nearest' });
+    } catch (error) {
+      return explain(error);
+    }
+  }
+
+  async function compareWith(other) {
+    const load = async (record) => ({ record, blob: (await gallery.picture(record)).output });
+    await compare.open(...(await Promise.all([load(stage.current), load(other)])));
+  }
+
+  async function toggleCompare() {
+    if (compare.on()) return compare.close();
+    const older = gallery.neighbour(1);
+    const other = older === stage.current ? gallery.neighbour(-1) : older;
+    if (!other || other === stage.current) return tell('info', 'Make another picture to compare with.');
+    await compareWith(other);
+    return tell('info', 'Choose any picture of the gallery to compare with that one.');
+  }
+
+  async function removeRecords(records, text) {
+    const next = gallery.neighbour(1);
+    compare.close();
+    const bringBack = await gallery.remove(records);
+    const undo = async () => {
+      await bringBack();
+      await open(records[0]);
+    };
+    tell('info', text, [{ label: 'Undo', run: undo }]);
+    const remaining = records.includes(next) ? gallery.newest() : next;
+    if (remaining) await open(remaining);
+    else if (!run.running()) stage.empty();
+  }
+
+  /** Delete the shown picture; returns whether one was shown. */
+  function remove() {
+    if (!stage.current) return false;
+    removeRecords([stage.current], 'Picture deleted.').catch(explain);
+    return true;
+  }
+
+  function lockSeed({ values }) {
+    form.fill({ seed: values.seed });
+    tell('good', 'The seed is locked to that of this picture.');
+  }
+
+  function build() {
+    const withShown = (act) => () => Promise.resolve(act(stage.current)).catch(explain);
+    byId('act-restore').onclick = withShown(files.restore);
+    byId('act-download').onclick = withShown(files.downloadPicture);
+    byId('act-input').onclick = withShown(async (record) =>
+      files.useAsInput((await gallery.picture(record)).output));
+    byId('act-seed').onclick = withShown(lockSeed);
+    byId('act-compare').onclick = withShown(toggleCompare);
+    byId('act-full').onclick = withShown(() => byId('canvas').requestFullscreen());
+    byId('act-delete').onclick = remove;
+    byId('gallery-clear').onclick = () =>
+      removeRecords(gallery.all(), `${plural(gallery.all().length, 'picture')} deleted.`).catch(explain);
+    stage.onShow = gallery.mark;
+    run.onOpen = open;
+  }
+
+  Imagine.shown = { build, open, remove };
+})();
