@@ -110,8 +110,10 @@ def model(engine: Engine, name: str) -> dict[str, Any]:
 def stop(engine: Engine, body: bytes) -> dict[str, Any]:
     """`POST /stop`: a model that leaves the memory, now or after the pictures in progress."""
     given = strict.parse_object(body)
+    if "model" not in given:
+        raise RequestError([FieldError("model", "is required: say which one to let go of")])
     try:
-        name = strict.text(given.get("model"))
+        name = strict.text(given["model"])
     except strict.Refused as error:
         raise RequestError([FieldError("model", str(error))]) from error
     return {"model": name, "status": engine.unload(name)}

@@ -1,0 +1,106 @@
+"""What a server's settings allow: host names, origins of web pages, the API key."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+import socket
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+from imagine_core.errors import SettingsError
+
+if TYPE_CHECKING:
+    from imagine_core.settings import ServerSettings
+
+LOCAL = ("localhost", "127.0.0.1", "0.0.0.0", "[::1]")  # noqa: S104 - names, not an address to bind
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([a-z0-9._-]+|\[[0-9a-f:.]+\])(:[0-9]+)?")
+HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+(?:%[a-z0-9._-]+)?\])(?::[0-9]*)?")
+
+
+class Access:
+    """What a server's settings allow.
+
+    Args:
+        settings: The origins, the host names and the key.
+        machine: The names of this machine.
+    """
+
+    def __init__(self, settings: ServerSettings, *, machine: Iterable[str] | None = None) -> None:
+        self._origins = [origin_pattern(origin) for origin in settings.origins]
+        names = machine_names() if machine is None else machine
+        self._hosts = [host_pattern(name) for name in (*names, *settings.hosts)]
+        self._key = None if settings.api_key is None else settings.api_key.encode()
+
+    def host(self, host: str) -> bool:
+        """Whether the server answers to the name in a Host header."""
+        name = _host_name(host)
+        if name is None:
+            return False
+        return _is_address(name) or any(pattern.fullmatch(name) for pattern in self._hosts)
+
+    def origin(self, origin: str, host: str) -> bool:
+        """Whether pages of `origin` may call everything that `host` offers."""
+        origin = origin.lower()
+        if any(pattern.fullmatch(origin) for pattern in self._origins):
+            return True
+        parts = ORIGIN.fullmatch(origin)
+        if parts is None or not origin.startswith(("http://", "https://")):
+            return False
+        return parts[1] in LOCAL or origin.partition("://")[2] == host.lower()
+
+    def key(self, authorization: str | None) -> bool:
+        """Whether an Authorization header holds the key, if there is one to hold."""
+        if self._key is None:
+            return True
+        scheme, _, given = (authorization or "").partition(" ")
+        # Headers are bytes that Starlette reads as Latin-1.
+        fits = hmac.compare_digest(given.strip().encode("latin-1"), self._key)
+        return fits and scheme.lower() == "bearer"
+
+
+def machine_names() -> Iterator[str]:
+    """What this machine is called by its own network and by nobody else's."""
+    yield "localhost"
+    yield "*.localhost"
+    yield "*.local"  # multicast DNS: no name that a stranger could register
+    name = socket.gethostname().lower()
+    if name:
+        yield name
+        yield name.partition(".")[0]
+
+
+def origin_pattern(origin: str) -> re.Pattern[str]:
+    """The pattern of an allowed origin: "https://example.com", "http://*.lan:*", "null" or "*"."""
+    origin = origin.strip().lower().rstrip("/")
+    if origin == "*":
+        return re.compile(r".*")
+    if origin != "null" and not ORIGIN.fullmatch(origin.replace(":*", ":1").replace("*", "x")):
+        raise SettingsError(
+            f"origin {origin[:200]!r} must look like https://example.com, with a port where the "
+            "page's address has one; '*' stands for any"
+        )
+    return re.compile(re.escape(origin).replace(r"\*", "[a-z0-9._-]*"))
+
+
+def host_pattern(host: str) -> re.Pattern[str]:
+    """The pattern of an allowed host name: "example.com", "*.example.com" or "*"."""
+    host = host.strip().lower().rstrip(".")
+    if not re.fullmatch(r"[a-z0-9._*-]+", host):
+        raise SettingsError(f"host {host[:200]!r} must be a name without port, such as example.com")
+    return re.compile(re.escape(host).replace(r"\*", r"[a-z0-9._-]*"))
+
+
+def _host_name(host: str) -> str | None:
+    """The name or address in a Host header, without its port; None if it is neither."""
+    parts = HOST.fullmatch(host.lower())
+    return None if parts is None else parts[1].strip("[]").partition("%")[0].rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
