@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from imagine_core.errors import UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
+
+log = logging.getLogger("imagine")
 
 Stamp = tuple[int, int]
 
@@ -126,7 +129,9 @@ class Catalogue:
             try:
                 info = loader.recognise(path)
             except Exception as error:  # a stranger's loader must not hide everybody's models
-                problem = f"loader {loader.name!r} failed on it: {type(error).__name__}: {error}"
+                # The rest is for the log: clients see this, and it may hold a path.
+                log.exception("loader %r failed on %s", loader.name, path)
+                problem = f"loader {loader.name!r} failed on it with {type(error).__name__}"
                 return _unreadable(path, loader, problem)
             if info is not None:
                 return replace(info, loader=loader.name)

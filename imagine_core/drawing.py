@@ -140,18 +140,17 @@ def draw(
     request: GenerationRequest,
     sampler: SamplerSpec,
     *,
-    schedule: str,
     seed: int,
+    init_image: Image.Image | None = None,
 ) -> Drawing:
-    """Draw the picture of `request` that belongs to `seed`."""
+    """Draw the picture of `request` that belongs to `seed`.
+
+    `init_image` is the request's, decoded and in the request's size.
+    """
     import torch
     from PIL import Image
 
-    image = None
-    if request.init_image is not None:
-        from imagine_core.images import load_init_image
-
-        image = load_init_image(request.init_image, request.width, request.height)
+    image = init_image
     progress = Progress(0, total_steps(request))
     for each in passes(request):
         guidance = yield Alone("encoding", partial(_guidance, model, request, each))
@@ -166,7 +165,7 @@ def draw(
         task = SamplingTask(
             noise=_noise(model, each, generator, like=guidance.positive.context),
             steps=request.steps,
-            schedule=schedule,
+            schedule=request.noise_schedule,
             model=model.noise,
             generator=generator,
             init=init,

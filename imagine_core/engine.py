@@ -23,6 +23,8 @@ from imagine_core.validation import check_request
 from imagine_core.worker import Worker
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
     from imagine_core.models import LoadedModel, Unloaded
     from imagine_core.plugins import Plugins
@@ -137,13 +139,13 @@ class Engine:
         catalogue = self.catalogue
         info = catalogue.default() if request.model is None else catalogue.get(request.model)
         if info.clip_layers is not None and request.clip_skip > info.clip_layers:
-            message = f"model {info.name!r} has {info.clip_layers} text encoder layers"
-            raise RequestError([FieldError("clip_skip", f"must be at most that: {message}")])
+            message = f"must be from 1 to {info.clip_layers}, the layers of {info.name!r}"
+            raise RequestError([FieldError("clip_skip", message)])
         seed = secrets.randbits(63) if request.seed is None else request.seed
         resolved = replace(
             request, model=info.name, sampler=sampler.name, noise_schedule=schedule, seed=seed
         )
-        return Job(resolved, info, sampler, schedule, loop)
+        return Job(resolved, info, sampler, loop, _decoded(resolved))
 
     def _choose_device(self) -> Device:
         devices = self.plugins.devices
@@ -180,6 +182,15 @@ class Engine:
         if self.settings.full_precision:
             return "float32"
         return str(device.dtype()).removeprefix("torch.")
+
+
+def _decoded(request: GenerationRequest) -> Image.Image | None:
+    """The picture to start from, decoded here: the device's thread has better things to do."""
+    if request.init_image is None:
+        return None
+    from imagine_core.images import load_init_image
+
+    return load_init_image(request.init_image, request.width, request.height)
 
 
 def build_engine(settings: Settings, plugins: Plugins) -> Engine:

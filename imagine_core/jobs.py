@@ -92,8 +92,8 @@ class Job:
     request: GenerationRequest
     info: ModelInfo
     sampler: SamplerSpec
-    schedule: str
     loop: asyncio.AbstractEventLoop
+    init_image: Image.Image | None = None
     id: str = field(default_factory=lambda: f"{next(_ids):x}")
     phase: Phase = "queued"
     position: int = 0
@@ -129,7 +129,7 @@ class Job:
         seed = self.request.seed or 0
         for index in range(self.request.images):
             own = (seed + index) % SEEDS
-            drawing = draw(model, self.request, self.sampler, schedule=self.schedule, seed=own)
+            drawing = draw(model, self.request, self.sampler, seed=own, init_image=self.init_image)
             trajectory = Trajectory(self, index, own, drawing)
             self.trajectories.append(trajectory)
             trajectory.resume()

@@ -120,8 +120,8 @@ class Plugins:
             if hook not in {caller.name for caller in callers}:
                 continue
             others = [other for _, other in everyone if other is not plugin]
-            caller = self.manager.subset_hook_caller(hook, others)
             try:
+                caller = self.manager.subset_hook_caller(hook, others)
                 caller(register=partial(take, plugin=name), **arguments)
             except Exception as error:  # a stranger's code: whatever it raises is its own problem
                 self._blame(name, hook, error)

@@ -234,7 +234,7 @@ class Worker:
                     elif self._loading.waits_too_long(job):
                         break
             taken[job.size] += job.rows * job.request.images  # nobody overtakes who still waits
-        for position, job in enumerate(self._waiting, start=1):
+        for position, job in enumerate(self._waiting):
             job.enter("queued", position=position)
 
     def _load(self, job: Job) -> None:

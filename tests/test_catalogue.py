@@ -138,5 +138,5 @@ def test_a_loader_that_raises_is_named_and_hides_nobodys_models(tmp_path: Path) 
         (tmp_path / f"{name}.fake").write_bytes(b"x")
     models = Catalogue(tmp_path, loaders=[Raising(), FakeLoader()])
     assert [info.name for info in models.usable()] == ["a"]
-    with pytest.raises(UnusableModel, match=r"'bad' failed on it: ValueError: no idea"):
+    with pytest.raises(UnusableModel, match="'bad' failed on it with ValueError"):
         models.get("b")
