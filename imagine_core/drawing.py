@@ -247,7 +247,7 @@ def _denoise(
     return latent  # type: ignore[no-any-return]
 
 
-def _check(sampler: SamplerSpec, task: SamplingTask, evaluation: Evaluation) -> None:
+def _check(sampler: SamplerSpec, task: SamplingTask, evaluation: object) -> None:
     shape = getattr(getattr(evaluation, "latent", None), "shape", None)
     if not isinstance(evaluation, Evaluation) or shape != task.noise.shape:
         raise GenerationFailed(

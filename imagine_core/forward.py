@@ -28,7 +28,7 @@ def forward(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Tenso
     batch = torch.cat(latents)
     times = torch.tensor(timesteps, dtype=torch.float32).to(batch.device, non_blocking=True)
     predictions = model.predict(batch, times, stack(rows))
-    parts = predictions.split([len(want.guidance.rows) for want in wants])
+    parts = torch.split(predictions, [len(want.guidance.rows) for want in wants])
     return [want.guidance.combine(part) for want, part in zip(wants, parts, strict=True)]
 
 

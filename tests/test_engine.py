@@ -358,8 +358,11 @@ def test_a_request_that_leaves_while_its_model_loads_lets_go_of_it(tmp_path: Pat
         engine.close(grace=0)
 
 
-def test_a_waiting_request_that_leaves_is_never_started(engine: Engine, fake: FakePlugin) -> None:
+def test_a_waiting_request_that_leaves_is_never_started(tmp_path: Path) -> None:
+    fake = FakePlugin()
     fake.loader.before = lambda rows: time.sleep(0.01)
+    settings = Settings(models=tmp_path, max_rows=2)
+    engine = build_test_engine(tmp_path, fake, settings=settings)
 
     async def main() -> None:
         running = asyncio.create_task(collect(engine, replace(RED, steps=40)))
@@ -369,7 +372,10 @@ def test_a_waiting_request_that_leaves_is_never_started(engine: Engine, fake: Fa
         waiting.cancel()
         await running
 
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    finally:
+        engine.close(grace=0)
     assert len(fake.loader.models[0].forwards) == 40
 
 
@@ -609,10 +615,10 @@ def test_a_device_that_cannot_be_used_is_told_to_every_request(tmp_path: Path) -
     engine.close()
 
 
-def test_closing_finishes_what_is_in_progress_and_refuses_the_rest(
-    engine: Engine, fake: FakePlugin
-) -> None:
+def test_closing_finishes_what_is_in_progress_and_refuses_the_rest(tmp_path: Path) -> None:
+    fake = FakePlugin()
     fake.loader.before = lambda rows: time.sleep(0.01)
+    engine = build_test_engine(tmp_path, fake, settings=Settings(models=tmp_path, max_rows=2))
 
     async def main() -> None:
         running = asyncio.create_task(collect(engine, replace(RED, steps=30)))
