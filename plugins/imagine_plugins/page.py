@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from typing import TYPE_CHECKING
 
 from imagine_core import hookimpl
-from imagine_core.security import without_key
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
 
 PAGE = "imagine-ui.html"
 MEDIA_TYPES = {
@@ -77,6 +78,8 @@ def read_asset(path: Path) -> Asset:
 
 def asset_endpoint(asset: Asset) -> Callable[[Request], Awaitable[Response]]:
     """The answer to a request for `asset`: the file, or that the browser's copy is good."""
+    from starlette.responses import Response
+
     headers = {**HEADERS, "etag": asset.etag}
 
     async def endpoint(request: Request) -> Response:
@@ -92,6 +95,10 @@ def asset_endpoint(asset: Asset) -> Callable[[Request], Awaitable[Response]]:
 @hookimpl
 def register_routes(register: Callable[[BaseRoute], None]) -> None:
     """Serve the page at `/`: one route a file, so that a path can reach nothing else."""
+    from starlette.routing import Route
+
+    from imagine_core.security import without_key
+
     for path, asset in read_assets(page_folder()).items():
         # The page is where a person enters the key: it has to open without one.
         register(without_key(Route(path, asset_endpoint(asset), methods=["GET"])))

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, inpainting, write_folder
+from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, configs, inpainting, write_folder
 from imagine_core.errors import UnusableModel
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.folder import FolderLoader
@@ -237,7 +237,7 @@ def cut(folder: Path) -> None:
         (pickles, "unet has its weights in a pickle"),
         (cut, "unet/diffusion_pytorch_model.safetensors: the download is incomplete"),
         (lambda f: change(f, "unet/config.json", cross_attention_dim=48), "texts 48 wide"),
-        (lambda f: change(f, "unet/config.json", layers_per_block=2), "missing"),
+        (lambda f: change(f, "unet/config.json", layers_per_block=2), "architecture wants"),
         (lambda f: change(f, "unet/config.json", in_channels=8), "reads 8 channels"),
         (lambda f: change(f, "unet/config.json", down_block_types=3), "not understood"),
         (lambda f: change(f, "text_encoder/config.json", max_position_embeddings=2), "no room"),
@@ -270,6 +270,39 @@ def test_what_a_folder_lacks_is_told(tmp_path: Path, tiny: Path, edit: Edit, wor
     assert words in (info.problem or "")
     with pytest.raises(UnusableModel, match="'m' cannot be used"):
         FolderLoader().load(info, device=CPU, full_precision=True)
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (
+            lambda f: change(f, "model_index.json", text_encoder=[None, None]),
+            "names no text_encoder",
+        ),
+        (
+            lambda f: change(
+                f,
+                "model_index.json",
+                _class_name="StableDiffusionXLImg2ImgPipeline",
+                text_encoder=[None, None],
+            ),
+            "the SDXL refiner is not supported",
+        ),
+        (
+            lambda f: change(f, "unet/config.json", projection_class_embeddings_input_dim=72),
+            "as the refiner does",
+        ),
+        (lambda f: change(f, "unet/config.json", addition_embed_type=None), "do not belong"),
+        (lambda f: change(f, "unet/config.json", addition_time_embed_dim=None), "whole number"),
+        (lambda f: change(f, "text_encoder/config.json", hidden_size=32), "encoders make 64"),
+    ],
+)
+def test_what_does_not_fit_together_in_sdxl_is_told(tmp_path: Path, edit: Edit, words: str) -> None:
+    for name, content in configs(TINY_SDXL).items():
+        (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
+        write(tmp_path / "m", name, content)
+    edit(tmp_path / "m")
+    assert words in (recognise(tmp_path / "m").problem or "")
 
 
 def test_a_missing_tensor_of_a_folder_is_named(tmp_path: Path, tiny: Path) -> None:

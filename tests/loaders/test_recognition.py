@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from checkpoints import (
     SD1,
@@ -378,6 +380,24 @@ def test_a_configuration_inside_that_the_tensors_contradict_is_told(tmp_path: Pa
         metadata={"imagine.config": json.dumps(configs(wider))},
     )
     assert "this architecture wants" in (recognise(path).problem or "")
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.data())
+def test_any_mixture_of_tensors_is_something(tmp_path: Path, data: st.DataObject) -> None:
+    """Tensors lost, reshaped and taken from other files: an answer, and never an exception."""
+    pool = {**shapes(data.draw(st.sampled_from([SD1, SD2, SDXL, TINY_SD1])))}
+    keys = sorted(pool)
+    for key in data.draw(st.lists(st.sampled_from(keys), max_size=4)):
+        pool.pop(key, None)
+    shape = st.lists(st.integers(0, 4), max_size=5).map(tuple)
+    pool |= data.draw(st.dictionaries(st.sampled_from(keys), shape, max_size=3))
+    foreign = [tensors for tensors, _, _ in FOREIGN if len(tensors) < 5]
+    pool |= data.draw(st.just({}) | st.sampled_from(foreign))
+    info = hollow(tmp_path, pool)
+    assert (info.problem is None) == (info.clip_layers is not None)
 
 
 def test_random_files_are_recognised_as_something_without_an_exception(tmp_path: Path) -> None:

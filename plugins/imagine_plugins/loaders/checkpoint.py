@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagine_core.errors import UnusableModel
-from imagine_core.hookspecs import hookimpl
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.recognition import recognise_checkpoint
 from imagine_plugins.loaders.tally import count
 
 if TYPE_CHECKING:
-    from imagine_core.interfaces import Device, DiffusionModel, ModelLoader
+    from imagine_core.interfaces import Device, DiffusionModel
 
 PICKLE = (
     "pickle",
@@ -112,9 +111,3 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-@hookimpl
-def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
-    """Register the loader of single files."""
-    register(CheckpointLoader())

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagine_core.errors import UnusableModel
-from imagine_core.hookspecs import hookimpl
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders import configs
 from imagine_plugins.loaders.header import HeaderError, read_header
@@ -19,7 +18,7 @@ from imagine_plugins.loaders.tally import count
 from imagine_plugins.loaders.weights import Stored, Weights, misfit
 
 if TYPE_CHECKING:
-    from imagine_core.interfaces import Device, DiffusionModel, ModelLoader
+    from imagine_core.interfaces import Device, DiffusionModel
     from imagine_plugins.loaders.architectures import Architecture
 
 INDEX = "model_index.json"
@@ -216,9 +215,3 @@ def _reader(folder: Path) -> configs.Read:
             raise configs.ConfigError(f"the file {name} is damaged ({error!s:.100})") from error
 
     return read
-
-
-@hookimpl
-def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
-    """Register the loader of folders."""
-    register(FolderLoader())

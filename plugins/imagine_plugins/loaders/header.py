@@ -96,7 +96,7 @@ def parse_header(file: BinaryIO, size: int) -> Header:
     if not text.startswith(b"{"):
         _explain(start + text[:512], size, length)
     entries = _parse(text)
-    metadata = _metadata(entries.pop("__metadata__", {}))
+    metadata = _metadata(entries.pop("__metadata__", None))
     tensors = {name: _tensor(name, entry, 8 + length) for name, entry in entries.items()}
     _check_layout(tensors, 8 + length, size)
     return Header(tensors=tensors, metadata=metadata, size=size)
@@ -157,6 +157,8 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _metadata(value: object) -> dict[str, str]:
+    if value is None:
+        return {}
     if not isinstance(value, dict):
         raise HeaderError("the header is damaged (its metadata is no map); download it again")
     return {key: text for key, text in value.items() if isinstance(text, str)}
