@@ -139,13 +139,16 @@ class Catalogue:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """What changes when a file is replaced: time of change and size, its sidecar's included."""
-    stat = path.stat()
-    try:
-        sidecar = path.with_suffix(".json").stat().st_mtime_ns
-    except OSError:
-        sidecar = 0
-    return stat.st_mtime_ns + sidecar, stat.st_size
+    """What changes when a model is replaced: times of change and sizes, its sidecar's included."""
+    if path.is_dir():
+        sidecar, files = path.with_name(f"{path.name}.json"), sorted(path.glob("*/*"))
+        files += sorted(path.glob("*"))
+    else:
+        sidecar, files = path.with_suffix(".json"), [path]
+    stats = [each.stat() for each in (*files, sidecar) if each.exists()]
+    if not stats:
+        raise FileNotFoundError(path)
+    return sum(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats)
 
 
 def _unreadable(path: Path, loader: ModelLoader, problem: str) -> ModelInfo:

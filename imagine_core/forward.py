@@ -16,7 +16,36 @@ if TYPE_CHECKING:
 
 
 def forward(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Tensor]:
-    """The guided prediction for each of `wants`, from one call of the model."""
+    """The guided prediction for each of `wants`: one call of the model.
+
+    More than one where the lengths of their prompts have a common multiple that is far longer
+    than any of them, and cross-attention over it would cost more than another call.
+    """
+    answers: dict[int, torch.Tensor] = {}
+    for group in groups([_tokens(want) for want in wants]):
+        answers |= zip(group, _together(model, [wants[i] for i in group]), strict=True)
+    return [answers[i] for i in range(len(wants))]
+
+
+def groups(lengths: Sequence[int]) -> list[list[int]]:
+    """The places of `lengths` in groups whose common multiple is at most twice the longest."""
+    found: list[tuple[int, list[int]]] = []
+    for place, length in enumerate(lengths):
+        for number, (common, members) in enumerate(found):
+            joint = math.lcm(common, length)
+            if joint <= 2 * max(common, length):
+                found[number] = (joint, [*members, place])
+                break
+        else:
+            found.append((length, [place]))
+    return [members for _, members in found]
+
+
+def _tokens(want: Denoise) -> int:
+    return math.lcm(*(row.context.shape[1] for row in want.guidance.rows))
+
+
+def _together(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Tensor]:
     import torch
 
     rows = [conditioning for want in wants for conditioning in want.guidance.rows]

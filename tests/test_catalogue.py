@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagine_core.catalogue import Catalogue
+from imagine_core.catalogue import Catalogue, stamp_of
 from imagine_core.errors import UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo
 from imagine_core.testing import FakeLoader
@@ -140,3 +140,16 @@ def test_a_loader_that_raises_is_named_and_hides_nobodys_models(tmp_path: Path) 
     assert [info.name for info in models.usable()] == ["a"]
     with pytest.raises(UnusableModel, match="'bad' failed on it with ValueError"):
         models.get("b")
+
+
+def test_a_folder_changes_when_a_file_inside_it_or_its_sidecar_does(tmp_path: Path) -> None:
+    folder = tmp_path / "sd-v1.5"
+    (folder / "unet").mkdir(parents=True)
+    weights = folder / "unet" / "model.safetensors"
+    weights.write_bytes(b"old")
+    stamps = [stamp_of(folder)]
+    weights.write_bytes(b"newer")
+    stamps.append(stamp_of(folder))
+    (tmp_path / "sd-v1.5.json").write_text("{}")
+    stamps.append(stamp_of(folder))
+    assert len(set(stamps)) == 3

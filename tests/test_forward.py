@@ -7,7 +7,7 @@ import torch
 
 from imagine_core import Conditioning
 from imagine_core.drawing import Denoise, Guidance
-from imagine_core.forward import forward, stack
+from imagine_core.forward import forward, groups, stack
 from imagine_core.testing import FakeModel
 
 
@@ -70,3 +70,32 @@ def test_extras_are_stacked_by_name() -> None:
 def test_a_single_row_is_the_prediction_itself(scale: float) -> None:
     guidance = Guidance(conditioning(1), None, scale)
     assert guidance.combine(torch.tensor([3.0])).tolist() == [3.0]
+
+
+@pytest.mark.parametrize(
+    ("lengths", "expected"),
+    [
+        ([1, 2, 1, 2], [[0, 1, 2, 3]]),
+        ([2, 3], [[0, 1]]),
+        ([3, 4, 5, 3], [[0, 3], [1], [2]]),
+        ([77], [[0]]),
+    ],
+)
+def test_prompts_whose_common_length_would_explode_are_kept_apart(
+    lengths: list[int], expected: list[list[int]]
+) -> None:
+    assert groups(lengths) == expected
+
+
+def test_wants_in_different_groups_get_their_own_answers() -> None:
+    model = FakeModel()
+    wants = [
+        Denoise(
+            torch.randn(1, 4, 8, 8), 500.0, Guidance(conditioning(n, n / 10), None, 1), (64, 64)
+        )
+        for n in (3, 4, 5, 3)
+    ]
+    together = forward(model, wants)
+    assert model.forwards == [2, 1, 1]
+    for each, shared in zip(wants, together, strict=True):
+        torch.testing.assert_close(shared, forward(model, [each])[0])
