@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from imagine_plugins.devices.cpu import Cpu
-from imagine_plugins.devices.cuda import Cuda
-from imagine_plugins.devices.mps import Mps
-from imagine_plugins.devices.rocm import Rocm
 
 from imagine_core import Device
 from imagine_core.engine import build_engine
 from imagine_core.errors import SettingsError, UnknownName
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
+from imagine_plugins.devices.cpu import Cpu
+from imagine_plugins.devices.cuda import Cuda
+from imagine_plugins.devices.mps import Mps
+from imagine_plugins.devices.rocm import Rocm
 
 ACCELERATORS = [Cuda(), Rocm(), Mps()]
 
