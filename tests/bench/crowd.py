@@ -80,7 +80,7 @@ def count_forwards() -> list[int]:
         rows.append(len(latents))
         return predict(model, latents, timesteps, conditioning)
 
-    StableDiffusion.predict = counting  # type: ignore[method-assign]
+    StableDiffusion.predict = counting  # type: ignore[method-assign, assignment]
     return rows
 
 

@@ -23,16 +23,22 @@ def free_port() -> int:
         return port
 
 
+class Server(httpx.Client):
+    """A client of a server that runs in process `pid`."""
+
+    pid = 0
+
+
 @contextmanager
-def server(models: Path, *options: str) -> Iterator[httpx.Client]:
+def server(models: Path, *options: str) -> Iterator[Server]:
     """A running `imagine serve` and a client for it."""
     port = free_port()
     command = [sys.executable, "-m", "imagine_core", "serve", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--models", str(models), *options]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=3600) as client:
-            client.pid = process.pid  # type: ignore[attr-defined]
+        with Server(base_url=f"http://127.0.0.1:{port}", timeout=3600) as client:
+            client.pid = process.pid
             wait_until(lambda: answers(client))
             yield client
     finally:

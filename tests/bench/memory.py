@@ -23,7 +23,7 @@ def memory() -> None:
                 "sampler": samplers[number % len(samplers)],
             }
             client.post("/generate", json=body).raise_for_status()
-            sizes.append(resident(client.pid))  # type: ignore[attr-defined]
+            sizes.append(resident(client.pid))
     row("requests", "resident MB", "ratio to the 5th")
     row("---", "---", "---")
     for number in (5, 10, 20, 50, 100):
