@@ -6,9 +6,14 @@ import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagine_core.errors import UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
+
+if TYPE_CHECKING:
+    from imagine_core.plugins import Plugins
+    from imagine_core.settings import Settings
 
 log = logging.getLogger("imagine")
 
@@ -136,6 +141,16 @@ class Catalogue:
             if info is not None:
                 return replace(info, loader=loader.name)
         return None
+
+
+def build_catalogue(settings: Settings, plugins: Plugins) -> Catalogue:
+    """The catalogue of the models folder of `settings` and of what `plugins` bring."""
+    return Catalogue(
+        settings.models,
+        bundled=plugins.model_folders(),
+        loaders=plugins.loaders,
+        default_model=settings.default_model,
+    )
 
 
 def stamp_of(path: Path) -> Stamp:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagine_core.catalogue import Catalogue
+from imagine_core.catalogue import build_catalogue
 from imagine_core.errors import (
     FieldError,
     ImagineError,
@@ -57,12 +57,7 @@ class Engine:
     def __init__(self, settings: Settings, plugins: Plugins) -> None:
         self.settings = settings
         self.plugins = plugins
-        self.catalogue = Catalogue(
-            settings.models,
-            bundled=plugins.model_folders(),
-            loaders=plugins.loaders,
-            default_model=settings.default_model,
-        )
+        self.catalogue = build_catalogue(settings, plugins)
         self._worker = Worker(
             self._choose_device,
             self._load,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import sys
 from collections.abc import Callable
@@ -37,6 +36,8 @@ def weight_bytes(info: ModelInfo, itemsize: int) -> int:
 
 def give_back() -> None:
     """Return what nobody uses any more to the system, which the allocator would rather keep."""
+    import ctypes
+
     gc.collect()
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # a C library other than glibc

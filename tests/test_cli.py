@@ -233,7 +233,8 @@ def modules_of(*runs: list[str]) -> set[str]:
 
 
 def test_help_imports_nothing_heavy() -> None:
-    commands = ("run", "serve", "list", "samplers", "info", "convert", "plugins")
+    commands = ["run", "serve", "list", "samplers", "info", "convert", "plugins"]
+    commands += ["pull", "rm", "show", "ps", "stop"]
     modules = modules_of(["--help"], *([command, "--help"] for command in commands))
     assert not modules & (HEAVY | {"httpx", "PIL", "uvicorn", "starlette", "asyncio"})
 
@@ -243,9 +244,16 @@ def test_lists_info_and_convert_import_nothing_heavy(tmp_path: Path) -> None:
 
     from imagine_core.metadata import png_bytes
 
+    folder = str(tmp_path)
+    (tmp_path / "lora.safetensors").touch()
     path = str(tmp_path / "cat.png")
     Path(path).write_bytes(png_bytes(Image.new("RGB", (8, 8)), {"prompt": "cat"}))
     modules = modules_of(
-        ["list", "--models", str(tmp_path)], ["plugins"], ["info", path], ["convert", path]
+        ["list", "--models", folder],
+        ["show", "lora", "--models", folder],
+        ["rm", "lora", "--yes", "--models", folder],
+        ["plugins"],
+        ["info", path],
+        ["convert", path],
     )
     assert not modules & (HEAVY | {"httpx", "PIL", "uvicorn", "starlette", "asyncio"})

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from programs import Ended, Imagine, serving
 
 import fake_imagine
 from imagine_core.cli import main
 from imagine_core.testing import FakePlugin
 from imagine_plugins.commands import source
+from programs import Ended, Imagine, serving
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from programs import Imagine
 
 from imagine_core.metadata import png_bytes, read_meta
+from programs import Imagine
 
 META = {"model": "tiny", "prompt": "кот", "seed": "7"}
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from programs import Imagine
 
 from imagine_core.metadata import document_bytes, png_bytes
+from programs import Imagine
 
 META = {"model": "tiny", "prompt": "кот 🐈 \x1b[31m", "seed": "7", "img": "A" * 5000}
 PICTURE = Image.new("RGB", (8, 8), "teal")

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
-from programs import KEY, Imagine
 
 from imagine_plugins.commands import source
 from imagine_plugins.commands.output import file_size
 from imagine_plugins.dialects.client import NativeClient
+from programs import KEY, Imagine
 
 
 def test_the_table_says_what_is_wrong_with_a_model(imagine: Imagine, models: str) -> None:

@@ -106,7 +106,7 @@ def test_ps_shows_where_every_job_stands(imagine: Imagine, monkeypatch: pytest.M
     assert rows[2] == ["small", "sd1", "7 MB", "bfloat16", "forever"]
     assert rows[5] == ["a", "big", "512x768", "euler", "7/25", "denoising"]
     assert rows[6][-2:] == ["0/25", "loading 42%"]
-    assert rows[7][-2:] == ["0/25", "queued, number 3"]
+    assert rows[7][-2:] == ["0/25", "queued, 3 ahead"]
 
 
 @pytest.mark.parametrize("command", [["ps"], ["stop", "tiny"]])

@@ -4,12 +4,12 @@ import json
 from importlib.metadata import EntryPoint
 
 import pytest
-from programs import Imagine
 
 from imagine_core.cli import build_cli, main
 from imagine_core.plugins import GROUP, Plugins, build_plugins
 from imagine_core.testing import FakePlugin
 from imagine_plugins.commands import plugins as command
+from programs import Imagine
 
 
 def test_the_table_shows_what_each_plugin_brings(imagine: Imagine) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from imagine_core import hookimpl
+from imagine_core.catalogue import build_catalogue
 from imagine_core.cli import plugins_of
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.options import JSON_OPTION, MODELS_HELP, SERVER_OPTIONS
@@ -45,9 +46,7 @@ def _list(*, address: str | None, api_key: str | None, models: str | None, as_js
 
 
 def _local(folder: Path, plugins: Plugins) -> list[Model]:
-    from imagine_core.engine import build_engine
-
-    catalogue = build_engine(Settings(models=folder), plugins).catalogue
+    catalogue = build_catalogue(Settings(models=folder), plugins)
     if catalogue.problem is not None:
         note(f"Warning: {catalogue.problem}")
     return [

@@ -55,7 +55,7 @@ def _job(job: Mapping[str, Any]) -> tuple[str, ...]:
     if job.get("fraction") is not None:
         phase += f" {job['fraction']:.0%}"
     if phase == "queued" and job.get("position"):
-        phase += f", number {job['position']}"
+        phase += f", {job['position']} ahead"
     return (
         str(job.get("id", "-")),
         str(job.get("model", "-")),

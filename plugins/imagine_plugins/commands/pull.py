@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 from imagine_core import hookimpl
+from imagine_core.catalogue import build_catalogue
 from imagine_core.cli import plugins_of
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.options import MODELS_HELP, OFFLINE_OPTION
@@ -76,7 +77,6 @@ def pull(
     A download that was interrupted goes on where it stopped. Only safetensors are taken, and only
     models that Imagine can load; HF_TOKEN is sent to the hub, HF_ENDPOINT names another one.
     """
-    from imagine_core.engine import build_engine
     from imagine_plugins.pulling.download import Downloader
     from imagine_plugins.pulling.hub import ENDPOINT, plan
     from imagine_plugins.pulling.pull import Puller
@@ -84,9 +84,9 @@ def pull(
 
     folder = default_models_folder() if models is None else Path(models).expanduser()
     plugins = plugins_of(click.get_current_context())
-    catalogue = build_engine(Settings(models=folder), plugins).catalogue
+    catalogue = build_catalogue(Settings(models=folder), plugins)
     endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
-    web = Web(endpoint=endpoint, token=os.environ.get("HF_TOKEN"))
+    web = Web(endpoint=endpoint, token=os.environ.get("HF_TOKEN", "").strip() or None)
     progress = Progress(sys.stderr, quiet=quiet)
     transfer = Transfer(progress)
     puller = Puller(

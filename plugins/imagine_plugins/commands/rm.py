@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagine_core import hookimpl
+from imagine_core.catalogue import build_catalogue
 from imagine_core.cli import one_line, plugins_of
 from imagine_core.errors import SettingsError
 from imagine_core.settings import Settings, default_models_folder
@@ -22,11 +23,9 @@ if TYPE_CHECKING:
 
 def remove(*, names: tuple[str, ...], yes: bool, models: str | None) -> None:
     """Delete models, with the JSON files beside them. A running server keeps what it has loaded."""
-    from imagine_core.engine import build_engine
-
     folder = default_models_folder() if models is None else Path(models).expanduser()
     plugins = plugins_of(click.get_current_context())
-    catalogue = build_engine(Settings(models=folder), plugins).catalogue
+    catalogue = build_catalogue(Settings(models=folder), plugins)
     found = [catalogue.find(name) for name in names]
     for info in found:
         if info.path.parent != folder:

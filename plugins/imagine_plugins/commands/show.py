@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from imagine_core import hookimpl
+from imagine_core.catalogue import build_catalogue
 from imagine_core.cli import one_line, plugins_of
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.options import JSON_OPTION, MODELS_HELP, SERVER_OPTIONS
@@ -36,11 +37,10 @@ def show(
 
 
 def _local(name: str, folder: Path) -> Model:
-    from imagine_core.engine import build_engine
     from imagine_plugins.loaders.hashing import file_hash
 
     plugins = plugins_of(click.get_current_context())
-    info = build_engine(Settings(models=folder.expanduser()), plugins).catalogue.find(name)
+    info = build_catalogue(Settings(models=folder.expanduser()), plugins).find(name)
     known = asdict(info)
     return {
         **{key: known[key] for key in known if key not in ("path", "loader")},

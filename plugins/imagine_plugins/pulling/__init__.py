@@ -1,0 +1,1 @@
+"""Fetching models from elsewhere: resumable, verified, and looked at before they are trusted."""

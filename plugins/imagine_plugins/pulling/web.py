@@ -1,0 +1,208 @@
+"""GET requests that follow redirects with care, and say in words what a server refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urljoin, urlsplit
+
+from imagine_core import network
+from imagine_core.errors import ServerFailed, SettingsError
+from imagine_core.version import version
+
+if TYPE_CHECKING:
+    import httpx
+
+MOST_REDIRECTS = 8
+CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
+JSON_LIMIT = 16 * 2**20
+SHA256 = re.compile(r'"?([0-9a-fA-F]{64})"?')
+CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+
+
+class Lost(Exception):
+    """The connection broke, or the server is busy: worth another try."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A response and what the servers on the way to it said of the file.
+
+    Attributes:
+        response: The last response, its body not read yet.
+        size: Bytes of the whole file, where stated.
+        sha256: Its hash, where stated.
+    """
+
+    response: httpx.Response
+    size: int | None
+    sha256: str | None
+
+    @property
+    def first(self) -> int | None:
+        """The first byte of a partial answer."""
+        match = CONTENT_RANGE.fullmatch(self.response.headers.get("content-range", ""))
+        return int(match[1]) if match and match[1] else None
+
+    @property
+    def etag(self) -> str | None:
+        """What names this version of the file for good; weak ones do not."""
+        etag = str(self.response.headers.get("etag", ""))
+        return etag if etag.startswith('"') else None
+
+
+class Web:
+    """Asks servers for files; a token goes to its own server and to nobody else.
+
+    Args:
+        endpoint: The server that the token is for.
+        token: The token, if there is one.
+    """
+
+    def __init__(self, *, endpoint: str = "", token: str | None = None) -> None:
+        self._origin = origin(endpoint) if endpoint else None
+        self._token = token
+
+    @contextmanager
+    def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[Answer]:
+        """The answer to a request, whatever its status but a redirect.
+
+        Raises:
+            Lost: The connection failed.
+            Offline, SettingsError: Imagine must not connect there.
+            ServerFailed: The redirects lead nowhere.
+        """
+        import httpx
+
+        try:
+            yield from self._get(url, headers or {})
+        except httpx.TransportError as error:
+            raise Lost(f"{urlsplit(url).hostname}: {str(error) or type(error).__name__}") from error
+
+    def json(self, url: str) -> Any:
+        """The JSON at `url`."""
+        try:
+            with self.get(url) as answer:
+                require_good(answer.response)
+                body = read_at_most(answer.response, JSON_LIMIT)
+            return json.loads(body)
+        except Lost as error:
+            raise ServerFailed(f"no answer from {error}", lost=True) from error
+        except (ValueError, RecursionError) as error:
+            raise ServerFailed(f"{shown(url)} answered with something that is no JSON") from error
+
+    def _get(self, url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
+        import httpx
+
+        timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
+        # A proxy for the world is none for this machine.
+        trust = not network.is_loopback(urlsplit(url).hostname or "")
+        size: int | None = None
+        sha256: str | None = None
+        with httpx.Client(timeout=timeout, trust_env=trust) as http:
+            for _ in range(MOST_REDIRECTS):
+                check_url(url)
+                with http.stream("GET", url, headers=self._headers(url, headers)) as response:
+                    size = size or _linked_size(response)
+                    sha256 = sha256 or _linked_sha256(response)
+                    if not response.has_redirect_location:
+                        yield Answer(response=response, size=_size(response) or size, sha256=sha256)
+                        return
+                    url = _redirected(url, response.headers["location"])
+        raise ServerFailed(f"{shown(url)}: too many redirects")
+
+    def _headers(self, url: str, more: Mapping[str, str]) -> dict[str, str]:
+        # Compressed on the way, a file has neither the size nor the ranges that are stated.
+        headers = {"Accept-Encoding": "identity", "User-Agent": f"imagine/{version()}", **more}
+        if self._token and origin(url) == self._origin:
+            headers["Authorization"] = f"Bearer {self._token}"
+        return headers
+
+
+def check_url(url: str) -> None:
+    """Raise if Imagine must not connect there: only https leaves this machine."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.scheme not in ("https", "http") or not host:
+        raise SettingsError(f"{shown(url)!r} is no https URL")
+    if parts.scheme == "http" and not network.is_loopback(host):
+        raise SettingsError(
+            f"{shown(url)!r} would come unencrypted, and anybody on the way could replace it; "
+            "use https"
+        )
+    network.check(url)
+
+
+def require_good(response: httpx.Response) -> None:
+    """Raise in words unless the status is a good one; `Lost` where a later try may help."""
+    status = response.status_code
+    if status in (200, 206):
+        return
+    url, host = shown(str(response.url)), response.url.host
+    said = f"{status} {response.reason_phrase}".strip()
+    if status in TRY_AGAIN:
+        raise Lost(f"{host}: {said}")
+    if status in (401, 403):
+        raise ServerFailed(
+            f"{host} lets nobody fetch this without permission ({said}): check the name; where it "
+            "wants a login, accept the model's conditions on its page and set HF_TOKEN"
+        )
+    if status in (404, 410):
+        raise ServerFailed(f"there is nothing at {url} ({said}); check the name")
+    raise ServerFailed(f"{url} answered {said}")
+
+
+def read_at_most(response: httpx.Response, limit: int) -> bytes:
+    """The body of `response`; raises `ServerFailed` where it is longer than `limit` bytes."""
+    body = bytearray()
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) > limit:
+            raise ServerFailed(f"{shown(str(response.url))} is larger than it should be")
+    return bytes(body)
+
+
+def shown(url: str) -> str:
+    """`url` without what may be secret in it: the query of a signed address, a password."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def origin(url: str) -> tuple[str, str, int | None]:
+    """What makes two URLs the same server."""
+    parts = urlsplit(url)
+    default = {"https": 443, "http": 80}.get(parts.scheme)
+    return parts.scheme, (parts.hostname or "").lower(), parts.port or default
+
+
+def _redirected(url: str, location: str) -> str:
+    """Where a redirect leads; nobody elsewhere may point us at this machine."""
+    target = urljoin(url, location)
+    here = network.is_loopback(urlsplit(target).hostname or "")
+    if here and not network.is_loopback(urlsplit(url).hostname or ""):
+        raise ServerFailed(f"{shown(url)} redirects to this machine, which is not right")
+    return target
+
+
+def _size(response: httpx.Response) -> int | None:
+    """Bytes of the whole file, as the last server states them."""
+    if response.status_code == 200:
+        length = response.headers.get("content-length", "")
+        return int(length) if length.isdecimal() else None
+    match = CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+    return int(match[2]) if match and match[2] != "*" else None
+
+
+def _linked_size(response: httpx.Response) -> int | None:
+    size = response.headers.get("x-linked-size", "")
+    return int(size) if size.isdecimal() else None
+
+
+def _linked_sha256(response: httpx.Response) -> str | None:
+    match = SHA256.fullmatch(response.headers.get("x-linked-etag", ""))
+    return match[1].lower() if match else None

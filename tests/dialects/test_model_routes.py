@@ -1,0 +1,76 @@
+"""The native routes that are about one model: what it is, how its load goes, how it leaves."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+
+from calls import SMALL, app_of, ask, error_of, fields_of, lines_of
+from imagine_core.testing import FakePlugin, build_test_engine
+
+
+@pytest.fixture
+def app(tmp_path: Path, fake: FakePlugin) -> Iterator[Starlette]:
+    """An application whose one model tells how its load goes."""
+    fake.loader.tells_progress = True
+    engine = build_test_engine(tmp_path / "models", fake)
+    yield app_of(engine)
+    engine.close(grace=0)
+
+
+def test_a_model_is_shown_with_its_hash(app: Starlette) -> None:
+    answer = ask(app, "GET", "/models/TINY")
+    assert answer.status_code == 200
+    assert answer.json()["hash"] == hashlib.sha256(b"fake").hexdigest()[:10]
+    listed = ask(app, "GET", "/models").json()["details"]
+    assert {**answer.json()} == {**listed[0], "hash": answer.json()["hash"]}
+
+
+def test_an_unknown_model_is_answered_with_the_nearest(app: Starlette) -> None:
+    for method, path, options in (
+        ("GET", "/models/tinny", {}),
+        ("POST", "/stop", {"json": {"model": "tinny"}}),
+    ):
+        answer = ask(app, method, path, **options)
+        assert answer.status_code == 404
+        assert error_of(answer)["nearest"] == ["tiny"]
+
+
+def test_a_load_shows_in_the_stream_of_who_asks_for_progress(app: Starlette) -> None:
+    text = ask(app, "POST", "/generate", json={**SMALL, "progress": True}).text
+    loading = [line for line in lines_of(text) if line["status"] == "loading"]
+    fractions = [line["fraction"] for line in loading if "fraction" in line]
+    assert loading[0] == {"status": "loading"}
+    assert fractions == sorted(fractions)
+    assert fractions[-1] == 1.0
+
+
+def test_stop_lets_go_of_a_model(app: Starlette) -> None:
+    assert ask(app, "POST", "/generate", json=SMALL).status_code == 200
+    loaded = ask(app, "GET", "/ps").json()["models"]
+    assert [model["name"] for model in loaded] == ["tiny"]
+    assert 0 < loaded[0]["expires_in"] <= 300
+    for status in ("unloaded", "not loaded"):
+        answer = ask(app, "POST", "/stop", json={"model": "tiny"})
+        assert answer.json() == {"model": "tiny", "status": status}
+    assert ask(app, "GET", "/ps").json()["models"] == []
+
+
+@pytest.mark.parametrize("body", [{}, {"model": 5}, {"model": None}])
+def test_stop_wants_the_name_of_a_model(app: Starlette, body: dict[str, object]) -> None:
+    assert "model" in fields_of(ask(app, "POST", "/stop", json=body))
+
+
+def test_a_model_that_can_never_fit_is_a_507(
+    app: Starlette, tmp_path: Path, fake: FakePlugin
+) -> None:
+    fake.device.free = lambda: 1000
+    with (tmp_path / "models" / "huge.fake").open("wb") as file:
+        file.truncate(10**9)
+    answer = ask(app, "POST", "/generate", json={**SMALL, "model": "huge"})
+    assert answer.status_code == 507
+    assert "take a smaller model" in error_of(answer)["message"]
