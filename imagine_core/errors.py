@@ -20,7 +20,7 @@ ImagineError
 └── PluginError           a plugin registered something that cannot be accepted
 
 Errors carry fields beside their text. `type` is the name on the wire; the HTTP status of each is
-decided in one table, `imagine_core.app.STATUS`.
+decided in one table, `imagine_core.web.app.STATUS`.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from imagine_core.app import build_app
 from imagine_core.service import Service
 from imagine_core.settings import ServerSettings
+from imagine_core.web.app import build_app
 from imagine_plugins.serving import GracefulServer, build_server, listen, shown_address
 
 if TYPE_CHECKING:

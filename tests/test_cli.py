@@ -242,7 +242,7 @@ def test_help_imports_nothing_heavy() -> None:
 def test_lists_info_and_convert_import_nothing_heavy(tmp_path: Path) -> None:
     from PIL import Image
 
-    from imagine_core.metadata import png_bytes
+    from imagine_core.pictures.metadata import png_bytes
 
     folder = str(tmp_path)
     (tmp_path / "lora.safetensors").touch()

@@ -97,7 +97,7 @@ def register_routes(register: Callable[[BaseRoute], None]) -> None:
     """Serve the page at `/`: one route a file, so that a path can reach nothing else."""
     from starlette.routing import Route
 
-    from imagine_core.security import without_key
+    from imagine_core.web.security import without_key
 
     for path, asset in read_assets(page_folder()).items():
         # The page is where a person enters the key: it has to open without one.

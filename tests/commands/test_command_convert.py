@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imagine_core.metadata import png_bytes, read_meta
+from imagine_core.pictures.metadata import png_bytes, read_meta
 from programs import Imagine
 
 META = {"model": "tiny", "prompt": "кот", "seed": "7"}

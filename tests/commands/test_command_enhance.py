@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fake_ollama import FakeOllama, answer, running
-from imagine_core.metadata import read_meta
+from imagine_core.pictures.metadata import read_meta
 from imagine_core.testing import FakePlugin
 from imagine_plugins.commands.enhance import enhance
 from programs import Imagine, command

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imagine_core.metadata import document_bytes, png_bytes
+from imagine_core.pictures.metadata import document_bytes, png_bytes
 from programs import Imagine
 
 META = {"model": "tiny", "prompt": "кот 🐈 \x1b[31m", "seed": "7", "img": "A" * 5000}

@@ -20,7 +20,7 @@ from PIL import Image
 
 from imagine_core import GenerationRequest, PhaseEvent
 from imagine_core.cli import main
-from imagine_core.metadata import read_meta
+from imagine_core.pictures.metadata import read_meta
 from imagine_core.testing import FakePlugin
 from imagine_plugins.commands.run import run
 from imagine_plugins.dialects.client import NativeClient

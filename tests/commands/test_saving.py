@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from imagine_core import GeneratedImage, GenerationRequest, GenerationResult, StepEvent
-from imagine_core.metadata import read_meta
+from imagine_core.pictures.metadata import read_meta
 from imagine_plugins.commands.saving import Gallery, open_gallery
 
 REQUEST = GenerationRequest(prompt="cat", model="tiny", width=64, height=64, seed=7)

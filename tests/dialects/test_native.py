@@ -17,7 +17,7 @@ from starlette.applications import Starlette
 
 from calls import SMALL, app_of, ask, error_of, fields_of, lines_of
 from imagine_core.engine import Engine, build_engine
-from imagine_core.infotext import read_infotext
+from imagine_core.pictures.infotext import read_infotext
 from imagine_core.settings import Limits, Settings
 from imagine_core.testing import FakePlugin, build_test_engine, build_test_plugins
 from imagine_core.version import version

@@ -242,7 +242,7 @@ def test_ps_shows_what_runs_and_what_waits(start: Callable[..., Server]) -> None
     first, second = answer["jobs"]
     assert (first["model"], first["steps"], first["width"]) == ("tiny", 500, 64)
     assert 0 <= first["step"] < 500
-    assert second["position"] == 1
+    assert second["position"] == 0
     for connection in connections:
         connection.close()
 

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from imagine_core import GeneratedImage, GenerationRequest, GenerationResult, PhaseEvent, StepEvent
+from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.settings import Limits
-from imagine_core.validation import check_request
 from imagine_plugins.dialects import lines, wire
 from imagine_plugins.dialects.wire import FIELDS, Order, read_order
 

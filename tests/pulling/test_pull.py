@@ -13,9 +13,9 @@ import pytest
 
 from checkpoints import TINY_SD1, header_bytes, write_folder
 from hub_server import FileServer, Served, files_under
-from imagine_core.catalogue import Catalogue
 from imagine_core.errors import ImagineError, ServerFailed, SettingsError, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
+from imagine_core.models.catalogue import Catalogue
 from imagine_core.plugins import build_plugins
 from imagine_plugins.pulling.download import Downloader
 from imagine_plugins.pulling.hub import Plan, plan

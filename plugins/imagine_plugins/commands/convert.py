@@ -9,8 +9,8 @@ import click
 
 from imagine_core import hookimpl
 from imagine_core.errors import InvalidFile
-from imagine_core.files import write_file
-from imagine_core.metadata import document_bytes, read_picture
+from imagine_core.pictures.files import write_file
+from imagine_core.pictures.metadata import document_bytes, read_picture
 
 
 @click.command(short_help="Convert a PNG to JSON with its metadata, and back.")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from imagine_core import hookimpl
-from imagine_core.metadata import read_meta
+from imagine_core.pictures.metadata import read_meta
 from imagine_plugins.commands.output import print_json
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from imagine_core.cli import one_line
-from imagine_core.metadata import json_text
+from imagine_core.pictures.metadata import json_text
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import click
 
 from imagine_core import hookimpl
-from imagine_core.catalogue import build_catalogue
 from imagine_core.cli import plugins_of
+from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.options import MODELS_HELP, OFFLINE_OPTION
 from imagine_plugins.commands.output import file_size, note

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import click
 
 from imagine_core import hookimpl
-from imagine_core.catalogue import build_catalogue
 from imagine_core.cli import one_line, plugins_of
 from imagine_core.errors import SettingsError
+from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.options import MODELS_HELP
 from imagine_plugins.commands.output import file_size, note

@@ -16,7 +16,7 @@ import click
 from imagine_core import GenerationRequest, GenerationResult, StepEvent, hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.errors import ServerFailed, UnknownName
-from imagine_core.files import read_all, reading
+from imagine_core.pictures.files import read_all, reading
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.enhancing import with_better_prompt
 from imagine_plugins.commands.options import LOCAL_OPTIONS, SERVER_OPTIONS

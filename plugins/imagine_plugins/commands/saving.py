@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagine_core.files import check_writable, write_file
-from imagine_core.infotext import write_infotext
-from imagine_core.metadata import document_bytes, meta_of, png_bytes
+from imagine_core.pictures.files import check_writable, write_file
+from imagine_core.pictures.infotext import write_infotext
+from imagine_core.pictures.metadata import document_bytes, meta_of, png_bytes
 from imagine_core.version import version
 
 if TYPE_CHECKING:

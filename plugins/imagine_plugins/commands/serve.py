@@ -216,9 +216,9 @@ def serve(options: Options, plugins: Plugins) -> int:
     Raises:
         ImagineError: It cannot start, in words.
     """
-    from imagine_core.app import build_app
     from imagine_core.engine import build_engine
     from imagine_core.service import Service
+    from imagine_core.web.app import build_app
     from imagine_plugins.serving import build_server, listen
 
     if options.device.casefold() != "auto":

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from imagine_core import hookimpl
-from imagine_core.catalogue import build_catalogue
 from imagine_core.cli import one_line, plugins_of
+from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.options import JSON_OPTION, MODELS_HELP, SERVER_OPTIONS
 from imagine_plugins.commands.output import file_size, print_json

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
-from imagine_core.app import AsciiJSONResponse
+from imagine_core.engine.validation import SMALLEST_SIDE
 from imagine_core.errors import FieldError, RequestError, UnknownName, UnusableModel
-from imagine_core.security import open_to_files, without_key
-from imagine_core.validation import SMALLEST_SIDE
 from imagine_core.version import version
+from imagine_core.web.app import AsciiJSONResponse
+from imagine_core.web.security import open_to_files, without_key
 from imagine_plugins.dialects import strict
 from imagine_plugins.dialects.enhancing import Enhancing
 from imagine_plugins.dialects.reply import Reply

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from imagine_core import Enhancement, Enhancer, EnhanceTask
-from imagine_core.app import json_line
 from imagine_core.enhancing import (
     by_priority,
     choose_enhancer,
@@ -20,6 +19,7 @@ from imagine_core.enhancing import (
     problem_of,
 )
 from imagine_core.errors import Busy, FieldError, RequestError
+from imagine_core.web.app import json_line
 from imagine_plugins.dialects import strict
 from imagine_plugins.dialects.reply import Answer, Output
 from imagine_plugins.dialects.strict import Refused

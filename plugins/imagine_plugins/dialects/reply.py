@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from imagine_core.app import explain, json_line
 from imagine_core.errors import RequestError
-from imagine_core.infotext import write_infotext
-from imagine_core.metadata import meta_of, png_bytes
+from imagine_core.pictures.infotext import write_infotext
+from imagine_core.pictures.metadata import meta_of, png_bytes
 from imagine_core.types import (
     GeneratedImage,
     GenerationEvent,
@@ -25,6 +24,7 @@ from imagine_core.types import (
     StepEvent,
 )
 from imagine_core.version import version
+from imagine_core.web.app import explain, json_line
 from imagine_plugins.dialects.lines import (
     enhancing_line,
     final_line,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from imagine_core.errors import FieldError, RequestError
-from imagine_core.images import init_image_problem
+from imagine_core.pictures.images import init_image_problem
 from imagine_core.types import (
     GenerationRequest,
 )

@@ -18,9 +18,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from imagine_core import errors
-from imagine_core.access import Access
 from imagine_core.errors import ImagineError
-from imagine_core.security import BodyGuard, KeyGuard, OriginGuard
+from imagine_core.web.access import Access
+from imagine_core.web.security import BodyGuard, KeyGuard, OriginGuard
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

@@ -1,4 +1,4 @@
-"""Tests of imagine_core.memory."""
+"""Tests of imagine_core.models.memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from imagine_core.interfaces import ModelInfo
-from imagine_core.memory import Memory, Workspace, out_of_memory, weight_bytes
+from imagine_core.models.memory import Memory, Workspace, out_of_memory, weight_bytes
 from imagine_plugins.devices.cpu import Cpu
 
 A, B = Path("a"), Path("b")

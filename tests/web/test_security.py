@@ -12,12 +12,12 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from calls import app_of, ask, error_of
-from imagine_core.access import Access, host_pattern, machine_names, origin_pattern
-from imagine_core.app import Faults
 from imagine_core.engine import Engine
 from imagine_core.errors import SettingsError
-from imagine_core.security import BodyGuard, OriginGuard, open_to_files
 from imagine_core.settings import ServerSettings
+from imagine_core.web.access import Access, host_pattern, machine_names, origin_pattern
+from imagine_core.web.app import Faults
+from imagine_core.web.security import BodyGuard, OriginGuard, open_to_files
 
 EVIL = "http://evil.example"
 PREFLIGHT = {"Access-Control-Request-Method": "POST"}

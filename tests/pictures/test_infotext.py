@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagine_core import GenerationRequest
-from imagine_core.infotext import read_infotext, write_infotext
+from imagine_core.pictures.infotext import read_infotext, write_infotext
 
 REQUEST = GenerationRequest(
     prompt="a cat, (tiny hat:1.3)", negative_prompt="ugly, blurry", model="dreamshaper_8"

@@ -12,8 +12,9 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from imagine_core.batching import FairShare, RowLimit
-from imagine_core.drawing import Alone, Denoise
+from imagine_core.engine.batching import FairShare, RowLimit
+from imagine_core.engine.drawing import Alone, Denoise
+from imagine_core.engine.forward import forward
 from imagine_core.errors import (
     Busy,
     GenerationFailed,
@@ -22,14 +23,13 @@ from imagine_core.errors import (
     SettingsError,
     ShuttingDown,
 )
-from imagine_core.forward import forward
-from imagine_core.loading import Loading
-from imagine_core.memory import out_of_memory
+from imagine_core.models.loading import Loading
+from imagine_core.models.memory import out_of_memory
 
 if TYPE_CHECKING:
+    from imagine_core.engine.jobs import Job, Size, Trajectory
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
-    from imagine_core.jobs import Job, Size, Trajectory
-    from imagine_core.loading import Load
+    from imagine_core.models.loading import Load
     from imagine_core.settings import Settings
 
 log = logging.getLogger("imagine")

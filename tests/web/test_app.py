@@ -18,7 +18,6 @@ from starlette.routing import BaseRoute, Route
 
 from calls import app_of, ask, error_of, live
 from imagine_core import errors, hookimpl
-from imagine_core.app import STATUS, build_app, error_response, explain
 from imagine_core.engine import Engine
 from imagine_core.errors import (
     Busy,
@@ -32,6 +31,7 @@ from imagine_core.errors import (
 from imagine_core.service import Service
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import build_test_engine
+from imagine_core.web.app import STATUS, build_app, error_response, explain
 
 
 def every_error() -> Iterator[type[ImagineError]]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from imagine_core.catalogue import Stamp, stamp_of
 from imagine_core.errors import OutOfMemory
 from imagine_core.interfaces import DiffusionModel, ModelInfo
-from imagine_core.memory import Memory, out_of_memory
+from imagine_core.models.catalogue import Stamp, stamp_of
+from imagine_core.models.memory import Memory, out_of_memory
 
 log = logging.getLogger("imagine")
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from imagine_core.drawing import hires_size
+from imagine_core.engine.drawing import hires_size
 from imagine_core.errors import FieldError
 from imagine_core.settings import Limits
 from imagine_core.types import GenerationRequest
 
 SEEDS = 2**64
 SMALLEST_SIDE = 64
+GREATEST_GUIDANCE = 1000
+"""Far beyond what draws anything; predictions stay finite."""
 
 
 def check_request(request: GenerationRequest, limits: Limits) -> list[FieldError]:
@@ -30,13 +32,13 @@ def _rules(request: GenerationRequest, limits: Limits) -> Iterator[tuple[str, bo
     """Field, whether it is fine, and what it must be."""
     r = request
     longest = f"must have at most {limits.prompt:,} characters"
-    guidance = math.isfinite(r.guidance_scale) and r.guidance_scale >= 0
+    guidance = 0 <= r.guidance_scale <= GREATEST_GUIDANCE
     yield "prompt", bool(r.prompt.strip()), "must not be empty"
     yield "prompt", len(r.prompt) <= limits.prompt, longest
     yield "negative_prompt", len(r.negative_prompt) <= limits.prompt, longest
     yield "original_prompt", len(r.original_prompt or "") <= limits.prompt, longest
     yield "steps", 1 <= r.steps <= limits.steps, f"must be from 1 to {limits.steps}"
-    yield "guidance_scale", guidance, "must be a finite number, 0 or more"
+    yield "guidance_scale", guidance, f"must be from 0 to {GREATEST_GUIDANCE}"
     yield "seed", r.seed is None or 0 <= r.seed < SEEDS, "must be from 0 to 2^64-1"
     yield "strength", 0 <= r.strength <= 1, "must be from 0.0 to 1.0"
     yield "clip_skip", r.clip_skip >= 1, "must be 1 (the last layer) or more"

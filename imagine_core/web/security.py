@@ -26,7 +26,7 @@ from imagine_core.errors import (
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-    from imagine_core.access import Access
+    from imagine_core.web.access import Access
 
 R = TypeVar("R", bound=BaseRoute)
 

@@ -1,4 +1,4 @@
-"""Tests of imagine_core.forward."""
+"""Tests of imagine_core.engine.forward."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from imagine_core import Conditioning
-from imagine_core.drawing import Denoise, Guidance
-from imagine_core.forward import forward, groups, stack
+from imagine_core.engine.drawing import Denoise, Guidance
+from imagine_core.engine.forward import forward, groups, stack
 from imagine_core.testing import FakeModel
 
 

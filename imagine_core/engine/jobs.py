@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagine_core.drawing import Alone, Denoise, Drawing, Note, StepDone, draw, total_steps
+from imagine_core.engine.drawing import Alone, Denoise, Drawing, Note, StepDone, draw, total_steps
 from imagine_core.types import (
     GeneratedImage,
     GenerationEvent,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from imagine_core.errors import InvalidFile
-from imagine_core.files import check_writable, read_all, reading, write_file
+from imagine_core.pictures.files import check_writable, read_all, reading, write_file
 
 
 def test_a_written_file_has_the_content_and_the_permissions_of_the_umask(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_killed_writer_leaves_nothing_at_the_name(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from imagine_core.files import write_file\n"
+        "from imagine_core.pictures.files import write_file\n"
         "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
         "write_file(Path(sys.argv[1]), b'half')\n"
     )

@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from calls import app_of, live
-from imagine_core.app import STATUS
 from imagine_core.engine import Engine
 from imagine_core.service import Service
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import build_test_engine
+from imagine_core.web.app import STATUS
 from imagine_plugins.dialects.endpoints import native_routes
 
-PAGE = (Path(__file__).parent.parent / "docs" / "http.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
 EXAMPLE = re.compile(r"^```bash\n(.*?)^```\n(?:\n```json\n(.*?)^```)?", re.MULTILINE | re.DOTALL)
 EXAMPLES = [match.groups() for match in EXAMPLE.finditer(PAGE)]
 BASH = shutil.which("bash") or "bash"

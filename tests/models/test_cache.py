@@ -13,8 +13,8 @@ import pytest
 
 from imagine_core.errors import OutOfMemory
 from imagine_core.interfaces import ModelInfo
-from imagine_core.memory import Memory
-from imagine_core.models import ModelCache
+from imagine_core.models.cache import ModelCache
+from imagine_core.models.memory import Memory
 from imagine_core.testing import FakeClock, FakeModel
 
 

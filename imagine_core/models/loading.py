@@ -12,14 +12,14 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from imagine_core.errors import OutOfMemory
-from imagine_core.memory import Memory, Workspace, give_back, out_of_memory, weight_bytes
-from imagine_core.models import ModelCache
+from imagine_core.models.cache import ModelCache
+from imagine_core.models.memory import Memory, Workspace, give_back, out_of_memory, weight_bytes
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from imagine_core.engine.jobs import Job, Size
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
-    from imagine_core.jobs import Job, Size
 
     Load = Callable[[Device, ModelInfo, Callable[[float], None]], DiffusionModel]
     Loaded = Callable[[Job, DiffusionModel, ExitStack], None]

@@ -11,7 +11,7 @@ from imagine_core.interfaces import Conditioning
 if TYPE_CHECKING:
     import torch
 
-    from imagine_core.drawing import Denoise
+    from imagine_core.engine.drawing import Denoise
     from imagine_core.interfaces import DiffusionModel
 
 

@@ -1,10 +1,10 @@
-"""Tests of imagine_core.batching."""
+"""Tests of imagine_core.engine.batching."""
 
 from __future__ import annotations
 
 from collections import Counter
 
-from imagine_core.batching import SAMPLES, FairShare, RowLimit
+from imagine_core.engine.batching import SAMPLES, FairShare, RowLimit
 
 
 def feed(limit: RowLimit, seconds_per_forward: dict[int, float]) -> None:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from imagine_core import images
 from imagine_core.errors import RequestError
-from imagine_core.images import init_image_problem, load_init_image
+from imagine_core.pictures import images
+from imagine_core.pictures.images import init_image_problem, load_init_image
 
 # Pillow warns of odd files; a server shows the first of each kind and goes on.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from imagine_core import pngtext
 from imagine_core.errors import InvalidFile
-from imagine_core.pngtext import check_png, read_texts, replace_texts
+from imagine_core.pictures import pngtext
+from imagine_core.pictures.pngtext import check_png, read_texts, replace_texts
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 

@@ -8,7 +8,9 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagine_core.catalogue import build_catalogue
+from imagine_core.engine.jobs import Job, JobStatus
+from imagine_core.engine.validation import check_request
+from imagine_core.engine.worker import Worker
 from imagine_core.errors import (
     FieldError,
     ImagineError,
@@ -16,17 +18,15 @@ from imagine_core.errors import (
     SettingsError,
     ShuttingDown,
 )
-from imagine_core.jobs import Job, JobStatus
+from imagine_core.models.catalogue import build_catalogue
 from imagine_core.sampling import resolve_sampler
 from imagine_core.types import PhaseEvent
-from imagine_core.validation import check_request
-from imagine_core.worker import Worker
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
-    from imagine_core.models import LoadedModel, Unloaded
+    from imagine_core.models.cache import LoadedModel, Unloaded
     from imagine_core.plugins import Plugins
     from imagine_core.settings import Settings
     from imagine_core.types import GenerationEvent, GenerationRequest
@@ -183,7 +183,7 @@ def _decoded(request: GenerationRequest) -> Image.Image | None:
     """The picture to start from, decoded here: the device's thread has better things to do."""
     if request.init_image is None:
         return None
-    from imagine_core.images import load_init_image
+    from imagine_core.pictures.images import load_init_image
 
     return load_init_image(request.init_image, request.width, request.height)
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from imagine_core import GenerationRequest, metadata
+from imagine_core import GenerationRequest
 from imagine_core.errors import InvalidFile
-from imagine_core.metadata import (
+from imagine_core.pictures import metadata
+from imagine_core.pictures.metadata import (
     document_bytes,
     json_text,
     meta_of,

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from imagine_core.errors import InvalidFile
-from imagine_core.files import read_all, reading
-from imagine_core.infotext import read_infotext
-from imagine_core.pngtext import check_png, is_png, read_texts, replace_texts
+from imagine_core.pictures.files import read_all, reading
+from imagine_core.pictures.infotext import read_infotext
+from imagine_core.pictures.pngtext import check_png, is_png, read_texts, replace_texts
 from imagine_core.types import GenerationRequest
 
 if TYPE_CHECKING:

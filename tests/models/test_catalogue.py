@@ -1,4 +1,4 @@
-"""Tests of imagine_core.catalogue."""
+"""Tests of imagine_core.models.catalogue."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from imagine_core.catalogue import Catalogue, stamp_of
 from imagine_core.errors import UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo
+from imagine_core.models.catalogue import Catalogue, stamp_of
 from imagine_core.testing import FakeLoader
 
 

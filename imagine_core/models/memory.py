@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from imagine_core.engine.jobs import Size
     from imagine_core.interfaces import ModelInfo
-    from imagine_core.jobs import Size
 
 ROOM = 1.5
 """Memory of a model whose number of parameters is not known, as a multiple of its file."""

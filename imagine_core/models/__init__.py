@@ -1,0 +1,1 @@
+"""Models: which there are, which are in memory, and what fits."""

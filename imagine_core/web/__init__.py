@@ -1,0 +1,1 @@
+"""The HTTP application that routes of plugins are composed into, and who may call it."""
