@@ -98,7 +98,7 @@ PHASES = ("queued", "loading", "encoding", "denoising")
 @functools.cache
 def picture(seed: int, width: int, height: int, *, blur: int = 0) -> bytes:
     """A little landscape, another for each seed; blurred where it is not finished."""
-    rng = random.Random(seed)  # noqa: S311 - pictures, not secrets
+    rng = random.Random(seed)
     hue = rng.random()
     image = Image.new("RGB", (width, height))
     draw = ImageDraw.Draw(image)

@@ -55,6 +55,7 @@ def keep(page: Page, name: str) -> None:
     from PIL import Image
 
     page.mouse.move(0, 0)
+    page.locator(".fields").evaluate("(fields) => fields.scrollTo(0, 0)")
     page.wait_for_timeout(500)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
     if image.width > WIDEST:
@@ -84,7 +85,6 @@ def take(browser: Browser, url: str) -> None:
     with opened(browser, url, "phone", "light") as page:
         keep(page, "phone-first-visit-light")
     with opened(browser, url, "laptop", "light") as page:
-        keep(page, "laptop-first-visit-light")
         fill(page)
         keep(page, "laptop-picture-light")
         page.click("#act-compare")
@@ -109,7 +109,11 @@ def take(browser: Browser, url: str) -> None:
 def main() -> None:
     from playwright.sync_api import sync_playwright
 
-    with FakeServer(step_seconds=0.05).serve() as fake, sync_playwright() as playwright:
+    enhancers = [{"name": "styles", "label": "Styles"}]
+    with (
+        FakeServer(step_seconds=0.05, enhancers=enhancers).serve() as fake,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(FLAGS))
         take(browser, sys.argv[1] if len(sys.argv) > 1 else fake.url)
         browser.close()

@@ -141,6 +141,13 @@ def test_the_png_of_other_tools_restores_what_it_says(page: Page, tmp_path: Path
     assert "not on this server" in page.inner_text("#model option:checked")
 
 
+def test_an_old_sampler_name_means_the_sampler_and_its_schedule(page: Page) -> None:
+    infotext = b"a mill\nSteps: 9, Sampler: DPM++ 2M Karras, Seed: 1, Size: 512x512"
+    drop(page, "#stage", "old.png", png_with(parameters=infotext.decode()), "image/png")
+    message(page, "Loaded old.png.")
+    assert (page.input_value("#sampler"), page.input_value("#schedule")) == ("dpm++ 2m", "karras")
+
+
 @pytest.mark.parametrize("target", ["#stage", "#prompt", "header", "#drop [data-do=restore]"])
 def test_a_settings_file_can_be_dropped_anywhere(page: Page, target: str) -> None:
     drop(page, target, "s.json", b'{"prompt": "dropped", "steps": 3}', "application/json")

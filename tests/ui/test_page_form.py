@@ -81,6 +81,15 @@ def test_a_slider_and_its_number_are_one_value(page: Page) -> None:
     assert page.get_by_label("Steps, slider").input_value() == "10"
 
 
+def test_fractions_between_the_arrows_steps_are_fine(page: Page, fake: FakeServer) -> None:
+    page.fill("#guidance", "7.123")
+    draw(page)
+    assert asked(fake)["guidance"] == 7.123
+    page.fill("#steps", "7.5")
+    page.click("#generate")
+    assert page.inner_text("#steps-error") != ""
+
+
 # -------------------------------------------------------------------- what the server offers
 
 
@@ -297,17 +306,26 @@ def test_an_enhancer_that_is_not_there_is_off_and_says_why(
 def test_enhance_improves_the_prompt_and_undo_brings_it_back(
     open_page: OpenPage, fake: FakeServer
 ) -> None:
-    fake.enhancers = [{"name": "styles"}, {"name": "ollama", "label": "Ollama"}]
+    fake.enhancers = [
+        {"name": "styles"},
+        {"name": "ollama", "label": "Ollama"},
+        {"name": "gone", "problem": "it does not answer"},
+    ]
     page = open_page()
     ready(page)
     page.fill("#prompt", "a boat")
     page.fill("#neg", "dark")
-    page.select_option("#enhancer", label="Ollama")
+    assert page.locator("#enhancer option").count() == 2
+    page.select_option("#enhancer", label="Enhance with: Ollama")
     page.click("#enhance")
     page.wait_for_selector("#enhance-undo:visible")
     assert page.input_value("#prompt") == "a boat, golden light, detailed"
     assert page.input_value("#neg") == "blurry, dull"
-    assert fake.enhanced == [{"prompt": "a boat", "neg": True, "enhancer": "ollama"}]
+    assert fake.enhanced[0] == {"prompt": "a boat", "neg": True, "enhancer": "ollama"}
+    page.click("#enhance")
+    until(lambda: page.input_value("#prompt").count("golden light") == 2)
+    page.click("#enhance-undo")
+    assert page.input_value("#prompt") == "a boat, golden light, detailed"
     page.click("#enhance-undo")
     assert (page.input_value("#prompt"), page.input_value("#neg")) == ("a boat", "dark")
     assert page.is_hidden("#enhance-undo")

@@ -279,6 +279,21 @@ def test_an_error_in_the_stream_is_told_in_the_servers_words(page: Page, fake: F
     assert page.inner_text(".tile-word") == "Not finished"
 
 
+def test_a_request_that_is_refused_leaves_the_stage_as_it_was(page: Page, fake: FakeServer) -> None:
+    fake.refuse = (503, {"type": "busy", "message": "the queue is full"})
+    page.fill("#prompt", "a boat")
+    page.click("#generate")
+    message(page, "the queue is full", "bad")
+    assert page.is_visible("#welcome")
+    fake.refuse = None
+    draw(page, "a house")
+    fake.refuse = (503, {"type": "busy", "message": "the queue is full"})
+    page.click("#generate")
+    message(page, "the queue is full", "bad")
+    page.wait_for_selector("#shown img:visible")
+    assert page.inner_text(".caption-prompt") == "a house"
+
+
 def test_a_full_queue_says_when_to_try_again(page: Page, fake: FakeServer) -> None:
     fake.refuse = (503, {"type": "busy", "message": "the queue is full"})
     page.fill("#prompt", "a boat")
@@ -351,7 +366,8 @@ def test_a_picture_that_the_server_did_not_keep_can_be_made_again(
 
 
 def test_after_a_lost_connection_the_job_is_asked_for(page: Page, fake: FakeServer) -> None:
-    fake.keeps_jobs, fake.lose_at_step = True, 6
+    # Slowly: what has not been read yet when a connection breaks is lost with it, the job's id too.
+    fake.keeps_jobs, fake.lose_at_step, fake.step_seconds = True, 6, 0.1
     start(page)
     until(lambda: fake.jobs_asked > 0)
     time.sleep(0.1)

@@ -22,21 +22,26 @@
     form.clearErrors();
     compare.close();
     const problems = form.problems();
-    if (problems.length) return void form.showErrors(problems);
-    const values = { ...form.values(), seed: Imagine.seed.next() };
-    byId('stage').scrollIntoView({ block: 'nearest' });
-    showRunning(true);
-    const { results, error } = await run.start(values, { count: form.count(), input: input.get() });
-    showRunning(false);
-    finish(results, error);
+    if (problems.length) form.showErrors(problems);
+    else await draw({ ...form.values(), seed: Imagine.seed.next() }, form.count());
   }
 
-  function finish(results, error) {
+  async function draw(values, count) {
+    byId('stage').scrollIntoView({ block: 'nearest' });
+    showRunning(true);
+    const before = stage.current;
+    const { results, error, begun } = await run.start(values, { count, input: input.get() });
+    showRunning(false);
+    if (!begun) await shown.goBack(before);
     const records = results.map(({ record }) => record);
     if (records.length) Imagine.seed.made(records[0].values.seed);
-    if (form.count() === 1 && records.length === 1 && stage.current === null) stage.present(records[0]);
-    if (error) return void explain(error, generate);
-    for (const warning of new Set(results.flatMap((result) => result.warnings))) {
+    if (count === 1 && records.length === 1 && stage.current === null) stage.present(records[0]);
+    if (error) explain(error, generate);
+    else finish(records, new Set(results.flatMap(({ warnings }) => warnings)));
+  }
+
+  function finish(records, warnings) {
+    for (const warning of warnings) {
       if (!/\bon_disconnect\b/.test(warning)) tell('warn', String(warning)); // we only offered it
     }
     say(byId('announce'), `${plural(records.length, 'picture')} finished.`);
@@ -53,8 +58,9 @@
           form.fill(values);
           generate();
         };
-        tell('warn', 'The server did not keep the picture that was being made when you left.',
-          [{ label: 'Make it again', run: again }]);
+        tell('warn', 'The server did not keep the picture that was being made when you left.', [
+          { label: 'Make it again', run: again },
+        ]);
       },
     });
 
@@ -77,7 +83,9 @@
     form.fill(parameters.defaults());
     byId('n').value = 1;
     saveForm();
-    tell('info', 'All parameters are as at first.', [{ label: 'Undo', run: () => form.fill(before) }]);
+    tell('info', 'All parameters are as at first.', [
+      { label: 'Undo', run: () => form.fill(before) },
+    ]);
   }
 
   function wireForm() {
@@ -109,7 +117,11 @@
     Imagine.keyboard.build({ generate, escape, remove: shown.remove });
     await gallery.build({
       opened: shown.open,
-      fleeting: () => tell('warn', 'This browser keeps nothing for this page: the gallery lasts until you close it.'),
+      fleeting: () =>
+        tell(
+          'warn',
+          'This browser keeps nothing for this page: the gallery lasts until you close it.',
+        ),
     });
     if (gallery.newest()) await shown.open(gallery.newest());
     await Imagine.server.build(recover);

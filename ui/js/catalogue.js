@@ -26,12 +26,14 @@
     const known = new Map();
     for (const item of all) {
       const name = isName(item) ? item : item?.name;
-      if (isName(name)) known.set(name, { ...known.get(name), ...(isName(item) ? {} : item), name });
+      if (isName(name))
+        known.set(name, { ...known.get(name), ...(isName(item) ? {} : item), name });
     }
     return [...known.values()];
   }
 
-  const isSize = (value) => Array.isArray(value) && value.length === 2 && value.every((side) => side > 0);
+  const isSize = (value) =>
+    Array.isArray(value) && value.length === 2 && value.every((side) => side > 0);
 
   async function readModels() {
     const { models, details, limits, default: byDefault } = await api.json('/models');
@@ -55,7 +57,9 @@
       catalogue.enhancers = named(enhancers, details);
       const usable = catalogue.enhancers.some(({ problem }) => !problem);
       const [first] = catalogue.enhancers;
-      catalogue.noEnhancer = usable ? null : first?.problem ?? 'This server has no prompt enhancer.';
+      catalogue.noEnhancer = usable
+        ? null
+        : (first?.problem ?? 'This server has no prompt enhancer.');
     } catch (error) {
       if (!(error instanceof api.ServerError)) throw error;
       catalogue.enhancers = [];
@@ -75,7 +79,10 @@
       return { state: ready === false ? 'loading' : 'ready' };
     } catch (error) {
       if (error instanceof api.ServerError && error.status === 401) return { state: 'locked' };
-      return { state: error instanceof api.ServerError ? 'failing' : 'away', message: error.message };
+      return {
+        state: error instanceof api.ServerError ? 'failing' : 'away',
+        message: error.message,
+      };
     }
   }
 

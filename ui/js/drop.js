@@ -49,7 +49,9 @@
 
   function start(event) {
     const thumb = event.target.closest?.('.thumb');
-    const record = thumb ? gallery.byThumb(thumb) : event.target.closest?.('.tile') && stage.current;
+    const record = thumb
+      ? gallery.byThumb(thumb)
+      : event.target.closest?.('.tile') && stage.current;
     if (!record) return;
     event.dataTransfer.setData(OURS, String(record.id));
     event.dataTransfer.effectAllowed = 'copy';

@@ -5,7 +5,7 @@
   const { byId, make, say } = Imagine.dom;
   const { api, catalogue } = Imagine;
 
-  let before = null;
+  const before = []; // what each Enhance replaced, the latest last
 
   const fields = () => [byId('prompt'), byId('neg')];
 
@@ -15,21 +15,25 @@
     byId('prompt').dispatchEvent(new Event('input', { bubbles: true }));
   }
 
+  const usable = () => catalogue.enhancers.filter(({ problem }) => !problem);
+
   /** Offer what the server has, or say why there is nothing. */
   function offer() {
-    const { enhancers, noEnhancer } = catalogue;
+    const { noEnhancer } = catalogue;
     byId('enhance').disabled = Boolean(noEnhancer);
     say(byId('enhance-why'), noEnhancer ? `Enhance is off. ${noEnhancer}` : '');
-    byId('enhancer').hidden = enhancers.length < 2;
-    byId('enhancer').replaceChildren(...enhancers.map(({ name, label, problem }) =>
-      make('option', { value: name, disabled: Boolean(problem), title: problem ?? '' }, label ?? name)));
+    const options = usable().map(({ name, label }) =>
+      make('option', { value: name }, `Enhance with: ${label ?? name}`),
+    );
+    byId('enhancer').hidden = options.length < 2;
+    byId('enhancer').replaceChildren(...options);
   }
 
   async function ask() {
     const body = { prompt: byId('prompt').value, neg: !byId('neg').disabled };
-    if (catalogue.enhancers.length > 1) body.enhancer = byId('enhancer').value;
+    if (usable().length > 1) body.enhancer = byId('enhancer').value;
     const { prompt, neg } = await api.json('/enhance', { body });
-    if (typeof prompt !== 'string' || !prompt.trim()) throw new Error('The enhancer gave no prompt.');
+    if (typeof prompt !== 'string' || !prompt.trim()) throw new Error('There came no prompt.');
     return [prompt, typeof neg === 'string' && neg ? neg : byId('neg').value];
   }
 
@@ -39,7 +43,7 @@
     byId('enhance').classList.add('busy');
     try {
       const better = await ask();
-      before = old;
+      before.push(old);
       write(better);
       byId('enhance-undo').hidden = false;
     } catch (error) {
@@ -51,8 +55,8 @@
   }
 
   function undo() {
-    write(before);
-    byId('enhance-undo').hidden = true;
+    write(before.pop());
+    byId('enhance-undo').hidden = !before.length;
     byId('prompt').focus();
   }
 

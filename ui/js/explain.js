@@ -26,7 +26,10 @@
     const strange = form.showErrors(error.fields);
     if (error.status === 401) return tell('bad', 'This server wants its API key.', [key]);
     if (error.fields.length) {
-      return tell('bad', ['The server cannot draw this: see the marked fields.', ...strange].join(' '));
+      return tell(
+        'bad',
+        ['The server cannot draw this: see the marked fields.', ...strange].join(' '),
+      );
     }
     return tell('bad', serverText(error), error.status >= 500 ? actions : []);
   }

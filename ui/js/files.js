@@ -26,7 +26,10 @@
     const kept = record && (await gallery.picture(record).catch(() => null));
     const values = form.values();
     if (record && values.seed === null) values.seed = record.values.seed;
-    download(await settings.toJson(values, { input: input.get(), output: kept?.output }), `${stamp()}.json`);
+    download(
+      await settings.toJson(values, { input: input.get(), output: kept?.output }),
+      `${stamp()}.json`,
+    );
     tell('good', 'Settings saved.');
   }
 
@@ -34,7 +37,10 @@
   async function downloadPicture(record) {
     const { output, input: start } = await gallery.picture(record);
     const date = new Date(record.id);
-    download(await settings.toPng(output, record.values, { input: start, date }), `${stamp(date)}.png`);
+    download(
+      await settings.toPng(output, record.values, { input: start, date }),
+      `${stamp(date)}.png`,
+    );
   }
 
   /** Put the settings of a gallery picture back into the form. */
@@ -54,15 +60,19 @@
   /** Take over a loaded settings file, and its picture into the gallery. */
   async function takeOver(name, { values, refused, input: start, output }) {
     await apply({ values, input: start });
-    const record = output && (await gallery.add(output, { values: complete(values), input: start }));
+    const record =
+      output && (await gallery.add(output, { values: complete(values), input: start }));
     if (record) Imagine.run.onOpen(record);
-    const but = refused.length ? ` Not taken over, because of its value: ${refused.join(', ')}.` : '';
+    const but = refused.length
+      ? ` Not taken over, because of its value: ${refused.join(', ')}.`
+      : '';
     tell(refused.length ? 'warn' : 'good', `Loaded ${name}.${but}`);
   }
 
   const complete = (values) => ({ ...Imagine.parameters.defaults(), ...values });
 
-  const isPicture = (file) => file.type.startsWith('image/') || /\.(png|jpe?g|webp|gif|bmp)$/i.test(file.name);
+  const isPicture = (file) =>
+    file.type.startsWith('image/') || /\.(png|jpe?g|webp|gif|bmp)$/i.test(file.name);
 
   async function useAsInput(file) {
     try {

@@ -5,6 +5,8 @@
   const { byId, make, say, bytesText, plural } = Imagine.dom;
   const { catalogue, parameters, size, tokens, input } = Imagine;
 
+  const FRACTIONS = new Set(['guidance', 'strength', 'hires']);
+
   const form = () => byId('form');
   const control = (name) => form().elements[name];
 
@@ -33,6 +35,18 @@
     select.value = value ?? '';
   }
 
+  /** The sampler that is known by this name or alias, as in "dpm++ 2m karras" with its schedule. */
+  function meant(value) {
+    for (const { name, aliases = [], schedules = [] } of catalogue.samplers) {
+      const names = [name, ...aliases];
+      if (names.includes(value)) return { name };
+      const isIt = (one) => names.some((known) => `${known} ${one}` === value);
+      const schedule = schedules.find(isIt);
+      if (schedule) return { name, schedule };
+    }
+    return { name: value };
+  }
+
   const writers = {
     seed: (value) => Imagine.seed.set(value),
     hires(value) {
@@ -42,9 +56,10 @@
     deterministic: (value) => (byId('deterministic').checked = value),
     stream: (value) => (byId('stream').value = value ?? 0),
     sampler(value) {
-      const alias = catalogue.samplers.find((one) => one.aliases?.includes?.(value));
-      choose(byId('sampler'), alias ? alias.name : value);
+      const { name, schedule } = meant(value);
+      choose(byId('sampler'), name);
       offerSchedules();
+      if (schedule) byId('schedule').value = schedule;
     },
   };
 
@@ -63,8 +78,11 @@
 
   function offer(select, items) {
     const chosen = select.value;
-    select.replaceChildren(...items.map(({ value, label, disabled = false }) =>
-      make('option', { value, disabled }, label)));
+    select.replaceChildren(
+      ...items.map(({ value, label, disabled = false }) =>
+        make('option', { value, disabled }, label),
+      ),
+    );
     choose(select, chosen || items.find((item) => !item.disabled)?.value);
   }
 
@@ -80,7 +98,10 @@
   }
 
   function offerSamplers() {
-    const items = catalogue.samplers.map(({ name, label }) => ({ value: name, label: label ?? name }));
+    const items = catalogue.samplers.map(({ name, label }) => ({
+      value: name,
+      label: label ?? name,
+    }));
     offer(byId('sampler'), items);
     writers.sampler(byId('sampler').value);
   }
@@ -168,7 +189,9 @@
     const { family, bytes, best, problem } = model() ?? {};
     const parts = [FAMILIES[family] ?? family, bytes > 0 && bytesText(bytes)];
     parts.push(best && `at its best at ${best.join(' × ')}`);
-    say(byId('model-note'), problem ?? parts.filter(Boolean).join(', '));
+    const none = catalogue.state !== 'unknown' && !catalogue.models.some((one) => !one.problem);
+    const note = none ? 'This server has no model that it can draw with.' : parts.filter(Boolean);
+    say(byId('model-note'), problem ?? [note].flat().join(', '));
     if (best) size.recommend(best);
   }
 
@@ -183,7 +206,10 @@
     tokens.show();
     apply('strength', !input.get() && 'For an input picture.');
     apply('preview', !(byId('stream').valueAsNumber > 0) && 'No previews are asked for.');
-    apply('neg', byId('guidance').valueAsNumber <= 1 && 'Not used while the guidance scale is 1 or less.');
+    apply(
+      'neg',
+      byId('guidance').valueAsNumber <= 1 && 'Not used while the guidance scale is 1 or less.',
+    );
     applySchedule();
     applyClip();
     applyHires();
@@ -210,23 +236,27 @@
 
   function clearErrors() {
     for (const place of form().querySelectorAll('.error')) say(place, '');
-    for (const wrong of form().querySelectorAll('[aria-invalid]')) wrong.removeAttribute('aria-invalid');
+    for (const wrong of form().querySelectorAll('[aria-invalid]'))
+      wrong.removeAttribute('aria-invalid');
   }
 
   /** What can be seen to be wrong from here, in the server's form: [{field, message}]. */
   function problems() {
     const found = [];
     for (const name of [...parameters.names, 'n']) {
-      const element = control(name);
-      if (!element.disabled && !element.checkValidity()) {
-        found.push({ field: name, message: element.validationMessage });
-      }
+      const { disabled, validity, validationMessage: message } = control(name);
+      const between = validity.stepMismatch && FRACTIONS.has(name); // arrows step, values need not
+      if (!disabled && !validity.valid && !between) found.push({ field: name, message });
     }
     const { pixels, body } = catalogue.limits;
     if (pixels && byId('width').valueAsNumber * byId('height').valueAsNumber > pixels) {
-      found.push({ field: 'width', message: `This server draws at most ${pixels.toLocaleString('en')} pixels.` });
+      found.push({
+        field: 'width',
+        message: `This server draws at most ${pixels.toLocaleString('en')} pixels.`,
+      });
     }
-    if (body && input.get()?.size * 1.34 > body) { // base64 is a third larger
+    if (body && input.get()?.size * 1.34 > body) {
+      // base64 is a third larger
       found.push({ field: 'img', message: `This server takes at most ${bytesText(body * 0.74)}.` });
     }
     if (!byId('prompt').value.trim()) found.push({ field: 'prompt', message: 'Say what to draw.' });
@@ -248,7 +278,14 @@
   }
 
   Imagine.form = {
-    build, values, fill, offerAll, refresh, problems, showErrors, clearErrors,
+    build,
+    values,
+    fill,
+    offerAll,
+    refresh,
+    problems,
+    showErrors,
+    clearErrors,
     count: () => byId('n').valueAsNumber,
   };
 })();

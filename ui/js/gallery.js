@@ -21,17 +21,21 @@
   function thumbFor(record) {
     const src = URL.createObjectURL(record.thumb);
     const image = make('img', { src, alt: '', decoding: 'async', draggable: false });
-    const element = make('div', {
-      id: `thumb-${record.id}`,
-      className: 'thumb',
-      role: 'option',
-      tabIndex: -1,
-      title: record.values.prompt,
-      ariaLabel: `${record.values.prompt}, seed ${record.values.seed}`,
-      ariaSelected: 'false',
-      draggable: true,
-      dataset: { id: record.id },
-    }, image);
+    const element = make(
+      'div',
+      {
+        id: `thumb-${record.id}`,
+        className: 'thumb',
+        role: 'option',
+        tabIndex: -1,
+        title: record.values.prompt,
+        ariaLabel: `${record.values.prompt}, seed ${record.values.seed}`,
+        ariaSelected: 'false',
+        draggable: true,
+        dataset: { id: record.id },
+      },
+      image,
+    );
     image.onload = () => URL.revokeObjectURL(src);
     return element;
   }
@@ -44,9 +48,12 @@
 
   function showNote() {
     const bytes = records.reduce((sum, record) => sum + record.bytes, 0);
-    say(byId('gallery-note'), records.length
-      ? `${plural(records.length, 'picture')}, ${bytesText(bytes)}`
-      : 'What you make is kept here, in this browser.');
+    say(
+      byId('gallery-note'),
+      records.length
+        ? `${plural(records.length, 'picture')}, ${bytesText(bytes)}`
+        : 'What you make is kept here, in this browser.',
+    );
     byId('gallery-clear').hidden = thumbs().hidden = !records.length;
   }
 
@@ -87,7 +94,13 @@
   async function add(output, { values, input = null, seconds = 0 }) {
     const small = await thumbnail(output, SIDE);
     const newest = records[0]?.id ?? 0;
-    const record = { id: Math.max(Date.now(), newest + 1), values, seconds, bytes: output.size, ...small };
+    const record = {
+      id: Math.max(Date.now(), newest + 1),
+      values,
+      seconds,
+      bytes: output.size,
+      ...small,
+    };
     await store.add(record, { output, input });
     records.unshift(record);
     shown += 1;
@@ -175,15 +188,29 @@
         event.stopPropagation();
       }
     };
-    thumbs().addEventListener('scroll', () => {
-      const { scrollLeft, scrollTop, clientWidth, clientHeight, scrollWidth, scrollHeight } = thumbs();
-      const near = scrollLeft + clientWidth > scrollWidth - 800 && scrollTop + clientHeight > scrollHeight - 800;
-      if (near && shown < records.length) showMore();
-    }, { passive: true });
+    thumbs().addEventListener(
+      'scroll',
+      () => {
+        const { scrollLeft, scrollTop, clientWidth, clientHeight, scrollWidth, scrollHeight } =
+          thumbs();
+        const near =
+          scrollLeft + clientWidth > scrollWidth - 800 &&
+          scrollTop + clientHeight > scrollHeight - 800;
+        if (near && shown < records.length) showMore();
+      },
+      { passive: true },
+    );
   }
 
   Imagine.gallery = {
-    build, add, picture, remove, mark, walk, neighbour, byThumb,
+    build,
+    add,
+    picture,
+    remove,
+    mark,
+    walk,
+    neighbour,
+    byThumb,
     newest: () => records[0] ?? null,
     all: () => [...records],
   };

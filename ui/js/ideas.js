@@ -3,9 +3,35 @@
 
 (() => {
   const { byId, make } = Imagine.dom;
-  const THINGS = ['cat', 'rocket', 'boat', 'house', 'robot', 'lighthouse', 'mushroom', 'balloon', 'flower'];
-  const COLOURS = ['a red', 'a blue', 'a green', 'a yellow', 'a pink', 'a purple', 'an orange', 'a white'];
-  const PLACES = ['on a meadow', 'by the sea', 'in the desert', 'on mars', 'in the snow', 'in the mountains'];
+  const THINGS = [
+    'cat',
+    'rocket',
+    'boat',
+    'house',
+    'robot',
+    'lighthouse',
+    'mushroom',
+    'balloon',
+    'flower',
+  ];
+  const COLOURS = [
+    'a red',
+    'a blue',
+    'a green',
+    'a yellow',
+    'a pink',
+    'a purple',
+    'an orange',
+    'a white',
+  ];
+  const PLACES = [
+    'on a meadow',
+    'by the sea',
+    'in the desert',
+    'on mars',
+    'in the snow',
+    'in the mountains',
+  ];
   const TIMES = ['at night', 'at sunset', 'on a sunny day'];
   const FIRST = 'a red cat on a meadow at sunset';
 

@@ -15,7 +15,8 @@
     byId('input-well').classList.toggle('filled', Boolean(image));
     if (image) preview.src = image.src;
     else preview.removeAttribute('src');
-    const size = image && `${image.naturalWidth} × ${image.naturalHeight}, ${bytesText(current.size)}`;
+    const size =
+      image && `${image.naturalWidth} × ${image.naturalHeight}, ${bytesText(current.size)}`;
     say(byId('input-text'), size ?? 'Start from a picture: drop it here, paste it, or');
     byId('input-choose').firstChild.data = image ? 'Replace' : 'Choose a file';
   }

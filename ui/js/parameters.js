@@ -19,7 +19,10 @@
       return step && value % step ? undefined : value;
     },
   });
-  const flag = { otherwise: false, read: (value) => (typeof value === 'boolean' ? value : undefined) };
+  const flag = {
+    otherwise: false,
+    read: (value) => (typeof value === 'boolean' ? value : undefined),
+  };
   const optional = (kind, otherwise = null) => ({
     otherwise,
     read: (value) => (value === null ? null : kind.read(value)),
@@ -32,6 +35,7 @@
     },
   };
 
+  // prettier-ignore
   const PARAMETERS = {
     prompt:        text(''),
     neg:           text(''),

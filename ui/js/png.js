@@ -13,7 +13,7 @@
   function* chunks(bytes) {
     if (!isPng(bytes)) throw new Error('this is not a PNG file');
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-    for (let at = SIGNATURE.length; at < bytes.length; ) {
+    for (let at = SIGNATURE.length; at < bytes.length;) {
       if (at + 12 > bytes.length) throw new Error('this PNG file is cut short');
       const length = view.getUint32(at);
       if (at + 12 + length > bytes.length) throw new Error('this PNG file is cut short');

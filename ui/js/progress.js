@@ -43,6 +43,11 @@
       return this.#pictures.filter(({ phase }) => phases.includes(phase)).length;
     }
 
+    /** Whether the server has taken anything on. */
+    get begun() {
+      return this.#pictures.some(({ phase }) => phase !== 'sending');
+    }
+
     /** The share that is done, 0..1. */
     get fraction() {
       return Math.min(1, this.#sum('step') / Math.max(1, this.#sum('steps')));

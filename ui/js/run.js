@@ -35,7 +35,10 @@
       remember.set('jobs', [...left.all().slice(-15), job]);
     },
     remove(id) {
-      remember.set('jobs', left.all().filter((job) => job.id !== id));
+      remember.set(
+        'jobs',
+        left.all().filter((job) => job.id !== id),
+      );
     },
   };
 
@@ -120,10 +123,12 @@
     };
     const workers = Array.from({ length: Math.min(AT_ONCE, count) }, worker);
     const outcomes = await Promise.allSettled(
-      workers.map((work) => work.catch((error) => {
-        next = count;
-        throw error;
-      })),
+      workers.map((work) =>
+        work.catch((error) => {
+          next = count;
+          throw error;
+        }),
+      ),
     );
     const failed = outcomes.find(({ status }) => status === 'rejected');
     return { results: results.filter(Boolean), error: failed?.reason ?? null };
@@ -131,7 +136,8 @@
 
   /**
    * Make `count` pictures with the seeds seed, seed + 1, …
-   * @returns {Promise<{results: Array<{record, warnings}>, error: ?Error}>}
+   * @returns {Promise<{results: Array<{record, warnings}>, error: ?Error, begun: boolean}>} `begun`
+   *   tells whether the server took anything on.
    */
   async function start(values, { count, input }) {
     controller = new AbortController();
@@ -142,13 +148,16 @@
     const ticking = setInterval(() => Imagine.progress.show(progress), 1000);
     try {
       const img = input && (await Imagine.bytes.toBase64(await Imagine.bytes.bytesOf(input)));
-      return await drawAll(count, async (index) => {
+      const outcome = await drawAll(count, async (index) => {
         const own = { ...values, seed: seed.plus(values.seed, index) };
         const tile = tiles[index];
         const result = await draw(index, { values: own, img, input, progress, tile, signal });
         if (count > 1) stage.link(tile, () => Imagine.run.onOpen(result.record));
         return result;
       });
+      return { ...outcome, begun: progress.begun };
+    } catch (error) {
+      return { results: [], error, begun: false }; // the input picture is gone from the disk
     } finally {
       clearInterval(ticking);
       const word = signal.aborted ? 'Cancelled' : 'Not finished';

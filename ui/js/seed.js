@@ -48,8 +48,11 @@
   }
 
   function build() {
-    for (const radio of document.querySelectorAll('[name=seed-mode]')) radio.onchange = onModeChange;
-    byId('seed').addEventListener('input', () => setMode(byId('seed').value.trim() ? 'lock' : 'random'));
+    for (const radio of document.querySelectorAll('[name=seed-mode]'))
+      radio.onchange = onModeChange;
+    byId('seed').addEventListener('input', () =>
+      setMode(byId('seed').value.trim() ? 'lock' : 'random'),
+    );
     byId('seed-reuse').onclick = () => {
       set(last);
       byId('seed').dispatchEvent(new Event('input', { bubbles: true }));

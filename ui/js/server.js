@@ -44,17 +44,21 @@
     return look();
   }
 
-  function fillIn() {
+  function showAddress() {
     byId('address').value = api.address;
     byId('address').disabled = Boolean(api.servedFrom);
     byId('key').value = api.key;
-    say(byId('address-why'), api.servedFrom
-      ? 'This page came from that server and talks to no other. Open ui/imagine-ui.html as a file to choose.' : '');
+    say(
+      byId('address-why'),
+      api.servedFrom
+        ? 'This page came from that server and talks to no other. Open ui/imagine-ui.html as a file to choose.'
+        : '',
+    );
   }
 
   /** Watch the server; `found` is called whenever it has come (back) and its catalogue is read. */
   function build(found) {
-    fillIn();
+    showAddress();
     const look = catalogue.watch(async (state, previous, message) => {
       show(state, message);
       if (!answers(state) || answers(previous)) return;

@@ -68,7 +68,9 @@
   /** The settings in a PNG, or null where it has none that we know. */
   async function fromPng(bytes) {
     const texts = await textsOf(bytes);
-    const infotext = texts.has('parameters') ? Imagine.infotext.read(texts.get('parameters')) : null;
+    const infotext = texts.has('parameters')
+      ? Imagine.infotext.read(texts.get('parameters'))
+      : null;
     const meta = texts.has('meta') ? parse(texts.get('meta')) : infotext;
     if (!meta) return null;
     return { ...(await fromObject({ meta })), output: await picture(bytes, 'it') };

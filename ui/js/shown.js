@@ -10,13 +10,21 @@
   /** Show a gallery picture; while comparing, it becomes the other side. */
   async function open(record) {
     try {
-      if (compare.on() && stage.current && stage.current !== record) return await compareWith(record);
+      if (compare.on() && stage.current && stage.current !== record)
+        return await compareWith(record);
       const { output } = await gallery.picture(record);
       await stage.show(record, output);
       return byId('stage').scrollIntoView({ block: 'nearest' });
     } catch (error) {
       return explain(error);
     }
+  }
+
+  /** Show what was shown before a run that came to nothing. */
+  async function goBack(record) {
+    if (stage.current) return; // the user has gone somewhere already
+    if (record) await open(record);
+    else if (!gallery.newest()) stage.empty();
   }
 
   async function compareWith(other) {
@@ -28,7 +36,8 @@
     if (compare.on()) return compare.close();
     const older = gallery.neighbour(1);
     const other = older === stage.current ? gallery.neighbour(-1) : older;
-    if (!other || other === stage.current) return tell('info', 'Make another picture to compare with.');
+    if (!other || other === stage.current)
+      return tell('info', 'Make another picture to compare with.');
     await compareWith(other);
     return tell('info', 'Choose any picture of the gallery to compare with that one.');
   }
@@ -64,16 +73,19 @@
     byId('act-restore').onclick = withShown(files.restore);
     byId('act-download').onclick = withShown(files.downloadPicture);
     byId('act-input').onclick = withShown(async (record) =>
-      files.useAsInput((await gallery.picture(record)).output));
+      files.useAsInput((await gallery.picture(record)).output),
+    );
     byId('act-seed').onclick = withShown(lockSeed);
     byId('act-compare').onclick = withShown(toggleCompare);
     byId('act-full').onclick = withShown(() => byId('canvas').requestFullscreen());
     byId('act-delete').onclick = remove;
     byId('gallery-clear').onclick = () =>
-      removeRecords(gallery.all(), `${plural(gallery.all().length, 'picture')} deleted.`).catch(explain);
+      removeRecords(gallery.all(), `${plural(gallery.all().length, 'picture')} deleted.`).catch(
+        explain,
+      );
     stage.onShow = gallery.mark;
     run.onOpen = open;
   }
 
-  Imagine.shown = { build, open, remove };
+  Imagine.shown = { build, open, goBack, remove };
 })();

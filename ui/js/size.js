@@ -3,7 +3,13 @@
 
 (() => {
   const { byId, make, say } = Imagine.dom;
-  const RATIOS = [[1, 1], [5, 4], [4, 3], [3, 2], [16, 9]];
+  const RATIOS = [
+    [1, 1],
+    [5, 4],
+    [4, 3],
+    [3, 2],
+    [16, 9],
+  ];
   const GRID = 32; // pixels: close to every ratio, and kind to a UNet that halves three times
 
   let recommended = [512, 512];
@@ -51,7 +57,10 @@
     const times = (width * height) / (recommended[0] * recommended[1]);
     const odd = times > 2.5 ? 'much larger' : times < 0.3 ? 'much smaller' : null;
     const trained = recommended.join(' × ');
-    say(byId('size-note'), odd ? `That is ${odd} than the ${trained} this model was trained for.` : '');
+    say(
+      byId('size-note'),
+      odd ? `That is ${odd} than the ${trained} this model was trained for.` : '',
+    );
   }
 
   /** Follow the model's size; the picture's follows where it was the old model's. */

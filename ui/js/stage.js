@@ -44,7 +44,9 @@
       while (this.#waiting && !this.#finished) {
         const makeBlob = this.#waiting;
         this.#waiting = null;
-        const image = await makeBlob().then(decodedImage).catch(() => null);
+        const image = await makeBlob()
+          .then(decodedImage)
+          .catch(() => null);
         if (image && this.#finished) this.#drop(image);
         else if (image) this.#put(image, `Preview: ${this.label}`);
       }
@@ -154,8 +156,13 @@
     if (seconds > 0) facts.push(secondsText(seconds));
     byId('caption').replaceChildren(
       make('p', { className: 'caption-prompt', title: values.prompt }, values.prompt),
-      make('p', { className: 'note' }, facts.filter(Boolean).join(' · '), ' · seed ',
-        make('code', { id: 'shown-seed' }, values.seed ?? '')),
+      make(
+        'p',
+        { className: 'note' },
+        facts.filter(Boolean).join(' · '),
+        ' · seed ',
+        make('code', { id: 'shown-seed' }, values.seed ?? ''),
+      ),
     );
   }
 
@@ -210,6 +217,17 @@
   }
 
   Imagine.stage = Object.assign(stage, {
-    build, begin, end, link, present, show, showRun, empty, image, view, running, columnsFor,
+    build,
+    begin,
+    end,
+    link,
+    present,
+    show,
+    showRun,
+    empty,
+    image,
+    view,
+    running,
+    columnsFor,
   });
 })();

@@ -16,10 +16,7 @@
   function estimate(prompt) {
     const plain = prompt.replace(/:\s*\d+(\.\d+)?\s*\)/g, ')').replace(/[()\\]|\bBREAK\b/g, ' ');
     const pieces = plain.match(/\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu) ?? [];
-    return pieces.reduce(
-      (sum, piece) => sum + (/^\p{L}/u.test(piece) ? wordTokens(piece) : 1),
-      0,
-    );
+    return pieces.reduce((sum, piece) => sum + (/^\p{L}/u.test(piece) ? wordTokens(piece) : 1), 0);
   }
 
   function show() {
