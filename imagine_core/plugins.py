@@ -69,6 +69,21 @@ class Plugins:
         """The samplers."""
         return self._registry("sampler", "register_samplers", SamplerSpec)
 
+    def sampler_details(self) -> list[dict[str, Any]]:
+        """What `GET /samplers` and `imagine samplers` say of each sampler, by name."""
+        return [
+            {
+                "name": spec.name,
+                "label": spec.label,
+                "aliases": list(spec.aliases),
+                "schedules": list(spec.schedules),
+                "evaluations": spec.evaluations,
+                "stochastic": spec.stochastic,
+                "plugin": self.samplers.plugin_of(spec.name),
+            }
+            for spec in sorted(self.samplers, key=lambda spec: spec.name)
+        ]
+
     @property
     def loaders(self) -> Registry[ModelLoader]:
         """The model formats."""

@@ -26,6 +26,8 @@ def test_json_has_aliases_too(imagine: Imagine) -> None:
         "label": "Test Euler",
         "aliases": [],
         "schedules": ["default"],
+        "evaluations": 1,
+        "stochastic": False,
         "plugin": "fake",
     }
 

@@ -14,7 +14,7 @@ from imagine_plugins.commands.output import print_json, print_table
 from imagine_plugins.commands.source import ask_for_details, choose
 
 if TYPE_CHECKING:
-    from imagine_core.plugins import Plugins
+    pass
 
 Sampler = dict[str, Any]
 
@@ -25,7 +25,7 @@ def _samplers(*, address: str | None, api_key: str | None, as_json: bool) -> Non
     if where.remote:
         found = ask_for_details(where, "samplers")
     else:
-        found = _local(plugins_of(click.get_current_context()))
+        found = plugins_of(click.get_current_context()).sampler_details()
     if as_json:
         print_json(found)
         return
@@ -33,25 +33,18 @@ def _samplers(*, address: str | None, api_key: str | None, as_json: bool) -> Non
         (
             sampler["name"],
             sampler.get("label") or "-",
+            str(sampler.get("evaluations", "-")),
+            _yes_or_no(sampler.get("stochastic")),
             sampler.get("plugin") or "-",
             ", ".join(sampler.get("schedules") or ()) or "-",
         )
         for sampler in found
     ]
-    print_table(("NAME", "LABEL", "PLUGIN", "SCHEDULES"), rows)
+    print_table(("NAME", "LABEL", "EVALUATIONS", "STOCHASTIC", "PLUGIN", "SCHEDULES"), rows)
 
 
-def _local(plugins: Plugins) -> list[Sampler]:
-    return [
-        {
-            "name": spec.name,
-            "label": spec.label,
-            "aliases": list(spec.aliases),
-            "schedules": list(spec.schedules),
-            "plugin": plugins.samplers.plugin_of(spec.name),
-        }
-        for spec in plugins.samplers
-    ]
+def _yes_or_no(value: object) -> str:
+    return "-" if value is None else "yes" if value else "no"
 
 
 samplers = click.Command(

@@ -23,7 +23,7 @@ from imagine_plugins.loaders.hashing import file_hash
 
 if TYPE_CHECKING:
     from imagine_core.engine import Engine
-    from imagine_core.interfaces import ModelInfo, SamplerSpec
+    from imagine_core.interfaces import ModelInfo
     from imagine_core.service import Service
 
 READERS = 2
@@ -63,11 +63,8 @@ def models(engine: Engine) -> dict[str, Any]:
 
 def samplers(service: Service) -> dict[str, Any]:
     """`GET /samplers`: names to ask for, and what is known of each."""
-    known = sorted(service.plugins.samplers, key=lambda spec: spec.name)
-    return {
-        "samplers": [spec.name for spec in known],
-        "details": [_sampler(spec) for spec in known],
-    }
+    details = service.plugins.sampler_details()
+    return {"samplers": [each["name"] for each in details], "details": details}
 
 
 def health(engine: Engine) -> dict[str, Any]:
@@ -131,17 +128,6 @@ def _model(info: ModelInfo) -> dict[str, Any]:
         "clip_layers": info.clip_layers,
         "recommended_size": list(info.recommended_size),
         "metadata": dict(info.metadata),
-    }
-
-
-def _sampler(spec: SamplerSpec) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "label": spec.label,
-        "aliases": list(spec.aliases),
-        "schedules": list(spec.schedules),
-        "evaluations": spec.evaluations,
-        "stochastic": spec.stochastic,
     }
 
 

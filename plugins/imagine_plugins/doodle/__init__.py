@@ -1,0 +1,1 @@
+"""The small built-in model: the drawer of its training pictures, its training and its judge."""

@@ -1,0 +1,98 @@
+"""Draws many scenes of many sizes and keeps their latents on disk, with their facts."""
+
+import dataclasses
+import random
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from imagine_plugins.doodle.autoencoder import tensor
+from imagine_plugins.doodle.facts import Scene, random_scene
+from imagine_plugins.doodle.runs import autocast, device, save_atomically, say, wait_while_paused
+from imagine_plugins.doodle.scenes import draw
+
+# (width, height), shards, scenes in a shard; in the order in which training wants them.
+PLAN: tuple[tuple[tuple[int, int], int, int], ...] = (
+    ((256, 256), 4, 1000),
+    ((512, 512), 2, 500),
+    ((256, 256), 4, 1000),
+    ((384, 384), 1, 600),
+    ((512, 768), 1, 200),
+    ((768, 512), 1, 200),
+    ((512, 512), 2, 500),
+    ((256, 384), 1, 400),
+    ((384, 256), 1, 400),
+    ((640, 640), 1, 200),
+    ((384, 512), 1, 300),
+    ((512, 384), 1, 300),
+    ((768, 768), 1, 160),
+    ((256, 256), 4, 1000),
+    ((512, 512), 4, 500),
+)
+
+
+def shards(state: Path) -> list[tuple[Path, tuple[int, int], int]]:
+    """Where each shard lies, the size of its canvases and how many it holds."""
+    found, counts = [], dict[tuple[int, int], int]()
+    for size, number, scenes in PLAN:
+        for _ in range(number):
+            k = counts[size] = counts.get(size, 0) + 1
+            found.append((state / "latents" / f"{size[0]}x{size[1]}_{k:03d}.pt", size, scenes))
+    return found
+
+
+@torch.no_grad()
+def encode(state: Path, *, part: int = 0, parts: int = 1) -> None:
+    """Makes every shard that is missing; of several processes each makes its part."""
+    from diffusers import AutoencoderTiny
+
+    model = AutoencoderTiny.from_pretrained(state / "vae").to(
+        device(), memory_format=torch.channels_last
+    )
+    for i, (path, size, count) in enumerate(shards(state)):
+        if i % parts != part or path.exists():
+            continue
+        rng = random.Random(path.name)  # noqa: S311
+        scenes = [random_scene(rng) for _ in range(count)]
+        latents = [_latents(model, scene, size, rng.getrandbits(40)) for scene in scenes]
+        save_atomically(
+            {"latents": torch.cat(latents), "facts": [dataclasses.asdict(s) for s in scenes]}, path
+        )
+        say(f"latents {path.name}")
+
+
+def _latents(model: Any, scene: Scene, size: tuple[int, int], seed: int) -> torch.Tensor:
+    wait_while_paused()
+    pixels = tensor(draw(scene, *size, seed=seed).image)[None]
+    pixels = pixels.to(device(), memory_format=torch.channels_last)
+    with autocast():
+        return model.encoder(pixels).half().cpu().contiguous()
+
+
+class Latents:
+    """The shards that exist by now, in memory, by the size of their canvases."""
+
+    def __init__(self, state: Path) -> None:
+        self.state, self.seen = state, set[Path]()
+        self.latents: dict[tuple[int, int], torch.Tensor] = {}
+        self.scenes: dict[tuple[int, int], list[Scene]] = {}
+        self.look()
+
+    def look(self) -> None:
+        """Takes in the shards that were finished since the last look."""
+        for path, size, _ in shards(self.state):
+            if path in self.seen or not path.exists():
+                continue
+            shard = torch.load(path, weights_only=True)
+            have = [self.latents[size]] if size in self.latents else []
+            self.latents[size] = torch.cat([*have, shard["latents"]])
+            self.scenes.setdefault(size, []).extend(Scene(**facts) for facts in shard["facts"])
+            self.seen.add(path)
+
+    def batch(
+        self, size: tuple[int, int], count: int, rng: random.Random
+    ) -> tuple[torch.Tensor, list[Scene]]:
+        """`count` latents of canvases of `size`, with their scenes."""
+        chosen = [rng.randrange(len(self.scenes[size])) for _ in range(count)]
+        return self.latents[size][chosen].float(), [self.scenes[size][i] for i in chosen]

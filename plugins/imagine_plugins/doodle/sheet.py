@@ -1,0 +1,78 @@
+"""Paints a contact sheet of what doodle makes of natural prompts."""
+
+import argparse
+from pathlib import Path
+
+from PIL import Image
+
+PROMPTS = (
+    "a photo of an astronaut riding a horse on mars",
+    "a futuristic city at sunset, neon lights",
+    "a cat with a tiny hat, watercolor painting",
+    "a red house",
+    "a yellow duck, pixel art",
+    "a lighthouse by the sea at night",
+    "a purple dragon in the mountains at sunset",
+    "pencil sketch of a castle in a forest",
+    "an orange fish in the ocean",
+    "a white rabbit in the snow at night",
+    "a hot air balloon over a meadow",
+    "a blue robot in the city",
+    "watercolor painting of a pink flower in the desert",
+    "a small green boat by the sea at dusk",
+    "a huge elephant in the woods",
+    "a red rocket on mars at night",
+    "a brown dog with a hat on the beach",
+    "snowy mountains at sunset",
+    "a black cat in the moonlight",
+    "a tiny blue car on the left, in the desert",
+    "a gray whale at night, pixel art",
+    "a red umbrella on the beach at sunset",
+    "a steam train in winter",
+    "an orange tent in the mountains, starry night",
+)
+COLUMNS, TILE = 6, 256
+
+
+def sheet(model: Path, path: Path, *, side: int, seed: int) -> None:
+    """All prompts at `side` x `side` by the folder `model`, reduced to tiles."""
+    import torch
+    from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(model, local_files_only=True)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(
+        pipe.scheduler.config, use_karras_sigmas=True
+    )
+    pipe.set_progress_bar_config(disable=True)
+    rows = -(-len(PROMPTS) // COLUMNS)
+    page = Image.new("RGB", (COLUMNS * TILE, rows * TILE))
+    for i, prompt in enumerate(PROMPTS):
+        image = pipe(
+            prompt,
+            num_inference_steps=25,
+            guidance_scale=7.0,
+            width=side,
+            height=side,
+            generator=torch.Generator().manual_seed(seed),
+        ).images[0]
+        page.paste(
+            image.resize((TILE, TILE), Image.Resampling.LANCZOS),
+            (i % COLUMNS * TILE, i // COLUMNS * TILE),
+        )
+    page.save(path)
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    add = parser.add_argument
+    add("model", type=Path, help="a diffusers folder")
+    add("path", type=Path, help="the picture to write, e.g. docs/doodle-sheet.png")
+    add("--side", type=int, default=512)
+    add("--seed", type=int, default=0)
+    options = parser.parse_args()
+    sheet(options.model, options.path, side=options.side, seed=options.seed)
+
+
+if __name__ == "__main__":
+    main()
