@@ -63,4 +63,4 @@ def third_party(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The figures of docs/performance.md."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
-    session.run("python", "tests/bench/main.py", *session.posargs)
+    session.run("python", "tests/bench/main.py", *session.posargs, env={"PYTHONPATH": "tests"})

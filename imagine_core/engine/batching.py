@@ -17,6 +17,9 @@ GAIN = 0.95
 SAMPLES = 2
 """Forwards of a size that are timed before it is judged; the fastest counts, noise only adds."""
 
+REMEMBERED = 256
+"""Keys whose limits are kept."""
+
 
 @dataclass(slots=True)
 class RowLimit:
@@ -61,6 +64,26 @@ class RowLimit:
         """`rows` rows did not fit in memory: never try as many again."""
         self._limit = max(1, min(self._limit, rows // 2))
         self._settled = True
+
+
+class RowLimits(dict[Hashable, RowLimit]):
+    """The limit of each batch key, made when it is first asked for; the oldest are forgotten.
+
+    Args:
+        rows: The limit of all keys where it is set by hand; None measures each.
+    """
+
+    def __init__(self, rows: int | None = None) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def __missing__(self, key: Hashable) -> RowLimit:
+        """A new limit."""
+        while len(self) >= REMEMBERED:
+            del self[next(iter(self))]
+        rows = self._rows
+        self[key] = RowLimit() if rows is None else RowLimit(first=rows, most=rows)
+        return self[key]
 
 
 class FairShare:

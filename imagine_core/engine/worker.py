@@ -12,17 +12,12 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from imagine_core.engine.batching import FairShare, RowLimit
+from imagine_core.engine.batching import FairShare, RowLimits
 from imagine_core.engine.drawing import Alone, Denoise
+from imagine_core.engine.faults import explain
 from imagine_core.engine.forward import forward
-from imagine_core.errors import (
-    Busy,
-    GenerationFailed,
-    ImagineError,
-    OutOfMemory,
-    SettingsError,
-    ShuttingDown,
-)
+from imagine_core.engine.waiting import Waiting
+from imagine_core.errors import GenerationFailed, ImagineError, SettingsError, ShuttingDown
 from imagine_core.models.loading import Loading
 from imagine_core.models.memory import out_of_memory
 
@@ -36,8 +31,6 @@ log = logging.getLogger("imagine")
 
 SWEEP_SECONDS = 1.0
 """How often an idle loop looks for models to let go of."""
-
-REMEMBERED_LIMITS = 256
 
 
 class Worker:
@@ -74,13 +67,10 @@ class Worker:
         self.models = self._loading.models
         self._choose_device = choose_device
         self._preload = preload
-        self._max_rows = settings.max_rows
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self._pending: set[Job] = set()
-        self._pace = 1.0
-        self._waiting: list[Job] = []
+        self._waiting = Waiting()
         self._running: list[Job] = []
-        self._limits: dict[Size, RowLimit] = {}
+        self._limits = RowLimits(settings.max_rows)
         self._share = FairShare()
         self._stopping = False
         self._deadline: float | None = None
@@ -101,14 +91,7 @@ class Worker:
 
     def submit(self, job: Job, *, limit: int) -> None:
         """Queue a job; raises `Busy` where `limit` of them wait already."""
-        waiting = len(self._pending)
-        if waiting >= limit:
-            raise Busy(
-                f"{waiting} requests are waiting already; try again later",
-                retry_after=self._wait_for(waiting),
-            )
-        job.position = waiting
-        self._pending.add(job)
+        self._waiting.claim(job, limit=limit, running=len(self._running))
         self._inbox.put(partial(self._accept, job))
 
     def cancel(self, job: Job) -> None:
@@ -126,10 +109,6 @@ class Worker:
         return [*self._running, *self._loading.jobs, *self._waiting]
 
     # -- the loop --------------------------------------------------------------------------
-
-    def _wait_for(self, waiting: int) -> int:
-        """Whole seconds until so many waiting jobs are likely to have had their turn."""
-        return min(600, max(1, round(self._pace * waiting / max(1, len(self._running)))))
 
     def _run(self) -> None:
         import torch
@@ -186,12 +165,12 @@ class Worker:
         elif self.failure is not None:
             self._fail(job, self.failure)
         else:
-            self._waiting.append(job)
+            self._waiting.join(job)
 
     def _begin_stop(self, grace: float) -> None:
         self._stopping = True
         self._deadline = time.monotonic() + grace
-        for job in list(self._waiting):
+        for job in self._waiting:
             self._fail(job, ShuttingDown())
 
     def _give_up(self, error: ImagineError) -> None:
@@ -206,10 +185,10 @@ class Worker:
                 self._remove(job)
 
     def _remove(self, job: Job) -> None:
-        for jobs in (self._running, self._waiting, self._loading.jobs):
+        for jobs in (self._running, self._loading.jobs):
             if job in jobs:
                 jobs.remove(job)
-        self._pending.discard(job)
+        self._waiting.leave(job)
         job.close()
         self._share.forget_all_but({self._key(t) for t in self._trajectories()})
 
@@ -225,20 +204,18 @@ class Worker:
         taken: Counter[Hashable] = Counter()
         for job in (*self._running, *self._loading.jobs):
             taken[job.size] += job.rows * job.request.images
-        for job in list(self._waiting):
-            if not taken[job.size] or taken[job.size] + job.rows <= self._limit(job.size).rows:
+        for job in self._waiting:
+            if not taken[job.size] or taken[job.size] + job.rows <= self._limits[job.size].rows:
                 with self._blaming(job):
                     if self._loading.has_room(job):
-                        self._waiting.remove(job)
+                        self._waiting.leave(job)
                         self._load(job)
                     elif self._loading.waits_too_long(job):
                         break
             taken[job.size] += job.rows * job.request.images  # nobody overtakes who still waits
-        for position, job in enumerate(self._waiting):
-            job.enter("queued", position=position)
+        self._waiting.tell()
 
     def _load(self, job: Job) -> None:
-        self._pending.discard(job)
         job.timings["queued"] = time.perf_counter() - job.submitted
         if self.models.has(job.info):
             with self._blaming(job):
@@ -254,7 +231,7 @@ class Worker:
         )
 
     def _not_loaded(self, job: Job, error: Exception) -> None:
-        self._fail(job, self._explain(job, error))
+        self._fail(job, explain(job, error))
 
     def _loaded(self, job: Job, model: DiffusionModel, resources: ExitStack) -> None:
         if job.cancelled:
@@ -321,7 +298,7 @@ class Worker:
 
     def _fill(self, wanting: list[Trajectory]) -> list[Trajectory]:
         """The first of `wanting` that fit into one forward; at least one."""
-        room = self._limit(_size(wanting[0])).rows
+        room = self._limits[_size(wanting[0])].rows
         batch: list[Trajectory] = []
         for trajectory in wanting:
             room -= len(_denoise(trajectory).guidance.rows)
@@ -344,7 +321,7 @@ class Worker:
             self._step_failed(batch, error)
             return
         rows = sum(len(want.guidance.rows) for want in wants)
-        self._limit(_size(batch[0])).record(rows, time.perf_counter() - started)
+        self._limits[_size(batch[0])].record(rows, time.perf_counter() - started)
         for trajectory, prediction in zip(batch, predictions, strict=True):
             if trajectory.job.cancelled:
                 continue
@@ -354,13 +331,13 @@ class Worker:
 
     def _step_failed(self, batch: Sequence[Trajectory], error: Exception) -> None:
         if out_of_memory(error):
-            self._limit(_size(batch[0])).shrink(sum(len(_denoise(t).guidance.rows) for t in batch))
+            self._limits[_size(batch[0])].shrink(sum(len(_denoise(t).guidance.rows) for t in batch))
             if self._loading.make_do():
                 self._step(batch)
                 return
         if len(batch) == 1:
             job = batch[0].job
-            self._fail(job, self._explain(job, error))
+            self._fail(job, explain(job, error))
             return
         for trajectory in batch:
             if not trajectory.job.cancelled:
@@ -371,8 +348,7 @@ class Worker:
         trajectory.resume(answer)
         if all(other.image is not None for other in job.trajectories):
             job.finish()
-            seconds = time.perf_counter() - job.submitted - job.timings["queued"]
-            self._pace += (seconds - self._pace) / 8
+            self._waiting.took(time.perf_counter() - job.submitted - job.timings["queued"])
             self._remove(job)
 
     def _wait_for_device(self) -> None:
@@ -389,16 +365,6 @@ class Worker:
         own = trajectory if trajectory.job.request.deterministic else None
         return (*_size(trajectory), id(trajectory.job.model), own)
 
-    def _limit(self, size: Size) -> RowLimit:
-        if size not in self._limits:
-            while len(self._limits) >= REMEMBERED_LIMITS:
-                del self._limits[next(iter(self._limits))]
-            if self._max_rows is None:
-                self._limits[size] = RowLimit()
-            else:
-                self._limits[size] = RowLimit(first=self._max_rows, most=self._max_rows)
-        return self._limits[size]
-
     # -- faults ----------------------------------------------------------------------------
 
     @contextmanager
@@ -409,22 +375,7 @@ class Worker:
         except Exception as error:
             if out_of_memory(error):
                 self._device().empty_cache()
-            self._fail(job, self._explain(job, error))
-
-    def _explain(self, job: Job, error: Exception) -> ImagineError:
-        if isinstance(error, ImagineError):
-            return error
-        request = job.request
-        if out_of_memory(error):
-            return OutOfMemory(
-                f"the device ran out of memory for {request.width}x{request.height}; "
-                f"try a smaller size or fewer pictures at once"
-            )
-        log.error("request %s failed", job.id, exc_info=error)
-        return GenerationFailed(
-            f"model {job.info.name!r} failed with {type(error).__name__}; "
-            f"the server's log says more under request {job.id}"
-        )
+            self._fail(job, explain(job, error))
 
 
 def _size(trajectory: Trajectory) -> Size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from imagine_core.engine.batching import SAMPLES, FairShare, RowLimit
+from imagine_core.engine.batching import REMEMBERED, SAMPLES, FairShare, RowLimit, RowLimits
 
 
 def feed(limit: RowLimit, seconds_per_forward: dict[int, float]) -> None:
@@ -75,3 +75,19 @@ def test_a_key_that_was_away_does_not_catch_up_on_turns() -> None:
         share.charge(key, 1.0)
         turns.append(key)
     assert turns.count("a") >= 4
+
+
+def test_limits_are_kept_by_key_and_the_oldest_forgotten() -> None:
+    limits = RowLimits()
+    limits["first"].shrink(2)
+    assert limits["first"].rows == 1
+    for number in range(REMEMBERED):
+        assert limits[number].rows == 2
+    assert len(limits) == REMEMBERED
+    assert limits["first"].rows == 2
+
+
+def test_a_limit_set_by_hand_holds_for_every_key() -> None:
+    limits = RowLimits(6)
+    feed(limits["a"], {6: 0.1})
+    assert limits["a"].rows == limits["b"].rows == 6
