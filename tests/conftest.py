@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 from imagine_core import network
 from imagine_core.engine import Engine
 from imagine_core.testing import FakePlugin, build_test_engine
+
+# A shell starts background jobs with Ctrl-C ignored, and the programs that tests interrupt would
+# inherit that from us.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

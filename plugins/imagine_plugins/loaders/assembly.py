@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -96,8 +97,11 @@ def _autoencoder(
     dtype = device.vae_dtype(dtype)
     if dtype == torch.float16 and config["force_upcast"]:
         dtype = torch.float32  # SDXL's autoencoder overflows in half precision
+    kind = getattr(diffusers, config["_class_name"])
+    # AutoencoderTiny saves entries that it does not take itself, and diffusers warns of them.
+    known = inspect.signature(kind.__init__).parameters
     model = build(
-        lambda: getattr(diffusers, config["_class_name"]).from_config(dict(config)),
+        lambda: kind.from_config({key: config[key] for key in config if key in known}),
         source.slots["vae"],
         source.weights["vae"],
         dtype=dtype,
