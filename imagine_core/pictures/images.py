@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 MAX_PIXELS = 8192 * 8192
 """Of the picture as it was sent. Pillow starts to warn of decompression bombs a little above."""
 
-TOO_LARGE = f"must have at most {MAX_PIXELS:,} pixels"
+MAX_SIDE = 1_000_000
+"""Longest side of a picture in pixels; resizing a row of millions holds everybody else up."""
+
+TOO_LARGE = f"must have at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} a side"
 
 UNSAFE_FORMATS = frozenset({"EPS", "WMF", "FPX", "MIC"})
 """Formats that Pillow does not decode itself: EPS starts Ghostscript, a program of its own; the
@@ -77,7 +80,7 @@ class _Refused(ValueError):
 
 
 def _check(image: Image.Image) -> None:
-    if image.width * image.height > MAX_PIXELS:
+    if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
         raise _Refused(TOO_LARGE)
     if image.mode == "F":
         raise _Refused("has floating-point pixels, which say nothing of their range; use 8 bits")

@@ -210,7 +210,7 @@ def test_what_can_be_known_before_the_work_is_said_before_it(
 def test_values_that_cannot_be_are_named_by_their_flags_at_once(
     imagine: Imagine, models: str
 ) -> None:
-    ended = imagine("run", "cat", "-w", "65", "-g", "nan", "-c", "0", "--models", models)
+    ended = imagine("run", "cat", "-w", "65", "-g", "-1", "-c", "0", "--models", models)
     assert ended.code == 2
     for flag in ("--width", "--guidance", "--clip"):
         assert f"{flag}: must be" in ended.err
@@ -458,3 +458,24 @@ def test_two_streams_at_once_each_have_their_file(server: str, work: Path) -> No
     assert len(set(names)) == 2
     assert [read_meta(work / name)["prompt"] for name in names] == ["red", "blue"]
     assert len(list(work.iterdir())) == 2
+
+
+@pytest.mark.parametrize("flag", ["-g", "-d", "-f"])
+@pytest.mark.parametrize("value", ["nan", "inf", "1e400"])
+def test_numbers_must_be_finite(imagine: Imagine, flag: str, value: str) -> None:
+    ended = imagine("run", "cat", flag, value)
+    assert ended.code == 2
+    assert "no finite number" in ended.err
+
+
+@pytest.mark.parametrize("key", ["", "a\nb"])
+def test_a_key_must_fit_into_a_header(imagine: Imagine, key: str) -> None:
+    for command in (("run", "cat", "-a", "127.0.0.1:1"), ("serve",)):
+        ended = imagine(*command, "--api-key", key)
+        assert ended.code == 2
+        assert "a key must not be empty" in ended.err
+
+
+def test_a_folder_that_is_not_there_is_said(imagine: Imagine, tmp_path: Path) -> None:
+    ended = imagine("run", "cat", "--models", str(tmp_path / "none"), "-w", "64", "-h", "64")
+    assert "does not exist" in ended.err

@@ -242,3 +242,10 @@ def peak_of(work: Callable[[], Image.Image]) -> int:
     assert image.size == (512, 512)
     assert near(image.getpixel((256, 256)), (255, 0, 0))
     return max(sizes)
+
+
+@pytest.mark.parametrize("size", [(1_000_001, 1), (1, 1_000_001)])
+def test_a_side_that_would_take_seconds_to_resize_is_refused(size: tuple[int, int]) -> None:
+    buffer = BytesIO()
+    Image.new("1", size).save(buffer, "PNG")
+    assert init_image_problem(buffer.getvalue()) is not None

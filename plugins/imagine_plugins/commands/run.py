@@ -19,7 +19,7 @@ from imagine_core.errors import ServerFailed, UnknownName
 from imagine_core.pictures.files import read_all, reading
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.enhancing import with_better_prompt
-from imagine_plugins.commands.options import LOCAL_OPTIONS, SERVER_OPTIONS
+from imagine_plugins.commands.options import LOCAL_OPTIONS, SERVER_OPTIONS, Finite
 from imagine_plugins.commands.output import note
 from imagine_plugins.commands.progress import Progress
 from imagine_plugins.commands.saving import Gallery, open_gallery
@@ -48,13 +48,13 @@ OPTIONS = [
     click.Option(["-n", "--steps"], type=int, default=25, help="Sampling steps."),
     click.Option(
         ["-g", "--guidance"],
-        type=float,
+        type=Finite(),
         default=7.0,
         help="How closely to follow the prompt; up to 1 takes half the time and no --neg.",
     ),
     click.Option(
         ["-d", "--strength"],
-        type=float,
+        type=Finite(),
         default=0.8,
         help="How much of --img to replace, 0.0 to 1.0.",
     ),
@@ -66,7 +66,7 @@ OPTIONS = [
     click.Option(["-i", "--img"], metavar="FILE", help="Picture to start from."),
     click.Option(
         ["-f", "--hires"],
-        type=float,
+        type=Finite(),
         metavar="SCALE",
         help="Refine the picture at this times its size, 1.5 for example.",
     ),
@@ -183,6 +183,8 @@ def make_pictures(options: Options, plugins: Plugins) -> list[Path]:
     progress = Progress(sys.stderr, images=request.images, quiet=options.quiet)
     if not where.remote and not options.quiet:
         note(where.reason)
+    if options.models is not None:
+        _warn_of_folder(options.settings().models)
     started = time.monotonic()
     with open_source(where, options.settings(), plugins) as source, _leaving(gallery, progress):
         progress.say(f"asking {where.address}" if where.remote else "starting")
@@ -232,6 +234,15 @@ def _leaving(gallery: Gallery, progress: Progress) -> Iterator[None]:
             note(line)
         raise
     progress.clear()
+
+
+def _warn_of_folder(models: Path) -> None:
+    """Say so if the folder that was asked for cannot be looked into; bundled models serve still."""
+    from imagine_core.models.catalogue import Catalogue
+
+    problem = Catalogue(models).problem
+    if problem is not None:
+        note(f"Warning: {problem}")
 
 
 def _sampler_label(plugins: Plugins, name: str) -> str:

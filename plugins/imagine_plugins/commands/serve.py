@@ -26,7 +26,7 @@ from imagine_core.settings import (
     Settings,
     default_models_folder,
 )
-from imagine_plugins.commands.options import MODELS_HELP, OFFLINE_OPTION
+from imagine_plugins.commands.options import MODELS_HELP, OFFLINE_OPTION, Key
 from imagine_plugins.commands.output import note
 
 if TYPE_CHECKING:
@@ -46,6 +46,9 @@ class Duration(click.ParamType[float]):
 
     name = "duration"
 
+    def __init__(self, *, forever: bool = True) -> None:
+        self._forever = forever
+
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
@@ -53,13 +56,11 @@ class Duration(click.ParamType[float]):
         if isinstance(value, float):
             return value
         text = str(value).strip().lower()
-        if re.fullmatch(r"-[0-9.]+[smh]?", text):
+        if self._forever and re.fullmatch(r"-[0-9.]+[smh]?", text):
             return -1.0
         parts = re.findall(r"([0-9]+\.?[0-9]*)(ms|s|m|h|$)", text)
         if not parts or "".join(number + unit for number, unit in parts) != text:
-            self.fail(
-                f"{text!r} is no duration; it must look like 30s, 5m, 1h30m, 0 or -1", param, ctx
-            )
+            self.fail(f"{text!r} is no duration; it must look like 30s, 5m, 1h30m or 0", param, ctx)
         return math.fsum(float(number) * UNITS.get(unit, 1.0) for number, unit in parts)
 
 
@@ -133,7 +134,7 @@ OPTIONS = [
     ),
     click.Option(
         ["--grace"],
-        type=Duration(),
+        type=Duration(forever=False),
         default="5s",
         help="How long pictures in progress may take after Ctrl-C or SIGTERM.",
     ),
@@ -151,6 +152,7 @@ OPTIONS = [
     ),
     click.Option(
         ["--api-key"],
+        type=Key(),
         metavar="KEY",
         envvar="IMAGINE_API_KEY",
         show_envvar=True,

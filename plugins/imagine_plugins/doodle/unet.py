@@ -44,7 +44,7 @@ BATCH = 12  # canvases of 256 x 256; of larger ones as many as have that many pi
 DROPOUT = 0.1
 # Share of the steps on canvases of 256, 512 and other sizes, early and late in the training.
 SHARES = {"early": (0.78, 0.15, 0.07), "late": (0.25, 0.55, 0.20)}
-LATE = 0.7
+LATE = 0.5
 PROMPTS = (
     "a red house",
     "a photo of an astronaut riding a horse on mars",
