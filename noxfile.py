@@ -44,7 +44,14 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Every test that a machine without an accelerator can run, docs among them."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session(default=False)
+def slow(session: nox.Session) -> None:
+    """The tests on full-size checkpoints, and on every schedule with a thousand steps."""
+    session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
+    session.run("pytest", "-m", "slow", *session.posargs)
 
 
 @nox.session

@@ -470,8 +470,8 @@ def test_numbers_must_be_finite(imagine: Imagine, flag: str, value: str) -> None
 
 @pytest.mark.parametrize("key", ["", "a\nb"])
 def test_a_key_must_fit_into_a_header(imagine: Imagine, key: str) -> None:
-    for command in (("run", "cat", "-a", "127.0.0.1:1"), ("serve",)):
-        ended = imagine(*command, "--api-key", key)
+    for words in (("run", "cat", "-a", "127.0.0.1:1"), ("serve",)):
+        ended = imagine(*words, "--api-key", key)
         assert ended.code == 2
         assert "a key must not be empty" in ended.err
 
