@@ -78,7 +78,9 @@ def main() -> None:
         assert "rk4" in fetch(f"{address}/samplers")["samplers"]  # where the page has them from
         assert fetch(f"{address}/generate", REQUEST)["sampler"] == "rk4"
     pip = [sys.executable, "-m", "pip"]
-    subprocess.run([sys.executable, "-m", "pytest", "-q", str(EXAMPLE)], check=True)
+    settings = str(EXAMPLE / "pyproject.toml")  # not ours, which lies further up
+    tests = [sys.executable, "-m", "pytest", "-q", "-c", settings, str(EXAMPLE)]
+    subprocess.run(tests, check=True)
     subprocess.run([*pip, "uninstall", "-y", "-q", "imagine-sampler-rk4"], check=True)
     assert "rk4" not in imagine("samplers")
     print("the example package works, and leaves nothing behind")
