@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
 import os
 import re
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +16,7 @@ import click
 
 from imagine_core import hookimpl
 from imagine_core.cli import FAILED, plugins_of
+from imagine_core.network import is_loopback
 from imagine_core.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -299,17 +298,11 @@ def _warn(options: Options, engine: Engine, sock: socket.socket) -> None:
     """Say what may not be as it was meant."""
     if engine.catalogue.problem is not None:
         note(f"warning: {engine.catalogue.problem}")
-    if not options.api_key and not _is_loopback(sock.getsockname()[0]):
+    if not options.api_key and not is_loopback(sock.getsockname()[0]):
         note(
             "warning: everybody on this network may use this server; "
             "--api-key KEY asks for a key, --host 127.0.0.1 keeps it to this machine"
         )
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return False
 
 
 command = click.Command(
