@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,7 +69,7 @@ class FakeOllama:
 def running(fake: FakeOllama | None = None) -> Iterator[FakeOllama]:
     """The server, as long as the block."""
     fake = fake or FakeOllama()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, fake))
+    server = Server(("127.0.0.1", 0), partial(Handler, fake))
     fake.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -79,6 +80,14 @@ def running(fake: FakeOllama | None = None) -> Iterator[FakeOllama]:
         server.shutdown()
         server.server_close()
         thread.join(10)
+
+
+class Server(ThreadingHTTPServer):
+    """Says nothing of clients that hang up: its standard error is that of the test."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
