@@ -5,7 +5,9 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 from imagine_plugins.doodle.autoencoder import tensor
 from imagine_plugins.doodle.facts import Scene, random_scene
@@ -55,19 +57,26 @@ def encode(state: Path, *, part: int = 0, parts: int = 1) -> None:
             continue
         rng = random.Random(path.name)  # noqa: S311
         scenes = [random_scene(rng) for _ in range(count)]
-        latents = [_latents(model, scene, size, rng.getrandbits(40)) for scene in scenes]
-        save_atomically(
-            {"latents": torch.cat(latents), "facts": [dataclasses.asdict(s) for s in scenes]}, path
-        )
+        drawn = [_drawn(model, scene, size, rng.getrandbits(40)) for scene in scenes]
+        save_atomically({
+            "latents": torch.cat([latent for latent, _ in drawn]),
+            "subject": torch.cat([subject for _, subject in drawn]),
+            "facts": [dataclasses.asdict(s) for s in scenes],
+        }, path)  # fmt: skip
         say(f"latents {path.name}")
 
 
-def _latents(model: Any, scene: Scene, size: tuple[int, int], seed: int) -> torch.Tensor:
+def _drawn(
+    model: Any, scene: Scene, size: tuple[int, int], seed: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The latent of a drawing of `scene`, and how much of each of its cells is the subject."""
     wait_while_paused()
-    pixels = tensor(draw(scene, *size, seed=seed).image)[None]
-    pixels = pixels.to(device(), memory_format=torch.channels_last)
+    drawn = draw(scene, *size, seed=seed)
+    pixels = tensor(drawn.image)[None].to(device(), memory_format=torch.channels_last)
     with autocast():
-        return model.encoder(pixels).half().cpu().contiguous()
+        latent = model.encoder(pixels).half().cpu().contiguous()
+    cells = drawn.mask.resize((latent.shape[3], latent.shape[2]), Image.Resampling.BOX)
+    return latent, torch.from_numpy(np.asarray(cells).copy())[None]
 
 
 class Latents:
@@ -76,6 +85,7 @@ class Latents:
     def __init__(self, state: Path) -> None:
         self.state, self.seen = state, set[Path]()
         self.latents: dict[tuple[int, int], torch.Tensor] = {}
+        self.subjects: dict[tuple[int, int], torch.Tensor] = {}
         self.scenes: dict[tuple[int, int], list[Scene]] = {}
         self.look()
 
@@ -85,14 +95,15 @@ class Latents:
             if path in self.seen or not path.exists():
                 continue
             shard = torch.load(path, weights_only=True)
-            have = [self.latents[size]] if size in self.latents else []
-            self.latents[size] = torch.cat([*have, shard["latents"]])
+            for kept, new in ((self.latents, "latents"), (self.subjects, "subject")):
+                kept[size] = torch.cat([kept[size], shard[new]]) if size in kept else shard[new]
             self.scenes.setdefault(size, []).extend(Scene(**facts) for facts in shard["facts"])
             self.seen.add(path)
 
     def batch(
         self, size: tuple[int, int], count: int, rng: random.Random
-    ) -> tuple[torch.Tensor, list[Scene]]:
-        """`count` latents of canvases of `size`, with their scenes."""
+    ) -> tuple[torch.Tensor, torch.Tensor, list[Scene]]:
+        """`count` latents of canvases of `size`, the subject's share of each cell, the scenes."""
         chosen = [rng.randrange(len(self.scenes[size])) for _ in range(count)]
-        return self.latents[size][chosen].float(), [self.scenes[size][i] for i in chosen]
+        subjects = self.subjects[size][chosen].float() / 255
+        return self.latents[size][chosen].float(), subjects, [self.scenes[size][i] for i in chosen]
