@@ -13,7 +13,7 @@ from measure import interleaved, median, row, server
 
 from checkpoints import SD1, write_folder
 
-SIZE, STEPS, ROUNDS = 256, 4, 3
+SIZE, STEPS, ROUNDS = 256, 4, 5
 PROMPT, NEGATIVE = "a photo of an astronaut riding a horse on mars", "ugly, blurry"
 
 

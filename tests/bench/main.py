@@ -6,6 +6,7 @@ import sys
 
 from against_diffusers import against_diffusers
 from crowd import crowd
+from loading import loading
 from memory import memory
 from start import start
 from switching import switching
@@ -14,6 +15,7 @@ BENCHMARKS = {
     "start": start,
     "diffusers": against_diffusers,
     "crowd": crowd,
+    "loading": loading,
     "memory": memory,
     "switching": switching,
 }

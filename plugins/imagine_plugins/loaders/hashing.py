@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 import tempfile
 import threading
 from contextlib import suppress
@@ -52,6 +53,8 @@ class FileHash:
         return self.value
 
     def _run(self) -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own: pictures come first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
         with suppress(OSError):  # a file that went away has no hash, and nobody to tell
             key = _identity(self._path)
             known = _remembered(self._cache).get(key)

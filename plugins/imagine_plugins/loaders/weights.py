@@ -1,16 +1,21 @@
 """Reads tensors into modules: checked name by name, never mapped to the file.
 
 A mapped file that somebody overwrites ends the process with SIGBUS, so every tensor is read into
-memory of its own; one at a time, so that casting needs one tensor more than the result.
+memory of its own; a few at a time, so that casting needs little more than the result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+import mmap
+import sys
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from imagine_plugins.loaders.header import Tensor
 from imagine_plugins.loaders.layout import Shape, Slot
@@ -26,6 +31,10 @@ FLOATS = {
     "F8_E4M3": "float8_e4m3fn",
     "F8_E5M2": "float8_e5m2",
 }
+
+
+READERS = 2
+"""Threads that fill a module: one reads while the other casts."""
 
 
 class WeightsError(Exception):
@@ -103,16 +112,61 @@ def build(  # noqa: PLR0913 - what a module is, what fills it, where it goes and
         problem = misfit(slots, weights)
         if problem is not None:
             raise WeightsError(problem)
-    state = {}
-    with _opened(meter) as read:
-        for target, value in _values(slots, weights, read):
-            if target in parameters:
-                shaped = _shaped(target, value, parameters[target].shape)
-                state[names[target]] = shaped.to(dtype).to(device)
+
+    room = _Room(parameters.values(), dtype) if device == "cpu" else None
+
+    def fitted(target: str, value: torch.Tensor) -> torch.Tensor:
+        shaped = _shaped(target, value, parameters[target].shape)
+        return shaped.to(dtype).to(device) if room is None else room.take(shaped)
+
+    state: dict[str, torch.Tensor] = {}
+    for filled, size in _filled(slots, weights, parameters, fitted):
+        state |= {names[target]: value for target, value in filled.items()}
+        meter(size)
     module.load_state_dict(state, strict=False, assign=True)
     _require_complete(module)
     module.to(device)  # the buffers; the parameters are there already
     return module.requires_grad_(requires_grad=False).eval()
+
+
+class _Room:
+    """Memory for all parameters of a module at once, in huge pages where the system has them.
+
+    The half million page faults that a model of 2 GB costs otherwise take as long as reading it,
+    and what is a mapping of its own goes back to the system as a whole.
+    """
+
+    def __init__(self, parameters: Iterable[torch.Tensor], dtype: torch.dtype) -> None:
+        import torch
+
+        self._dtype = dtype
+        self._used = 0
+        self._lock = Lock()
+        size = sum(self._aligned(parameter.numel()) for parameter in parameters)
+        self._values = torch.frombuffer(_mapped(max(1, size) * dtype.itemsize), dtype=dtype)
+
+    def take(self, value: torch.Tensor) -> torch.Tensor:
+        """A copy of `value` in this memory."""
+        with self._lock:
+            start = self._used
+            self._used += self._aligned(value.numel())
+        place = self._values[start : start + value.numel()].view(value.shape)
+        return place.copy_(value)
+
+    def _aligned(self, count: int) -> int:
+        """So many values, and what is left of their last cache line."""
+        line = 64 // self._dtype.itemsize
+        return -(-count // line) * line
+
+
+def _mapped(size: int) -> mmap.mmap:
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def _empty(create: Callable[[], Any]) -> Any:
@@ -130,16 +184,29 @@ def _flat(name: str) -> str:
     return name.removeprefix("text_model.")
 
 
-def _values(
-    slots: Iterable[Slot], weights: Weights, read: Callable[[Stored], torch.Tensor]
-) -> Iterator[tuple[str, torch.Tensor]]:
-    """Parameters and their values, in the order in which the files hold them."""
+def _filled(
+    slots: Iterable[Slot],
+    weights: Weights,
+    wanted: Container[str],
+    fitted: Callable[[str, torch.Tensor], torch.Tensor],
+) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
+    """The values that each stored tensor gives, with its bytes, in the order of the files."""
     found = [(weights[slot.key], slot) for slot in slots if slot.key in weights]
-    for stored, slot in sorted(found, key=lambda pair: (pair[0].path, pair[0].tensor.start)):
+    found.sort(key=lambda pair: (pair[0].path, pair[0].tensor.start))
+
+    def fill(pair: tuple[Stored, Slot]) -> tuple[dict[str, torch.Tensor], int]:
+        stored, slot = pair
         value = read(stored)
-        if slot.transposed:
-            value = value.T.contiguous()
-        yield from zip(slot.targets, value.chunk(len(slot.targets)), strict=True)
+        parts = (value.T.contiguous() if slot.transposed else value).chunk(len(slot.targets))
+        values = zip(slot.targets, parts, strict=True)
+        return {name: fitted(name, part) for name, part in values if name in wanted}, value.nbytes
+
+    with _opened() as read, ThreadPoolExecutor(READERS, "imagine-read") as pool:
+        try:
+            yield from pool.map(fill, found)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _shaped(name: str, value: torch.Tensor, shape: torch.Size) -> torch.Tensor:
@@ -160,26 +227,30 @@ def _require_complete(module: Any) -> None:
 
 
 @contextmanager
-def _opened(meter: Callable[[int], object]) -> Iterator[Callable[[Stored], torch.Tensor]]:
-    """Reads stored tensors; the files stay open until the end of the block."""
+def _opened() -> Iterator[Callable[[Stored], torch.Tensor]]:
+    """Reads stored tensors, for any thread; the files stay open until the end of the block."""
     with ExitStack() as stack:
-        files: dict[Path, BinaryIO] = {}
+        files: dict[Path, FileIO] = {}
+        lock = Lock()
 
         def read(stored: Stored) -> torch.Tensor:
-            if stored.path not in files:
-                files[stored.path] = stack.enter_context(stored.path.open("rb"))
-            value = _tensor(files[stored.path], stored.tensor)
-            meter(value.nbytes)
-            return value
+            with lock:
+                if stored.path not in files:
+                    files[stored.path] = stack.enter_context(stored.path.open("rb", buffering=0))
+                return _tensor(files[stored.path], stored.tensor)
 
         yield read
 
 
-def _tensor(file: BinaryIO, tensor: Tensor) -> torch.Tensor:
+def _tensor(file: FileIO, tensor: Tensor) -> torch.Tensor:
     import torch
 
     data = torch.empty(tensor.end - tensor.start, dtype=torch.uint8)
     file.seek(tensor.start)
-    if file.readinto(data.numpy()) != len(data):  # type: ignore[attr-defined]
-        raise WeightsError("the file became shorter while it was read; copy it again")
+    rest = memoryview(data.numpy())  # type: ignore[arg-type]
+    while rest:
+        count = file.readinto(rest)  # Linux reads 2 GB at most at once
+        if not count:
+            raise WeightsError("the file became shorter while it was read; copy it again")
+        rest = rest[count:]
     return data.view(getattr(torch, FLOATS[tensor.dtype])).reshape(tensor.shape)
