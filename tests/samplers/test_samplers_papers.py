@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from imagine_core.schedules import noise_levels
-from samplers.driving import SD15, Gaussian, drive, task_of
-
-GAUSSIAN = Gaussian()
+from imagine_core.testing.driving import GAUSSIAN, SD15, task_of
+from samplers.driving import drive
 
 
 def black(x: torch.Tensor, sigma: float) -> torch.Tensor:

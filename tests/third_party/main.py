@@ -1,8 +1,9 @@
 """Proves the plugin system as a stranger meets it: wheels in a fresh environment, no checkout.
 
-`nox -s third_party` builds Imagine's wheel, installs it and the example package, draws with the
-example's sampler through the command line and over HTTP, finds it in the lists and on the page's
-own source of samplers, runs the example's tests, and uninstalls it again.
+`nox -s third_party` builds the wheels of Imagine and of the packages in docs/examples, installs
+them, and runs this: it draws with the sampler, the enhancer and the device of the examples through
+the command line, over HTTP and, where there is a Chromium, on the page; runs the examples' tests;
+and uninstalls them again.
 """
 
 from __future__ import annotations
@@ -20,30 +21,46 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "imagine-sampler-rk4"
-REQUEST = {"prompt": "a red house", "width": 128, "height": 128, "steps": 3, "sampler": "rk4"}
+TESTS = Path(__file__).parents[1]
+sys.path.append(str(TESTS))
+
+from ui.browsing import FLAGS, draw, find_chromium, ready  # noqa: E402 - found by the line above
+
+EXAMPLES = TESTS.parent / "docs" / "examples"
+PLUGINS = {
+    "device-cpu32": "register_devices",
+    "enhancer-seasons": "register_enhancers",
+    "sampler-rk4": "register_samplers",
+}
+SMALL = {"prompt": "a red house", "width": 128, "height": 128, "steps": 3, "seed": 2}
+SIZE = ("-w", "128", "-h", "128", "-n", "3", "--seed", "2")
 
 
-def imagine(*arguments: str) -> str:
-    """What `imagine` prints."""
-    program = shutil.which("imagine")
-    assert program is not None
-    done = subprocess.run([program, *arguments], check=True, capture_output=True, text=True)
-    return done.stdout
+def run(*arguments: str, code: int = 0) -> str:
+    """What `imagine` prints on both its outputs, ending as it should."""
+    done = subprocess.run([program(), *arguments], check=False, capture_output=True, text=True)
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def program() -> str:
+    """The command of this environment."""
+    found = shutil.which("imagine", path=str(Path(sys.executable).parent))
+    assert found is not None
+    return found
 
 
 @contextmanager
-def server() -> Iterator[str]:
+def server(*arguments: str) -> Iterator[str]:
     """The address of a running `imagine serve`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    program = shutil.which("imagine")
-    assert program is not None
-    process = subprocess.Popen([program, "serve", "--host", "127.0.0.1", "--port", str(port)])
+    where = ("--host", "127.0.0.1", "--port", str(port))
+    process = subprocess.Popen([program(), "serve", *where, *arguments])
     address = f"http://127.0.0.1:{port}"
     try:
-        for _ in range(300):
+        for _ in range(600):
             try:
                 fetch(f"{address}/health")
                 break
@@ -62,28 +79,93 @@ def fetch(url: str, body: dict[str, Any] | None = None) -> Any:
         return json.load(answer)
 
 
-def main() -> None:
-    """Use the example, then take it away."""
-    reports = {report["name"]: report for report in json.loads(imagine("plugins", "--json"))}
-    assert reports["sampler-rk4"]["problem"] is None
-    assert reports["sampler-rk4"]["distribution"] == "imagine-sampler-rk4"
+def lists_show_them() -> None:
+    """`imagine plugins` knows the packages; samplers and enhancers are where people look."""
+    reports = {report["name"]: report for report in json.loads(run("plugins", "--json"))}
     assert [name for name, report in reports.items() if report["problem"]] == []
-    assert "rk4" in imagine("samplers")
+    for name, hook in PLUGINS.items():
+        assert reports[name]["distribution"] == f"imagine-{name}"
+        assert reports[name]["hooks"] == [hook]
+    assert "rk4" in run("samplers")
+    assert "seasons" in run("enhance", "--list")
+
+
+def the_command_line_draws() -> None:
+    """With the sampler, the enhancer and the device, each named in the picture's metadata."""
+    assert "in autumn" in run("enhance", "-e", "seasons", "--seed", "2", "a red house")
     with tempfile.TemporaryDirectory() as folder:
-        size = ("-w", "128", "-h", "128", "-n", "3")
-        drawn = imagine("run", "a red house", "--sampler", "rk4", *size, "-o", folder + "/a.png")
-        assert Path(drawn.strip()).is_file()
-        assert '"sampler": "rk4"' in imagine("info", drawn.strip())
-    with server() as address:
-        assert "rk4" in fetch(f"{address}/samplers")["samplers"]  # where the page has them from
-        assert fetch(f"{address}/generate", REQUEST)["sampler"] == "rk4"
-    pip = [sys.executable, "-m", "pip"]
-    settings = str(EXAMPLE / "pyproject.toml")  # not ours, which lies further up
-    tests = [sys.executable, "-m", "pytest", "-q", "-c", settings, str(EXAMPLE)]
-    subprocess.run(tests, check=True)
-    subprocess.run([*pip, "uninstall", "-y", "-q", "imagine-sampler-rk4"], check=True)
-    assert "rk4" not in imagine("samplers")
-    print("the example package works, and leaves nothing behind")
+        picture = f"{folder}/a.png"
+        names = ("--sampler", "rk4", "--enhance", "-e", "seasons", "--device", "cpu32")
+        run("run", "a red house", *names, *SIZE, "-o", picture)
+        noted = run("info", picture)
+    assert '"sampler": "rk4"' in noted
+    assert "a red house, in autumn" in noted
+
+
+def the_server_draws() -> None:
+    """On the device, over HTTP and on the page."""
+    with server("-d", "cpu32") as address:
+        assert fetch(f"{address}/generate", {**SMALL, "sampler": "rk4"})["sampler"] == "rk4"
+        assert fetch(f"{address}/ps")["device"] == "cpu32"
+        enhanced = fetch(f"{address}/generate", {**SMALL, "enhance": "seasons"})
+        assert "in autumn" in json.dumps(enhanced)
+        the_page_draws(address)
+
+
+def the_page_draws(address: str) -> None:
+    """The sampler can be chosen there, and makes a picture."""
+    chromium = find_chromium()
+    if chromium is None:
+        print("there is no Chromium here: nobody looked at the page")
+        return
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        page.goto(address)
+        ready(page)
+        page.select_option("#sampler", "rk4")
+        for field, value in (("#width", "128"), ("#height", "128"), ("#steps", "3")):
+            page.fill(field, value)
+        draw(page, "a red house")
+        browser.close()
+
+
+def their_own_tests_pass() -> None:
+    """Those that the packages bring, conformance suites among them."""
+    for name in PLUGINS:
+        example = EXAMPLES / f"imagine-{name}"
+        settings = str(example / "pyproject.toml")  # not ours, which lies further up
+        command = [sys.executable, "-m", "pytest", "-q", "-c", settings, str(example)]
+        subprocess.run(command, check=True)
+
+
+def nothing_stays() -> None:
+    """Uninstalled, they are gone without a trace."""
+    packages = [f"imagine-{name}" for name in PLUGINS]
+    pip = [sys.executable, "-m", "pip", "uninstall", "-y", "-q", *packages]
+    subprocess.run(pip, check=True)
+    assert not {*PLUGINS} & {report["name"] for report in json.loads(run("plugins", "--json"))}
+    assert "rk4" not in run("samplers")
+    assert "seasons" not in run("enhance", "--list")
+    assert "unknown device 'cpu32'" in run("run", "a red house", "--device", "cpu32", code=1)
+
+
+def main() -> None:
+    """Use the examples, then take them away."""
+    steps = (
+        lists_show_them,
+        the_command_line_draws,
+        the_server_draws,
+        their_own_tests_pass,
+        nothing_stays,
+    )
+    for step in steps:
+        started = time.monotonic()
+        step()
+        print(f"{step.__name__.replace('_', ' ')}: {time.monotonic() - started:.1f} s", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""The sampler against the fake model, whose picture is known beforehand."""
+"""The sampler against the rules of all, and against the fake model, whose picture is known."""
 
+import imagine_sampler_rk4
 import numpy as np
 
 from imagine_core import GenerationRequest
-from imagine_core.testing import FakeModel, build_test_engine, draw_one
+from imagine_core.testing import FakeModel, build_test_engine, check_sampler, draw_one
+
+
+def test_rk4_does_what_samplers_do():
+    """The suite that every sampler passes; of fourth order, measured."""
+    check_sampler(imagine_sampler_rk4, "rk4", order=4)
 
 
 def test_rk4_draws_the_picture_that_the_prompt_asks_for(tmp_path):

@@ -1,23 +1,13 @@
-"""Fakes and builders for tests, of plugins and of applications: everything real but the weights.
-
-    engine = build_test_engine(folder)          # a models folder with one fake model in it
-    result = draw_one(engine, GenerationRequest(prompt="red", sampler="test euler"))
-
-The fake model is an exact denoiser of a Gaussian whose mean depends on the prompt, so that every
-sampler that is right ends at a picture that can be foretold.
-"""
+"""A device, a model, its loader and a sampler that need no weights and no accelerator."""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagine_core.conformance import check_enhancer as check_enhancer  # noqa: PLC0414 - exported
-from imagine_core.engine import Engine, build_engine
 from imagine_core.hookspecs import hookimpl
 from imagine_core.interfaces import (
     Conditioning,
@@ -30,10 +20,7 @@ from imagine_core.interfaces import (
     Sampling,
     SamplingTask,
 )
-from imagine_core.plugins import Plugins, build_plugins
 from imagine_core.sampling import NoiseModel
-from imagine_core.settings import Settings
-from imagine_core.types import GenerationEvent, GenerationRequest, GenerationResult
 
 if TYPE_CHECKING:
     import torch
@@ -95,9 +82,12 @@ class FakeDevice(Device):
 class FakeModel:
     """An exact epsilon model of pictures in one colour, which is a function of the prompt.
 
+    Args:
+        before: Called with the rows before each forward; raise or sleep in it.
+        device: Where it computes, as torch calls it.
+
     Attributes:
         forwards: Rows of each forward so far.
-        before: Called with the rows before each forward; raise or sleep in it.
         closed: Whether it was let go of.
     """
 
@@ -106,9 +96,10 @@ class FakeModel:
     noise = NOISE
     model_hash = "0123456789"
 
-    def __init__(self, before: Callable[[int], object] = id) -> None:
+    def __init__(self, before: Callable[[int], object] = id, *, device: str = "cpu") -> None:
         self.forwards: list[int] = []
         self.before = before
+        self.device = device
         self.closed = False
 
     @staticmethod
@@ -130,7 +121,7 @@ class FakeModel:
         chunks = max(1, -(-len(prompt.split()) // 75))
         context = torch.tensor(self.colour(prompt)).expand(1, chunks, 4).contiguous()
         warnings = (f"{chunks} chunks",) if chunks > 1 else ()
-        return Conditioning(context=context, warnings=warnings)
+        return Conditioning(context=context.to(self.device), warnings=warnings)
 
     def predict(
         self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
@@ -142,6 +133,7 @@ class FakeModel:
         self.forwards.append(len(latents))
         mean = conditioning.context.mean(dim=1)[:, :, None, None]
         sigmas = torch.tensor([NOISE.sigma(float(t)) for t in timesteps])[:, None, None, None]
+        sigmas = sigmas.to(latents.device)
         signal = (1 + sigmas**2) ** -0.5
         noise = sigmas * signal
         return noise * (latents - signal * mean) / ((signal * SPREAD) ** 2 + noise**2)
@@ -153,7 +145,7 @@ class FakeModel:
 
         del generator
         small = image.reduce(self.downsampling)
-        pixels = torch.from_numpy(np.asarray(small, dtype=np.float32) / 127.5 - 1)
+        pixels = torch.from_numpy(np.asarray(small, dtype=np.float32) / 127.5 - 1).to(self.device)
         return torch.nn.functional.pad(pixels.permute(2, 0, 1)[None], (0, 0, 0, 0, 0, 1))
 
     def decode(self, latent: torch.Tensor) -> Image.Image:
@@ -217,11 +209,11 @@ class FakeLoader:
         progress: Callable[[float], object] = id,
     ) -> DiffusionModel:
         """A new fake model."""
-        del info, device, full_precision
+        del info, full_precision
         for fraction in (0.0, 0.5, 1.0) if self.tells_progress else ():
             progress(fraction)
         time.sleep(self.seconds)
-        model = FakeModel(self._before)
+        model = FakeModel(self._before, device=device.torch_device())
         self.models.append(model)
         return model
 
@@ -269,37 +261,3 @@ class FakePlugin:
     def register_samplers(self, register: Callable[[SamplerSpec], None]) -> None:
         """Register the plainest sampler."""
         register(SamplerSpec(name="test euler", label="Test Euler", sample=euler))
-
-
-def build_test_plugins(
-    fake: FakePlugin | None = None, *, extra: Sequence[tuple[str, object]] = ()
-) -> Plugins:
-    """The installed plugins and the fake one, which `--device auto` prefers."""
-    return build_plugins(extra=[("fake", fake or FakePlugin()), *extra])
-
-
-def build_test_engine(
-    folder: Path,
-    fake: FakePlugin | None = None,
-    *,
-    settings: Settings | None = None,
-    extra: Sequence[tuple[str, object]] = (),
-) -> Engine:
-    """An engine over the models in `folder`; writes `tiny.fake` into it if it is empty."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not any(folder.iterdir()):
-        (folder / "tiny.fake").write_bytes(b"fake")
-    plugins = build_test_plugins(fake, extra=extra)
-    return build_engine(settings or Settings(models=folder), plugins)
-
-
-async def collect(engine: Engine, request: GenerationRequest) -> list[GenerationEvent]:
-    """Every event of one request."""
-    return [event async for event in engine.generate(request)]
-
-
-def draw_one(engine: Engine, request: GenerationRequest) -> GenerationResult:
-    """The result of one request."""
-    result = asyncio.run(collect(engine, request))[-1]
-    assert isinstance(result, GenerationResult)
-    return result
