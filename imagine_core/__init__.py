@@ -1,29 +1,32 @@
 """Imagine's core: the nouns and the loop. Everything that has a name is a plugin."""
 
-from imagine_core.errors import ImagineError
-from imagine_core.hookspecs import hookimpl
-from imagine_core.interfaces import (
-    Conditioning,
-    Device,
-    DiffusionModel,
-    Enhancement,
-    Enhancer,
-    EnhanceTask,
-    Evaluation,
-    ModelInfo,
-    ModelLoader,
-    SamplerSpec,
-    Sampling,
-    SamplingTask,
-)
-from imagine_core.types import (
-    GeneratedImage,
-    GenerationEvent,
-    GenerationRequest,
-    GenerationResult,
-    PhaseEvent,
-    StepEvent,
-)
+TYPE_CHECKING = False  # typing's own costs an import; see `__getattr__`
+if TYPE_CHECKING:
+    from imagine_core.errors import ImagineError
+    from imagine_core.hookspecs import hookimpl
+    from imagine_core.interfaces import (
+        Conditioning,
+        Device,
+        DiffusionModel,
+        Enhancement,
+        Enhancer,
+        EnhanceTask,
+        Evaluation,
+        ModelInfo,
+        ModelLoader,
+        SamplerSpec,
+        Sampling,
+        SamplingTask,
+    )
+    from imagine_core.types import (
+        GeneratedImage,
+        Generation,
+        GenerationEvent,
+        GenerationRequest,
+        GenerationResult,
+        PhaseEvent,
+        StepEvent,
+    )
 
 __all__ = [
     "Conditioning",
@@ -34,6 +37,7 @@ __all__ = [
     "Enhancer",
     "Evaluation",
     "GeneratedImage",
+    "Generation",
     "GenerationEvent",
     "GenerationRequest",
     "GenerationResult",
@@ -47,3 +51,19 @@ __all__ = [
     "StepEvent",
     "hookimpl",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        """Import a public name when it is first asked for.
+
+        `imagine` imports this package before it can mind Ctrl-C, and should be through in no time.
+        """
+        if name in __all__:
+            from importlib import import_module
+
+            for home in ("errors", "hookspecs", "interfaces", "types"):
+                module = import_module(f"{__name__}.{home}")
+                if hasattr(module, name):
+                    return getattr(module, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,8 +1,23 @@
-"""`python -m imagine_core` is `imagine`."""
+"""`imagine`, and `python -m imagine_core`: starts the program, and minds Ctrl-C from the first."""
 
 import sys
 
-from imagine_core.cli import main
+
+def main() -> int:
+    """Run the program and return its exit code; see `imagine_core.cli.main`."""
+    try:
+        from imagine_core import interrupts
+
+        interrupts.end_at_once()
+        from imagine_core.cli import main as run
+
+        try:
+            return run()
+        finally:
+            interrupts.end_at_once()
+    except KeyboardInterrupt:  # before the first line of ours, or after the last
+        return 130
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, TextIO
 
 import click
 
-from imagine_core import network
+from imagine_core import interrupts, network
+from imagine_core.configuration import configure, explained
 from imagine_core.errors import ImagineError, RequestError, SettingsError, UnknownName
 from imagine_core.plugins import Plugins, plugins_from_environment
+from imagine_core.settable import PREFIX, shared, unknown_variables
 
 if TYPE_CHECKING:
     from click import Command, Context
@@ -26,7 +28,7 @@ OFFLINE = {
 }
 """What our libraries read when they are imported: Imagine never goes online by itself."""
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE, INTERRUPTED = 1, 2, interrupts.INTERRUPTED
 _USAGE_ERRORS = (click.UsageError, RequestError, SettingsError)
 
 
@@ -41,12 +43,14 @@ class Program(click.Group):
         super().__init__(
             name="imagine",
             help="Make pictures with Stable Diffusion, here or on an Imagine server.",
+            context_settings={"auto_envvar_prefix": PREFIX},
             params=[
                 click.Option(
                     ["--version"],
                     is_flag=True,
                     is_eager=True,
                     expose_value=False,
+                    allow_from_autoenv=False,
                     callback=_print_version,
                     help="Show the version and exit.",
                 ),
@@ -62,7 +66,7 @@ class Program(click.Group):
 
     def list_commands(self, ctx: Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The names of all commands."""
-        return sorted(name for name in self.plugins.commands.names() if self._get(name))
+        return sorted(str(command.name) for command in self.plugins.commands)
 
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:  # noqa: ARG002
         """The command called `cmd_name`."""
@@ -74,34 +78,43 @@ class Program(click.Group):
         """Find the command, and say where to look if a plugin that failed may have had it."""
         name = args[0]
         if name.startswith("-") or self._get(name) is not None:
+            interrupts.raise_again()  # from here on there may be something to tidy
             return super().resolve_command(ctx, args)
         message = str(UnknownName("command", name, known=self.list_commands(ctx)))
-        if any(report.problem for report in self.plugins.reports()):
+        if not self._nothing_failed():
             message += "\nNot every plugin could be loaded; 'imagine plugins' says why."
         raise click.UsageError(message, ctx)
 
     def invoke(self, ctx: Context) -> object:
-        """Run a command, with the plugins in its context."""
+        """Run a command, with the plugins and the settings in its context."""
         ctx.obj = self.plugins
-        return super().invoke(ctx)
+        found = {str(command.name): command for command in self.plugins.commands}
+        for unknown in unknown_variables(found):
+            _say(f"warning: {unknown}")
+        try:
+            configure(ctx, found, complete=self._nothing_failed)
+            return super().invoke(ctx)
+        except click.BadParameter as error:
+            raise explained(error) from None
+
+    def _nothing_failed(self) -> bool:
+        return not any(report.problem for report in self.plugins.reports())
 
     def _get(self, name: str) -> Command | None:
-        for command in self.plugins.commands:
-            # A stranger may have registered anything that has a name.
-            if command.name == name and isinstance(command, click.Command):
-                return command
-        return None
+        return next((each for each in self.plugins.commands if each.name == name), None)
 
 
 def offline_option() -> click.Option:
     """The flag `--offline`, for every command that could go online."""
-    return click.Option(
+    option = click.Option(
         ["--offline"],
         is_flag=True,
         expose_value=False,
+        show_default=False,
         callback=_stay_offline,
-        help=f"Connect to nothing but this machine.  [env var: {network.VARIABLE}]",
+        help="Connect to nothing but this machine.",
     )
+    return shared(option)
 
 
 def plugins_of(context: Context) -> Plugins:
@@ -150,6 +163,7 @@ def _report(error: BaseException) -> int:
         case SystemExit(code=int() | None as code):
             return code or 0
         case KeyboardInterrupt() | click.Abort():
+            interrupts.hush()
             _say("Interrupted")
             return INTERRUPTED
         case BrokenPipeError():  # the reader of our output has enough
@@ -162,6 +176,9 @@ def _report(error: BaseException) -> int:
         case OSError():
             _mute(sys.stdout)
             _say(f"Error: {_os_error(error)}")
+        case _ if isinstance(error.__context__, KeyboardInterrupt):
+            # What an interrupt left half made fails as it is closed: an event loop, for example.
+            return _report(error.__context__)
         case _:
             _trace(error)
             _say(f"Error: unexpected {type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from imagine_core import network
+from imagine_core import configuration, network
 from imagine_core.engine import Engine
 from imagine_core.testing import FakePlugin, build_test_engine
 
@@ -30,6 +31,7 @@ def _nothing_but_this_machine() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(network.VARIABLE, "1")
+        patch.setenv(configuration.VARIABLE, os.devnull)  # not what whoever tests has set
         patch.setattr(socket, "getaddrinfo", resolve_here)
         for name in ("connect", "connect_ex", "sendto"):
             patch.setattr(socket.socket, name, _only_here(getattr(socket.socket, name)))

@@ -170,6 +170,13 @@ def test_an_error_is_one_line_and_an_exit_code(
     assert shown.err.strip() == line
 
 
+def test_what_fails_in_the_wake_of_ctrl_c_is_ctrl_c(capsys: Capture) -> None:
+    error = AttributeError("half made")
+    error.__context__ = KeyboardInterrupt()
+    assert imagine("fail", plugins=raising(error)) == 130
+    assert capsys.readouterr().err.strip() == "Interrupted"
+
+
 def test_the_trace_of_a_bug_is_there_for_who_asks(
     capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

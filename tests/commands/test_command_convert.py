@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from imagine_core.cli import main
 from imagine_core.pictures.metadata import png_bytes, read_meta
 from programs import Imagine
 
@@ -45,6 +47,15 @@ def test_the_output_may_be_named(imagine: Imagine, picture: Path) -> None:
     assert imagine("convert", "cat.png", "-o", "other.json").out == "other.json\n"
     assert imagine("convert", "other.json", "-o", "third").out == "third\n"
     assert Path("third").read_bytes() == picture.read_bytes()
+
+
+def test_the_output_may_be_standard_output_or_a_device(
+    picture: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert main(["convert", "cat.png", "-o", "-"]) == 0
+    assert json.loads(capfdbinary.readouterr().out)["meta"] == META
+    assert main(["convert", "cat.png", "-o", os.devnull]) == 0
+    assert Path(os.devnull).is_char_device()
 
 
 def test_a_file_is_never_replaced_by_its_own_conversion(imagine: Imagine, picture: Path) -> None:

@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from fake_ollama import FakeOllama, answer, running
 from imagine_core.pictures.metadata import read_meta
 from imagine_core.testing import FakePlugin
 from imagine_plugins.commands.enhance import enhance
+from imagine_plugins.enhancers.ollama import Ollama
 from programs import Imagine, command
 
 BETTER = "a fox, better"
@@ -117,6 +119,47 @@ def test_a_stream_that_breaks_off_ends_its_line_and_fails(
     assert ended.out.endswith("\n")
     assert BETTER.startswith(ended.out.strip())
     assert "broke off" in ended.err
+
+
+DEFAULTS: dict[str, Any] = Ollama.__init__.__kwdefaults__ or {}
+FAULTS: list[tuple[dict[str, Any], str]] = [
+    ({"says": ""}, "answered nothing"),
+    ({"says": '{"prompt": "a fox'}, "broken JSON"),
+    ({"says": "A fox sits in the snow."}, "prose instead of JSON"),
+    ({"cut_after": 4}, "broke off"),
+    ({"ends_after": 4}, "broke off"),
+    ({"stops_after": 0}, "said nothing for 0.2 s"),
+    ({"stops_after": 4}, "said nothing for 0.2 s"),
+    ({"status": 500, "body": b'{"error": "out of memory"}'}, "out of memory"),
+    ({"body": b"<html>"}, "does not speak as Ollama does"),
+    ({"models": []}, "ollama pull"),
+]
+
+
+@pytest.mark.parametrize(("fault", "words"), FAULTS)
+def test_each_fault_of_ollama_is_one_clear_line_and_nothing_is_drawn(  # noqa: PLR0913 - fixtures
+    imagine: Imagine,
+    *,
+    models: str,
+    work: Path,
+    fake: FakePlugin,
+    ollama: FakeOllama,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: dict[str, Any],
+    words: str,
+) -> None:
+    monkeypatch.setattr(Ollama.__init__, "__kwdefaults__", {**DEFAULTS, "silence": 0.2})
+    for name, value in fault.items():
+        setattr(ollama, name, value)
+    run = ("run", "a fox", "-e", "ollama", "-o", "out", "--models", models, *SMALL)
+    for arguments in (("enhance", "a fox", "-e", "ollama"), run):
+        ended = imagine(*arguments)
+        assert (ended.code, ended.out) == (1, "")
+        last = ended.err.splitlines()[-1]
+        assert last.startswith("Error: enhancer 'ollama': ")
+        assert words in last
+    assert list(work.iterdir()) == []
+    assert fake.loader.models == []
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,7 @@ def test_a_terminal_is_spared_the_input_picture(
         (png_bytes(PICTURE, None), "cat: it holds no metadata: another program made it"),
         (png_bytes(PICTURE, None)[:40], "cat: the PNG is cut off: its end is missing"),
         (b'{"meta": [1]}', "cat: it holds no metadata: it is JSON, but has no object"),
+        (b'{"meta": {"guidance": NaN}}', "cat: its metadata is damaged: NaN is no number"),
     ],
 )
 @pytest.mark.parametrize("command", ["info", "convert"])

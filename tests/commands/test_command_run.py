@@ -21,7 +21,8 @@ from PIL import Image
 from imagine_core import GenerationRequest, PhaseEvent
 from imagine_core.cli import main
 from imagine_core.pictures.metadata import read_meta
-from imagine_core.testing import FakePlugin
+from imagine_core.plugins import Plugins
+from imagine_core.testing import FakeModel, FakePlugin
 from imagine_plugins.commands.run import run
 from imagine_plugins.dialects.client import NativeClient
 from programs import KEY, Imagine, command, serving
@@ -248,8 +249,50 @@ def test_a_model_that_fails_leaves_the_last_intermediate_and_says_so(
     said, error = ended.err.splitlines()
     assert said == "cat.png shows it after step 2 of 4"
     assert error.startswith("Error: model 'tiny' failed with ValueError")
+    assert error.endswith("(IMAGINE_DEBUG=1 shows the log)")
     assert read_meta(work / "cat.png")["unfinished"] == "2/4"
     assert list(work.iterdir()) == [work / "cat.png"]
+
+
+@pytest.mark.parametrize("part", ["encode_prompt", "predict", "decode"])
+@pytest.mark.parametrize(
+    "failure", [(ValueError("a fault"), "failed with ValueError"), (MemoryError(), "memory")]
+)
+def test_whatever_fails_in_this_process_is_one_line(
+    imagine: Imagine,
+    models: str,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    failure: tuple[Exception, str],
+) -> None:
+    fault, said = failure
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(FakeModel, part, fail)
+    ended = imagine("run", "cat", *EULER, "--models", models, "--quiet")
+    assert (ended.code, ended.out) == (1, "")
+    assert ended.err.startswith("Error: ")
+    assert said in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_with_no_model_at_all_it_says_how_to_get_one(
+    imagine: Imagine, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Plugins, "model_folders", lambda plugins: [])
+    ended = imagine("run", "cat", "--models", work, "--quiet")
+    assert ended.code == 1
+    assert "imagine pull" in ended.err
+    assert "default" not in ended.err
+
+
+def test_the_picture_may_go_into_a_pipe(work: Path, models: str) -> None:
+    arguments = command("run", "cat", *EULER, "--models", models, "-o", "-", "-s", "1")
+    ended = subprocess.run(arguments, capture_output=True, check=True)
+    assert Image.open(io.BytesIO(ended.stdout)).size == (64, 64)
+    assert list(work.iterdir()) == []
 
 
 def test_a_disk_that_fills_up_is_one_line_and_leaves_the_old_file(

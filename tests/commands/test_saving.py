@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import os
+import socket
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
+from io import BytesIO
 from pathlib import Path
 
 import click
@@ -136,3 +141,73 @@ def test_without_a_name_the_time_is_the_name(
 def test_another_format_is_refused_with_the_name_that_would_do(name: str) -> None:
     with pytest.raises(click.UsageError, match=r"pictures are PNG files: -o cat\.png"):
         open_gallery(name, document=False, label=str)
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="pipes have names on POSIX")
+
+
+@posix
+def test_a_pipe_gets_the_finished_pictures_and_keeps_its_name(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        # Each picture opens and closes the pipe, so that each is read by a reader of its own.
+        first = pool.submit(pipe.read_bytes)
+        opened = open_gallery(str(pipe), document=False, label=str.upper)
+        opened.preview(preview(5), REQUEST)
+        assert opened.left_behind() == []
+        assert opened.finish(result(7)) == [pipe]
+        assert Image.open(BytesIO(first.result(30))).size == (64, 64)
+    assert names(tmp_path) == ["pipe"]
+    assert pipe.is_fifo()
+
+
+@posix
+def test_a_device_is_written_to_as_it_is() -> None:
+    opened = open_gallery(os.devnull, document=False, label=str.upper)
+    assert opened.finish(result(7, 8)) == [Path(os.devnull)] * 2
+    assert Path(os.devnull).is_char_device()
+
+
+@posix
+def test_a_pipe_that_may_not_be_written_to_is_said_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    os.mkfifo(tmp_path / "pipe", 0o400)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # which is true but for root
+    with pytest.raises(OSError, match="cannot be written: Permission denied"):
+        open_gallery(str(tmp_path / "pipe"), document=False, label=str.upper)
+
+
+@posix
+def test_a_socket_holds_no_picture() -> None:
+    with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as sock:
+        path = str(Path(folder) / "s")  # short: the names of sockets have some 100 characters
+        sock.bind(path)
+        with pytest.raises(click.UsageError, match="no file, folder or pipe"):
+            open_gallery(path, document=False, label=str.upper)
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdout"])
+def test_standard_output_gets_the_picture_and_no_name(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    name: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_gallery(name, document=False, label=str.upper).finish(result(7)) == []
+    assert Image.open(BytesIO(capfdbinary.readouterr().out)).size == (64, 64)
+    assert names(tmp_path) == []
+
+
+def test_a_picture_is_not_thrown_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    with pytest.raises(click.UsageError, match="send it to a file"):
+        open_gallery("-", document=False, label=str.upper)
+
+
+@pytest.mark.parametrize("name", ["-", os.devnull])
+def test_a_json_file_needs_a_file_to_be_beside(name: str) -> None:
+    with pytest.raises(click.UsageError, match="--meta"):
+        open_gallery(name, document=True, label=str.upper)

@@ -143,7 +143,22 @@ def test_it_makes_pictures_and_logs_a_line_for_each(server: Process) -> None:
     url = server.url().replace("0.0.0.0", "127.0.0.1")  # noqa: S104
     answer = httpx.post(url + "/generate", json=SMALL, headers=KEY, timeout=30)
     assert answer.json()["model"] == "tiny"
-    server.wait_for(r"INFO tiny: 1 x 64x64, dpm\+\+ 2m, 4 steps, [0-9.]+ s\n")
+    server.wait_for(
+        r"INFO [0-9a-f]{24} done: tiny, 1 x 64x64, dpm\+\+ 2m, 4 steps; queued [0-9.]+ s"
+    )
+
+
+def test_as_json_every_line_of_the_log_is_an_object(run: Callable[..., Process]) -> None:
+    process = run("--log-format", "json", "--host", "0.0.0.0")  # noqa: S104
+    address = process.wait_for(r"listening on http://[0-9.]+:(\d+),")
+    url = f"http://127.0.0.1:{address[1]}"
+    httpx.post(url + "/generate", json=SMALL, timeout=30)
+    httpx.post(url + "/generate", json={"steps": 0})
+    process.process.send_signal(signal.SIGTERM)
+    assert process.end() == 0
+    lines = [json.loads(line) for line in process.said]
+    assert [line.get("outcome") for line in lines] == [None, None, "done", "refused"]
+    assert all(line["time"] and line["level"] and line["message"] for line in lines)
 
 
 def test_the_key_may_come_from_the_environment_and_is_never_said(server: Process) -> None:
@@ -240,7 +255,7 @@ def test_what_may_not_be_meant_is_a_warning_each(
 # --------------------------------------------------------------------------------------- the end
 
 
-def test_sigterm_lets_nobody_in_finishes_what_runs_and_is_no_failure(
+def test_sigterm_finishes_what_runs_and_is_no_failure(
     run: Callable[..., Process],
 ) -> None:
     server = run("--grace", "20s")
@@ -254,13 +269,46 @@ def test_sigterm_lets_nobody_in_finishes_what_runs_and_is_no_failure(
         lines = answer.iter_lines()
         next(lines)
         server.process.terminate()
-        time.sleep(0.5)
-        with pytest.raises(httpx.ConnectError):
-            httpx.get(url + "/health")
         seen = [json.loads(line)["status"] for line in lines]
         assert seen == ["intermediate"] * 28 + ["final"]
         assert server.end() == 0
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url + "/health")
     assert "Traceback" not in server.text
+
+
+def test_whoever_comes_while_it_stops_is_told_so(engine: Engine, fake: FakePlugin) -> None:
+    gate = threading.Event()
+    fake.loader.before = lambda rows: gate.wait(30)
+    stop = partial(engine.close, grace=30)
+    body = {**SMALL, "stream": 1}
+    with (
+        live_server(app_of(engine), on_stop=stop, grace=30) as (url, server),
+        httpx.stream("POST", url + "/generate", json={**body, "progress": True}) as answer,
+    ):
+        lines = answer.iter_lines()
+        next(lines)
+        server.should_exit = True
+        deadline = time.monotonic() + 30
+        while (health := httpx.get(url + "/health").json())["status"] != "stopping":
+            assert time.monotonic() < deadline
+        assert health == {"status": "stopping", "ready": False}
+        for path in ("/generate", "/enhance"):
+            late = httpx.post(url + path, json=SMALL)
+            assert late.status_code == 503
+            assert int(late.headers["Retry-After"]) > 0
+            assert late.json()["error"]["type"] == "shutting_down"
+        gate.set()
+        *_, last = lines
+        assert json.loads(last)["status"] == "final"
+
+
+def test_a_server_that_does_nothing_stops_at_once(engine: Engine) -> None:
+    stop = partial(engine.close, grace=60)
+    with live_server(app_of(engine), on_stop=stop, grace=60) as (url, _):
+        httpx.get(url + "/health")
+        asked = time.monotonic()
+    assert time.monotonic() - asked < 30
 
 
 def test_a_second_signal_ends_it_at_once(run: Callable[..., Process]) -> None:
@@ -340,7 +388,7 @@ def test_every_flag_reaches_its_setting() -> None:
         *("--host", "::1", "-p", "8000", "-m", "~/m", "-d", "cpu", "--full_prec"),
         *("--default-model", "tiny", "--max-queue", "3", "--max-rows", "4", "--keep-alive", "30s"),
         *("--origins", "https://a.example, https://b.example", "--hosts", "a.lan"),
-        *("--api-key", "secret"),
+        *("--api-key", "secret", "--keep-results", "1h"),
     )
     assert options.engine == Settings(
         models=Path.home() / "m",
@@ -357,6 +405,7 @@ def test_every_flag_reaches_its_setting() -> None:
         api_key="secret",
         origins=("https://a.example", "https://b.example"),
         hosts=("a.lan",),
+        keep_results=3600.0,
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -13,7 +14,7 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from calls import live
@@ -30,8 +31,23 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
         await asyncio.sleep(float(request.query_params.get("after", "0")))
         return PlainTextResponse(request.path_params["word"])
 
+    async def read(request: Request) -> PlainTextResponse:
+        return PlainTextResponse(await request.body())
+
+    async def begin(request: Request) -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"begun"
+            await asyncio.sleep(30)
+
+        return StreamingResponse(parts())
+
     monkeypatch.setattr(serving, "HEADER_SECONDS", 0.3)
-    with live(Starlette(routes=[Route("/{word}", say)])) as url:
+    routes = [
+        Route("/read", read, methods=["POST"]),
+        Route("/begin", begin, methods=["POST"]),
+        Route("/{word}", say),
+    ]
+    with live(Starlette(routes=routes)) as url:
         host, port = url.removeprefix("http://").split(":")
         yield host, int(port)
 
@@ -87,14 +103,56 @@ def test_a_request_that_takes_long_is_not_given_up(address: tuple[str, int]) -> 
 def test_a_head_without_end_is_refused(address: tuple[str, int]) -> None:
     with socket.create_connection(address) as connection:
         connection.sendall(b"GET / HTTP/1.1\r\nX-Long: " + b"x" * 100_000)
-        assert read_all(connection).startswith(b"HTTP/1.1 400")
+        assert "too long" in refusal(read_all(connection))
 
 
-@pytest.mark.parametrize("junk", [b"\x16\x03\x01\x02\x00\x01", b"hello\r\n\r\n", b"GET\r\n\r\n"])
-def test_what_is_no_http_is_refused(address: tuple[str, int], junk: bytes) -> None:
+@pytest.mark.parametrize(
+    ("junk", "problem"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01", "illegal request line"),  # TLS
+        (b"hello", "illegal request line"),
+        (b"GET /\xff HTTP/1.1\r\nHost: localhost", "illegal request line"),
+        (b"GET / HTTP/1.1", "Missing mandatory Host: header"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer secret", "header line"),
+        (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1", "Content-Length"),
+        (
+            b"POST /read HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz",
+            "illegal chunk header",
+        ),
+    ],
+)
+def test_what_is_no_http_is_refused_as_every_other_error_is(
+    address: tuple[str, int], junk: bytes, problem: str
+) -> None:
     with socket.create_connection(address) as connection:
         connection.sendall(junk + b"\r\n\r\n")
-        assert read_all(connection).startswith(b"HTTP/1.1 400")
+        said = refusal(read_all(connection))
+    assert problem in said
+    assert "secret" not in said
+    assert "bytearray" not in said
+
+
+def test_a_body_that_breaks_under_an_answer_ends_the_connection(address: tuple[str, int]) -> None:
+    head = b"POST /begin HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(address) as connection:
+        connection.settimeout(30)
+        connection.sendall(head)
+        answer = b""
+        while b"begun" not in answer:
+            answer += connection.recv(65536)
+        connection.sendall(b"zz\r\n")
+        answer += read_all(connection)
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+def refusal(answer: bytes) -> str:
+    """What the one answer says that is an error in our shape."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+    assert b"connection: close" in head
+    error = json.loads(body)["error"]
+    assert error["type"] == "malformed_request"
+    return str(error["message"])
 
 
 def test_requests_that_do_not_wait_for_answers_get_them_in_order(

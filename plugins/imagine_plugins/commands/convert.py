@@ -11,12 +11,24 @@ from imagine_core import hookimpl
 from imagine_core.errors import InvalidFile
 from imagine_core.pictures.files import write_file
 from imagine_core.pictures.metadata import document_bytes, read_picture
+from imagine_plugins.commands.output import is_stdout, write_stdout
 
 
 @click.command(short_help="Convert a PNG to JSON with its metadata, and back.")
 @click.argument("file")
-@click.option("-o", "--output", metavar="FILE", help="File to write. [default: beside FILE]")
-@click.option("-f", "--force", is_flag=True, help="Replace a file that is there already.")
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    help="File to write, or - for standard output. [default: beside FILE]",
+)
+@click.option(
+    "-f",
+    "--force",
+    is_flag=True,
+    allow_from_autoenv=False,
+    help="Replace a file that is there already.",
+)
 def convert(file: str, output: str | None, *, force: bool) -> None:
     """Write the JSON of a PNG, or the PNG of a JSON, with the same metadata and picture.
 
@@ -28,6 +40,9 @@ def convert(file: str, output: str | None, *, force: bool) -> None:
         suffix, data = ".json", document_bytes(picture.meta, picture.png)
     else:
         suffix, data = ".png", picture.png
+    if is_stdout(output):
+        write_stdout(data)
+        return
     target = source.with_suffix(suffix) if output is None else Path(output)
     if target == source:
         raise InvalidFile(f"{source} would replace itself; -o names another file")

@@ -22,6 +22,7 @@ OPTIONS = [
     click.Option(
         ["-m", "--model"],
         metavar="MODEL",
+        allow_from_autoenv=False,  # IMAGINE_ENHANCE_MODEL is the enhancer's: it forces no other
         help="Language model to use, gemma:2b for example. [default: the enhancer's own choice]",
     ),
     click.Option(["-s", "--stream"], is_flag=True, help="Show the prompt as it is written."),
@@ -37,7 +38,12 @@ OPTIONS = [
         help="Where the language model is. [default: OLLAMA_HOST, else 127.0.0.1:11434]",
     ),
     click.Option(["--seed"], type=int, help="Repeats an enhancement. [default: random]"),
-    click.Option(["--list", "listing"], is_flag=True, help="List the enhancers."),
+    click.Option(
+        ["--list", "listing"],
+        is_flag=True,
+        allow_from_autoenv=False,
+        help="List the enhancers.",
+    ),
     JSON_OPTION,
 ]
 

@@ -12,9 +12,9 @@ from imagine_core import hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
-from imagine_plugins.commands.options import JSON_OPTION, MODELS_HELP, SERVER_OPTIONS
+from imagine_plugins.commands.options import JSON_OPTION, SERVER_OPTIONS, models_option
 from imagine_plugins.commands.output import file_size, note, print_json, print_table
-from imagine_plugins.commands.source import ask_for_details, choose
+from imagine_plugins.commands.source import ask_for_details, choose_by_flags
 
 if TYPE_CHECKING:
     from imagine_core.plugins import Plugins
@@ -24,7 +24,7 @@ Model = dict[str, Any]
 
 def _list(*, address: str | None, api_key: str | None, models: str | None, as_json: bool) -> None:
     """List the models of an Imagine server or, where none runs, of the local models folder."""
-    where = choose(address=address, api_key=api_key, here=models is not None)
+    where = choose_by_flags(address=address, api_key=api_key, flags=["models"])
     if where.remote:
         found = ask_for_details(where, "models")
     else:
@@ -62,7 +62,7 @@ list_models = click.Command(
     short_help="List the models.",
     params=[
         *SERVER_OPTIONS,
-        click.Option(["-m", "--models"], metavar="FOLDER", help=f"Ask no server. {MODELS_HELP}"),
+        models_option("Ask no server."),
         JSON_OPTION,
     ],
 )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 
 import click
+from click.core import ParameterSource
 
 from imagine_core.cli import offline_option
+from imagine_core.settable import shared
 
 
 class Finite(click.ParamType[float]):
@@ -45,32 +47,59 @@ class Key(click.ParamType[str]):
 OFFLINE_OPTION = offline_option()
 
 SERVER_OPTIONS = [
-    click.Option(
-        ["-a", "--address"],
-        metavar="HOST:PORT",
-        help="Server to ask. [default: 127.0.0.1:5000 if one runs there, else this process]",
+    shared(
+        click.Option(
+            ["-a", "--address"],
+            metavar="HOST:PORT",
+            help="Server to ask.",
+            show_default="127.0.0.1:5000 if one runs there, else this process",
+        )
     ),
-    click.Option(
-        ["--api-key"],
-        type=Key(),
-        metavar="KEY",
-        envvar="IMAGINE_API_KEY",
-        show_envvar=True,
-        help="Key of the server.",
+    shared(
+        click.Option(["--api-key"], type=Key(), metavar="KEY", help="Key of the server."),
     ),
     OFFLINE_OPTION,
 ]
 
-MODELS_HELP = "Folder of the models. [default: ~/.imagine/models]"
+
+def models_option(help_text: str = "", *, short: bool = True) -> click.Option:
+    """The option that names the folder of the models."""
+    return shared(
+        click.Option(
+            ["-m", "--models"] if short else ["--models"],
+            metavar="FOLDER",
+            help=f"{help_text} Folder of the models.".strip(),
+            show_default="~/.imagine/models",
+        )
+    )
+
 
 LOCAL_OPTIONS = [
-    click.Option(["--models"], metavar="FOLDER", help=f"Use no server. {MODELS_HELP}"),
-    click.Option(
-        ["--device"], metavar="NAME", help="Use no server, and compute on this. [default: auto]"
+    models_option("Use no server.", short=False),
+    shared(
+        click.Option(
+            ["--device"],
+            metavar="NAME",
+            help="Use no server, and compute on this.",
+            show_default="auto",
+        )
     ),
-    click.Option(
-        ["--full_prec", "--full-prec"], is_flag=True, help="Use no server, and float32 throughout."
+    shared(
+        click.Option(
+            ["--full_prec", "--full-prec"],
+            is_flag=True,
+            help="Use no server, and float32 throughout.",
+        )
     ),
 ]
 
-JSON_OPTION = click.Option(["--json", "as_json"], is_flag=True, help="Print JSON.")
+JSON_OPTION = click.Option(
+    ["--json", "as_json"], is_flag=True, allow_from_autoenv=False, help="Print JSON."
+)
+
+
+def on_command_line(*names: str) -> bool:
+    """Whether one of the options `names` was given on the command line, not by the settings."""
+    context = click.get_current_context()
+    sources = [context.get_parameter_source(name) for name in names]
+    return ParameterSource.COMMANDLINE in sources

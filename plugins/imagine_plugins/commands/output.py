@@ -25,6 +25,26 @@ def print_json(value: object) -> None:
     click.echo(json_text(value, encoding=sys.stdout.encoding or "ascii"))
 
 
+def is_stdout(output: str | None) -> bool:
+    """Whether the `-o` of a command means standard output.
+
+    Raises:
+        click.UsageError: That is a terminal, which a picture would only disturb.
+    """
+    # /dev/stdout by its name: what it leads into may be a file, which is not to be renamed over.
+    if output not in {"-", "/dev/stdout"}:
+        return False
+    if sys.stdout.isatty():
+        raise click.UsageError(f"-o {output} writes the picture itself; send it to a file or pipe")
+    return True
+
+
+def write_stdout(data: bytes) -> None:
+    """Write bytes to standard output, all of them."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
 def note(text: str) -> None:
     """Say something on stderr that is no error."""
     click.echo(one_line(text), err=True)

@@ -14,7 +14,7 @@ from imagine_core import hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
-from imagine_plugins.commands.options import MODELS_HELP, OFFLINE_OPTION
+from imagine_plugins.commands.options import OFFLINE_OPTION, models_option
 from imagine_plugins.commands.output import file_size, note
 from imagine_plugins.commands.progress import Progress, bar, duration
 
@@ -113,7 +113,7 @@ command = click.Command(
     params=[
         click.Argument(["source"]),
         click.Option(["--name"], metavar="NAME", help="What to call it. [default: as its source]"),
-        click.Option(["-m", "--models"], metavar="FOLDER", help=MODELS_HELP),
+        models_option(),
         click.Option(
             ["--revision"],
             metavar="NAME",

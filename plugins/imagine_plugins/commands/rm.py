@@ -14,7 +14,7 @@ from imagine_core.cli import one_line, plugins_of
 from imagine_core.errors import SettingsError
 from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
-from imagine_plugins.commands.options import MODELS_HELP
+from imagine_plugins.commands.options import models_option
 from imagine_plugins.commands.output import file_size, note
 
 if TYPE_CHECKING:
@@ -57,8 +57,8 @@ command = click.Command(
     short_help="Delete models.",
     params=[
         click.Argument(["names"], nargs=-1, required=True),
-        click.Option(["-y", "--yes"], is_flag=True, help="Do not ask."),
-        click.Option(["-m", "--models"], metavar="FOLDER", help=MODELS_HELP),
+        click.Option(["-y", "--yes"], is_flag=True, allow_from_autoenv=False, help="Do not ask."),
+        models_option(),
     ],
 )
 

@@ -23,7 +23,7 @@ from imagine_plugins.commands.options import LOCAL_OPTIONS, SERVER_OPTIONS, Fini
 from imagine_plugins.commands.output import note
 from imagine_plugins.commands.progress import Progress
 from imagine_plugins.commands.saving import Gallery, open_gallery
-from imagine_plugins.commands.source import Source, choose, in_flags, open_source
+from imagine_plugins.commands.source import Source, choose_by_flags, in_flags, open_source
 
 if TYPE_CHECKING:
     from imagine_core import GenerationEvent
@@ -39,8 +39,8 @@ OPTIONS = [
     click.Option(
         ["-o", "--output"],
         metavar="FILE",
-        help="PNG file to save the picture as, or a folder. [default: the time, like "
-        "20231027_153045.png, never replacing a file]",
+        help="PNG file to save the picture as, a folder, or - for standard output. "
+        "[default: the time, like 20231027_153045.png, never replacing a file]",
     ),
     click.Option(["--meta"], is_flag=True, help="Save a JSON file with all of it beside the PNG."),
     click.Option(["-w", "--width"], type=int, default=512, help="Width in pixels."),
@@ -129,11 +129,6 @@ class Options:
     device: str | None
     full_prec: bool
 
-    @property
-    def here(self) -> bool:
-        """Whether something was asked for that only means something in this process."""
-        return self.models is not None or self.device is not None or self.full_prec
-
     def request(self) -> GenerationRequest:
         """What is asked for."""
         prompt = _printable(" ".join(self.prompt)).strip()
@@ -177,7 +172,11 @@ def make_pictures(options: Options, plugins: Plugins) -> list[Path]:
         options.output, document=options.meta, label=partial(_sampler_label, plugins)
     )
     request = options.request()
-    where = choose(address=options.address, api_key=options.api_key, here=options.here)
+    where = choose_by_flags(
+        address=options.address,
+        api_key=options.api_key,
+        flags=["models", "device", "full_prec"],
+    )
     if options.enhance or options.enhancer is not None:
         request = with_better_prompt(request, plugins, options.enhancer, quiet=options.quiet)
     progress = Progress(sys.stderr, images=request.images, quiet=options.quiet)

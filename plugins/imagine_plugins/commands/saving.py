@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from imagine_core.pictures.files import check_writable, write_file
+from imagine_core.pictures.files import check_writable, is_outlet, write_file
 from imagine_core.pictures.infotext import write_infotext
 from imagine_core.pictures.metadata import document_bytes, meta_of, png_bytes
 from imagine_core.version import version
+from imagine_plugins.commands.output import is_stdout, write_stdout
 
 if TYPE_CHECKING:
     from imagine_core import GeneratedImage, GenerationRequest, GenerationResult, StepEvent
@@ -113,17 +114,49 @@ class Gallery:
         return self.folder / (f"{self.stem}.png" if number == 1 else f"{self.stem}_{number}.png")
 
 
+@dataclass(kw_only=True)
+class Outlet(Gallery):
+    """A pipe or a device: takes the finished pictures one after the other, and shows nothing."""
+
+    def preview(self, event: StepEvent, request: GenerationRequest) -> None:
+        """Leave previews out: they could not be written over."""
+
+    def _write(self, index: int, png: bytes) -> Path:
+        del index
+        path = self.folder / self.stem
+        write_file(path, png)
+        return path
+
+
+@dataclass(kw_only=True)
+class StandardOutput(Outlet):
+    """Standard output, which has no name to print there."""
+
+    def finish(self, result: GenerationResult) -> list[Path]:
+        """Write the finished pictures."""
+        super().finish(result)
+        return []
+
+    def _write(self, index: int, png: bytes) -> Path:
+        del index
+        write_stdout(png)
+        return Path("-")
+
+
 def open_gallery(output: str | None, *, document: bool, label: Callable[[str], str]) -> Gallery:
     """The gallery of a run whose `-o` is `output`.
 
     Raises:
-        click.UsageError: `output` asks for another format than PNG.
+        click.UsageError: `output` asks for another format than PNG, or can hold no picture.
         OSError: No file can be written there; better said before the work than after it.
     """
-    folder, stem = _destination(output)
-    check_writable(folder)
+    kind, folder, stem = _destination(output)
+    if document and kind is not Gallery:
+        raise click.UsageError("--meta writes a file beside the picture: -o must name a file")
+    if kind is not StandardOutput:
+        check_writable(folder if kind is Gallery else folder / (stem or ""))
     date = datetime.now().astimezone()
-    return Gallery(
+    return kind(
         folder=folder,
         stem=stem or f"{date:%Y%m%d_%H%M%S}",
         keep=stem is None,
@@ -133,17 +166,23 @@ def open_gallery(output: str | None, *, document: bool, label: Callable[[str], s
     )
 
 
-def _destination(output: str | None) -> tuple[Path, str | None]:
-    """The folder, and the name if one was given."""
+def _destination(output: str | None) -> tuple[type[Gallery], Path, str | None]:
+    """What takes the pictures, the folder, and the name if one was given."""
     if output is None:
-        return Path(), None
+        return Gallery, Path(), None
     path = Path(output)
+    if is_stdout(output):
+        return StandardOutput, Path(), "-"
+    if is_outlet(path):
+        return Outlet, path.parent, path.name
     if path.is_dir() or output[-1:] in {os.sep, os.altsep}:
-        return path, None
+        return Gallery, path, None
+    if path.is_block_device() or path.is_socket():
+        raise click.UsageError(f"-o {output} is no file, folder or pipe")
     suffix = path.suffix.lower()
     if suffix in OTHER_FORMATS:
         raise click.UsageError(f"pictures are PNG files: -o {path.with_suffix('.png')}")
     stem = path.stem if suffix in {".png", ".json"} else path.name
     if (path.parent / f"{stem}.png").is_dir():
         raise click.UsageError(f"{path.parent / stem}.png is a folder")
-    return path.parent, stem
+    return Gallery, path.parent, stem

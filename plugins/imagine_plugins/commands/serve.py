@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
@@ -17,6 +16,7 @@ import click
 from imagine_core import hookimpl
 from imagine_core.cli import FAILED, plugins_of
 from imagine_core.network import is_loopback
+from imagine_core.settable import shared
 from imagine_core.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -25,8 +25,7 @@ from imagine_core.settings import (
     Settings,
     default_models_folder,
 )
-from imagine_plugins.commands.options import MODELS_HELP, OFFLINE_OPTION, Key
-from imagine_plugins.commands.output import note
+from imagine_plugins.commands.options import OFFLINE_OPTION, Key
 
 if TYPE_CHECKING:
     import asyncio
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 
     from imagine_core.engine import Engine
     from imagine_core.plugins import Plugins
+    from imagine_plugins.readiness import Readiness
     from imagine_plugins.serving import GracefulServer
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -84,7 +84,8 @@ OPTIONS = [
         ["-m", "--models"],
         type=click.Path(path_type=Path),
         default=None,
-        help=MODELS_HELP,
+        help="Folder of the models.",
+        show_default="~/.imagine/models",
     ),
     click.Option(
         ["-p", "--port"],
@@ -123,7 +124,8 @@ OPTIONS = [
     click.Option(
         ["--max-rows"],
         type=click.IntRange(1),
-        help="Most rows of one forward; a guided picture takes two. [default: measured]",
+        help="Most rows of one forward; a guided picture takes two.",
+        show_default="measured",
     ),
     click.Option(
         ["--keep-alive"],
@@ -153,9 +155,19 @@ OPTIONS = [
         ["--api-key"],
         type=Key(),
         metavar="KEY",
-        envvar="IMAGINE_API_KEY",
-        show_envvar=True,
         help="Key that clients must send.",
+    ),
+    click.Option(
+        ["--keep-results"],
+        type=Duration(forever=False),
+        default="10m",
+        help="How long results are kept for clients that left and may come back; 0 keeps none.",
+    ),
+    click.Option(
+        ["--log-format"],
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="How the log is written: for people, or one JSON object a line.",
     ),
     OFFLINE_OPTION,
 ]
@@ -179,6 +191,8 @@ class Options:
     origins: tuple[str, ...]
     hosts: tuple[str, ...]
     api_key: str | None
+    keep_results: float
+    log_format: str
 
     @property
     def engine(self) -> Settings:
@@ -203,6 +217,7 @@ class Options:
             api_key=self.api_key or None,
             origins=self.origins,
             hosts=self.hosts,
+            keep_results=self.keep_results,
         )
 
 
@@ -220,8 +235,11 @@ def serve(options: Options, plugins: Plugins) -> int:
     from imagine_core.engine import build_engine
     from imagine_core.service import Service
     from imagine_core.web.app import build_app
+    from imagine_plugins.logs import start_logging
+    from imagine_plugins.readiness import readiness_from_environment
     from imagine_plugins.serving import build_server, listen
 
+    readiness = readiness_from_environment()
     if options.device.casefold() != "auto":
         plugins.devices.get(options.device)  # a name that nobody knows is worth no start
     engine = build_engine(options.engine, plugins)
@@ -229,14 +247,19 @@ def serve(options: Options, plugins: Plugins) -> int:
     service = Service(engine=engine, plugins=plugins, settings=options.server)
     app = build_app(service)
     sock = listen(options.host, options.port)
-    _start_logging()
-    _warn(options, engine, sock)
-    announcer = Announcer(engine, sock)
+    say = start_logging(options.log_format)
+    _warn(options, engine, sock, say)
+    announcer = Announcer(engine, sock, readiness, say)
+
+    def stop() -> None:
+        readiness.stopping(within=options.grace)
+        engine.close(grace=options.grace)
+
     server = build_server(
         app,
         grace=options.grace,
         on_started=lambda: announcer.start(server),
-        on_stop=lambda: engine.close(grace=options.grace),
+        on_stop=stop,
     )
     server.run(sockets=[sock])
     if server.stopping.is_alive():
@@ -253,9 +276,16 @@ class Announcer:
     The socket answers before: choosing a device takes as long as importing torch.
     """
 
-    def __init__(self, engine: Engine, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        sock: socket.socket,
+        readiness: Readiness,
+        say: Callable[[str], None],
+    ) -> None:
         from imagine_plugins.serving import shown_address
 
+        self._readiness, self._say = readiness, say
         self.engine, self.address = engine, shown_address(sock)
         self.exit_code = 0
         self._task: asyncio.Task[None] | None = None
@@ -272,13 +302,17 @@ class Announcer:
         while (status := self.engine.status()).device is None and status.failure is None:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_SECONDS)  # the device's thread tells nobody
         if status.failure is not None:
-            note(f"Error: {status.failure}")
+            self._say(f"Error: {status.failure}")
             self.exit_code = FAILED
             server.should_exit = True
             return
         count = len(await asyncio.to_thread(self.engine.catalogue.usable))
+        if server.should_exit:
+            return  # whoever waits for it should not be sent to a server that stops
         models = "1 model" if count == 1 else f"{count} models"
-        note(f"listening on {self.address}, device {status.device} ({status.dtype}), {models}")
+        said = f"listening on {self.address}, device {status.device} ({status.dtype}), {models}"
+        self._readiness.ready(said)
+        self._say(said)
 
 
 def _check_models(engine: Engine) -> None:
@@ -289,17 +323,14 @@ def _check_models(engine: Engine) -> None:
         engine.catalogue.get(name)
 
 
-def _start_logging() -> None:
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    logging.getLogger("imagine").setLevel(logging.INFO)
-
-
-def _warn(options: Options, engine: Engine, sock: socket.socket) -> None:
+def _warn(
+    options: Options, engine: Engine, sock: socket.socket, say: Callable[[str], None]
+) -> None:
     """Say what may not be as it was meant."""
     if engine.catalogue.problem is not None:
-        note(f"warning: {engine.catalogue.problem}")
+        say(f"warning: {engine.catalogue.problem}")
     if not options.api_key and not is_loopback(sock.getsockname()[0]):
-        note(
+        say(
             "warning: everybody on this network may use this server; "
             "--api-key KEY asks for a key, --host 127.0.0.1 keeps it to this machine"
         )
@@ -309,7 +340,7 @@ command = click.Command(
     "serve",
     callback=_serve,
     help=_serve.__doc__,
-    params=list(OPTIONS),
+    params=[shared(option) for option in OPTIONS],
     context_settings={"show_default": True},
 )
 

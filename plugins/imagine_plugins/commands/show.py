@@ -13,9 +13,9 @@ from imagine_core import hookimpl
 from imagine_core.cli import one_line, plugins_of
 from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
-from imagine_plugins.commands.options import JSON_OPTION, MODELS_HELP, SERVER_OPTIONS
+from imagine_plugins.commands.options import JSON_OPTION, SERVER_OPTIONS, models_option
 from imagine_plugins.commands.output import file_size, print_json
-from imagine_plugins.commands.source import ask, choose
+from imagine_plugins.commands.source import ask, choose_by_flags
 
 Model = dict[str, Any]
 
@@ -24,7 +24,7 @@ def show(
     *, name: str, address: str | None, api_key: str | None, models: str | None, as_json: bool
 ) -> None:
     """Show what an Imagine server or, where none runs, the local models folder knows of a model."""
-    where = choose(address=address, api_key=api_key, here=models is not None)
+    where = choose_by_flags(address=address, api_key=api_key, flags=["models"])
     if where.remote:
         found = ask(where.client().model(name))
     else:
@@ -78,7 +78,7 @@ command = click.Command(
     params=[
         click.Argument(["name"]),
         *SERVER_OPTIONS,
-        click.Option(["-m", "--models"], metavar="FOLDER", help=f"Ask no server. {MODELS_HELP}"),
+        models_option("Ask no server."),
         JSON_OPTION,
     ],
 )

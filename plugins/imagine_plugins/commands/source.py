@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 import warnings
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -15,8 +15,15 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import click
 
 from imagine_core.cli import INTERRUPTED
-from imagine_core.errors import FieldError, RequestError, ServerFailed, Unauthorized
+from imagine_core.errors import (
+    FieldError,
+    GenerationFailed,
+    RequestError,
+    ServerFailed,
+    Unauthorized,
+)
 from imagine_core.settings import DEFAULT_PORT, Settings
+from imagine_plugins.commands.options import on_command_line
 from imagine_plugins.commands.output import note
 
 if TYPE_CHECKING:
@@ -97,6 +104,22 @@ def choose(
     return Where(address=None, reason=f"no server at {default}: generating in this process")
 
 
+def choose_by_flags(*, address: str | None, api_key: str | None, flags: Sequence[str]) -> Where:
+    """`choose`, for options of which some may come from the settings.
+
+    Settings say how work is done here, and which server there is; only flags say where.
+
+    Args:
+        address: The server's, wherever it comes from.
+        api_key: Its key, likewise.
+        flags: The options that only mean something in this process.
+    """
+    here = on_command_line(*flags)
+    if here and not on_command_line("address"):
+        address = None
+    return choose(address=address, api_key=api_key, here=here)
+
+
 def server_runs_here() -> bool:
     """Whether an Imagine server listens at the default address of this machine.
 
@@ -137,6 +160,8 @@ def local_engine(settings: Settings, plugins: Plugins) -> Iterator[Engine]:
     engine = build_engine(settings, plugins)
     try:
         yield engine
+    except GenerationFailed as error:  # which speaks of a log that nobody sees here
+        raise GenerationFailed(f"{error} (IMAGINE_DEBUG=1 shows the log)") from error
     except KeyboardInterrupt:
         if not _closes(engine, within=PATIENCE):
             # It is in the middle of a step or of loading, which nothing can cut short, and Python

@@ -1,0 +1,1 @@
+"""Imagine as a service of systemd."""
