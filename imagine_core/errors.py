@@ -2,14 +2,18 @@
 
 ImagineError
 ├── RequestError          a request has fields that cannot be served; all of them at once
+├── MalformedRequest      what came is no HTTP/1.1
 ├── MalformedBody         the body of a request is not a JSON object
 ├── BodyTooLarge          the body of a request exceeds the server's limit
 ├── UnknownName           no such model, sampler, schedule, device, ...; carries the nearest names
+│   └── NoModel           a request names no model, and there is none to take for it
 ├── UnusableModel         the model exists, but cannot make pictures; says why
 ├── Unauthorized          the API key is missing or wrong
 ├── Forbidden             the Origin or the Host of a request is not on the list
 ├── Busy                  the queue is full; worth another try later
-│   └── ShuttingDown      the server is stopping
+│   ├── ShuttingDown      the server is stopping
+│   └── Stalled           a sampler holds the device and cannot be stopped
+├── Cancelled             somebody cancelled this generation by its id
 ├── OutOfMemory           the device has no memory left for this picture
 ├── GenerationFailed      a sampler or a model failed while it made the picture
 ├── EnhancerFailed        an enhancer could not make a prompt; says which, why and what to do
@@ -27,7 +31,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from typing import ClassVar
+
+FAULTS = (Exception, SystemExit)
+"""How a plugin's code fails: one that calls `sys.exit` shall not end a thread of the engine's."""
 
 
 class ImagineError(Exception):
@@ -57,6 +65,16 @@ class RequestError(ImagineError):
     def __init__(self, fields: Iterable[FieldError]) -> None:
         self.fields = tuple(fields)
         super().__init__("; ".join(f"{e.field}: {e.message}" for e in self.fields))
+
+
+class MalformedRequest(ImagineError):
+    """What came over a connection is no HTTP/1.1; `problem` says where it fails."""
+
+    type = "malformed_request"
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(f"this is not HTTP/1.1 as it should be: {problem}")
 
 
 class MalformedBody(ImagineError):
@@ -94,6 +112,24 @@ class UnknownName(ImagineError):
         else:
             hint = f"there is no {kind} here"
         super().__init__(f"unknown {kind} {name[:200]!r}; {hint}")
+
+
+class NoModel(UnknownName):
+    """A request names no model, and there is none to take for it; `known` are those to name."""
+
+    type = "no_model"
+
+    def __init__(self, *, known: Iterable[str]) -> None:
+        self.kind, self.name, self.nearest = "model", "", tuple(known)
+        if self.nearest:
+            names = ", ".join(repr(name) for name in self.nearest[:12])
+            message = f"no model is named, and none is the default; there are {names}"
+        else:
+            message = (
+                "there is no model that can make pictures: get one with 'imagine pull', or put a "
+                "file into the models folder; 'imagine list' says what is wrong with one there"
+            )
+        ImagineError.__init__(self, message)
 
 
 class UnusableModel(ImagineError):
@@ -143,6 +179,29 @@ class ShuttingDown(Busy):
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down")
+
+
+class Stalled(Busy):
+    """`culprit`, a sampler, has held the device since `since` and cannot be stopped."""
+
+    type = "stalled"
+
+    def __init__(self, culprit: str, since: datetime) -> None:
+        self.culprit, self.since = culprit, since
+        super().__init__(
+            f"{culprit} has held the device since {since:%Y-%m-%d %H:%M:%S} UTC and cannot be "
+            "stopped; the server must be started again",
+            retry_after=60,
+        )
+
+
+class Cancelled(ImagineError):
+    """Somebody cancelled this generation by its id."""
+
+    type = "cancelled"
+
+    def __init__(self) -> None:
+        super().__init__("the generation was cancelled")
 
 
 class OutOfMemory(ImagineError):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 from imagine_core.interfaces import Device, Enhancer, ModelLoader, SamplerSpec
+from imagine_core.types import Generation
 
 if TYPE_CHECKING:
     import click
@@ -58,3 +59,13 @@ def register_routes(register: Callable[[BaseRoute], None], service: Service) -> 
 @hookspec
 def register_commands(register: Callable[[click.Command], None]) -> None:
     """Register commands of the `imagine` program."""
+
+
+@hookspec
+def generation_started(generation: Generation) -> None:
+    """A request was taken on: all its names are known, and it waits for its turn."""
+
+
+@hookspec
+def generation_finished(generation: Generation) -> None:
+    """A request that was taken on has ended; `generation.outcome` says how."""

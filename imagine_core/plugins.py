@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import EntryPoint, entry_points
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from imagine_core.service import Service
 
 GROUP = "imagine"
+log = logging.getLogger("imagine")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class Plugins:
         self.manager = manager
         self._reports = {report.name: report for report in reports}
         self._registries: dict[str, Registry[Any]] = {}
+        self._failed: set[tuple[str, str]] = set()
 
     @property
     def devices(self) -> Registry[Device]:
@@ -109,6 +113,26 @@ class Plugins:
         """The HTTP routes of all plugins, in the order of the plugins' names."""
         return self._list("register_routes", service=service)
 
+    def implement(self, hook: str) -> bool:
+        """Whether any plugin implements `hook`."""
+        return any(True for _ in self._callers(hook))
+
+    def tell(self, hook: str, **arguments: Any) -> None:
+        """Call an observing hook; a plugin that raises is named once, and called again next time.
+
+        What it raises is in the log the first time.
+        """
+        for name, caller in self._callers(hook):
+            try:
+                caller(**arguments)
+            except Exception as error:
+                if (name, hook) not in self._failed:
+                    self._failed.add((name, hook))
+                    log.exception(
+                        "plugin %r failed in %s; further failures are kept quiet", name, hook
+                    )
+                    self._blame(name, hook, error)
+
     def reports(self) -> list[PluginReport]:
         """What became of each plugin, by name. Fills every registry, so that problems show."""
         for kind in (self.devices, self.samplers, self.loaders, self.enhancers, self.commands):
@@ -129,17 +153,20 @@ class Plugins:
 
     def _collect(self, hook: str, take: Callable[..., None], **arguments: Any) -> None:
         """Call `hook` plugin by plugin, handing each a `register` that knows who calls."""
-        everyone = sorted(self.manager.list_name_plugin())
-        for name, plugin in everyone:
-            callers = self.manager.get_hookcallers(plugin) or ()
-            if hook not in {caller.name for caller in callers}:
-                continue
-            others = [other for _, other in everyone if other is not plugin]
+        for name, caller in self._callers(hook):
             try:
-                caller = self.manager.subset_hook_caller(hook, others)
                 caller(register=partial(take, plugin=name), **arguments)
             except Exception as error:  # a stranger's code: whatever it raises is its own problem
                 self._blame(name, hook, error)
+
+    def _callers(self, hook: str) -> Iterator[tuple[str, pluggy.HookCaller]]:
+        """Each plugin that implements `hook`, by name, and what calls it alone."""
+        everyone = sorted(self.manager.list_name_plugin())
+        for name, plugin in everyone:
+            callers = self.manager.get_hookcallers(plugin) or ()
+            if hook in {caller.name for caller in callers}:
+                others = [other for _, other in everyone if other is not plugin]
+                yield name, self.manager.subset_hook_caller(hook, others)
 
     def _blame(self, name: str, hook: str, error: Exception) -> None:
         text = str(error) if isinstance(error, PluginError) else f"{hook}: {_describe(error)}"
@@ -177,10 +204,24 @@ def build_plugins(
 
 
 def plugins_from_environment() -> Plugins:
-    """`build_plugins` with IMAGINE_PLUGINS (only these) and IMAGINE_BLOCK_PLUGINS (all but)."""
+    """`build_plugins` as the environment says.
+
+    IMAGINE_PLUGINS names the only ones to load, IMAGINE_BLOCK_PLUGINS those to leave out,
+    IMAGINE_PLUGINS_FOLDER the folder of packages that no pip has installed.
+    """
+    add_folder(Path(os.environ.get("IMAGINE_PLUGINS_FOLDER") or "~/.imagine/plugins").expanduser())
     only = _names(os.environ.get("IMAGINE_PLUGINS"))
     block = _names(os.environ.get("IMAGINE_BLOCK_PLUGINS")) or ()
     return build_plugins(only=only, block=block)
+
+
+def add_folder(folder: Path) -> None:
+    """Let the packages in `folder` be found; what is installed wins over what is in there.
+
+    A program that is one file has nowhere to install to; a wheel that is unpacked here will do.
+    """
+    if folder.is_dir() and str(folder) not in sys.path:
+        sys.path.append(str(folder))
 
 
 def _load(manager: pluggy.PluginManager, point: EntryPoint) -> PluginReport:

@@ -47,6 +47,7 @@ class Settings:
         preload: Models to load at the start, beside the default one if that is set.
         keep_alive: Seconds that an idle model stays loaded; 0 unloads at once, -1 never.
         max_rows: Most rows of one forward; None measures where sharing stops paying.
+        sampler_seconds: How long a sampler may take between two evaluations of the model.
         limits: The bounds of one request and of the queue.
     """
 
@@ -57,6 +58,7 @@ class Settings:
     preload: tuple[str, ...] = ()
     keep_alive: float = 300.0
     max_rows: int | None = None
+    sampler_seconds: float = 30.0
     limits: Limits = field(default_factory=Limits)
 
 
@@ -69,6 +71,7 @@ class ServerSettings:
         api_key: The key that clients send, or None for none.
         origins: Origins of web pages that may call, beside those of this machine.
         hosts: Host names that the server answers to, beside IP addresses and this machine's names.
+        keep_results: Seconds that results are kept for clients that asked for it; 0 keeps none.
     """
 
     host: str = DEFAULT_HOST
@@ -76,3 +79,4 @@ class ServerSettings:
     api_key: str | None = field(default=None, repr=False)
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
+    keep_results: float = 600.0

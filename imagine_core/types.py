@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 Preview = Literal["fast", "vae"]
 Phase = Literal["queued", "loading", "encoding", "denoising", "decoding"]
+Outcome = Literal["done", "failed", "cancelled", "refused"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,12 +64,14 @@ class GenerationRequest:
 class PhaseEvent:
     """The request has entered a phase, or is further in it.
 
-    `position` counts the requests ahead of it in the queue; `fraction` is how much of its model is
-    loaded, None where that is not known.
+    `position` counts the requests ahead of it in the queue, and `wait` is the estimate of the
+    seconds until its turn comes; `fraction` is how much of its model is loaded. Both are None where
+    nothing is known.
     """
 
     phase: Phase
     position: int = 0
+    wait: float | None = None
     fraction: float | None = None
 
 
@@ -115,3 +118,29 @@ class GenerationResult:
 
 
 GenerationEvent = PhaseEvent | StepEvent | GenerationResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    """What observers are told of a generation: what is made, and how that went. Never the prompt.
+
+    Attributes:
+        id: Its id, as in the reply and in the log.
+        model, sampler, schedule: Their names, resolved.
+        steps, width, height, images: As in the request.
+        outcome: How it ended; None while it is in progress. "refused" is that the queue was full.
+        error: The `type` of the error that it failed with.
+        timings: Seconds in each phase that it went through.
+    """
+
+    id: str
+    model: str
+    sampler: str
+    schedule: str
+    steps: int
+    width: int
+    height: int
+    images: int
+    outcome: Outcome | None = None
+    error: str | None = None
+    timings: Mapping[str, float] = field(default_factory=dict)

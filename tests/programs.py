@@ -38,12 +38,17 @@ def command(*arguments: str | Path) -> list[str]:
 
 
 @contextmanager
-def serving(folder: Path, *, step: float) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A server over one fake model, at the address that comes with it."""
+def serving(
+    folder: Path, *, step: float, **variables: str
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server over one fake model, at the address that comes with it.
+
+    `step` is how many seconds an evaluation takes; `variables` are added to the environment.
+    """
     folder.mkdir(exist_ok=True)
     (folder / "tiny.fake").touch()
     arguments = command("serve", "--host", "127.0.0.1", "-p", "0", "--models", folder)
-    environment = {**os.environ, "FAKE_STEP": str(step), "IMAGINE_API_KEY": KEY}
+    environment = {**os.environ, "FAKE_STEP": str(step), "IMAGINE_API_KEY": KEY, **variables}
     with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:
             assert process.stderr is not None

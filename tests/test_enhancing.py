@@ -1,9 +1,8 @@
-"""Choosing enhancers, running them, and checking them: strangers' enhancers at their worst."""
+"""Choosing enhancers and running them: strangers' enhancers at their worst."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,7 +12,6 @@ from imagine_core import Enhancement, Enhancer, EnhanceTask, hookimpl
 from imagine_core.enhancing import MAX_PROMPT, choose_enhancer, enhance, enhanced
 from imagine_core.errors import EnhancerFailed, RequestError, UnknownName
 from imagine_core.plugins import Plugins, build_plugins
-from imagine_core.testing import check_enhancer
 
 TASK = EnhanceTask(prompt="a fox", seed=1)
 
@@ -216,64 +214,3 @@ def test_closing_closes_the_enhancer() -> None:
 
     asyncio.run(leave())
     assert enhancer.closed
-
-
-# ------------------------------------------------------------------------------------- conformance
-
-
-def test_an_enhancer_of_three_lines_conforms() -> None:
-    check_enhancer(Shouts(), repeatable=True)
-
-
-def sleeps(task: EnhanceTask) -> Enhancement:
-    time.sleep(0.4)
-    return Enhancement(prompt=task.prompt, negative_prompt="-")
-
-
-def forgets(task: EnhanceTask) -> Enhancement:
-    return Enhancement(prompt=f"{time.perf_counter()}", negative_prompt="-")
-
-
-class Stubborn(Shouts):
-    """Does not let itself be cancelled."""
-
-    async def enhance(self, task: EnhanceTask) -> AsyncIterator[str | Enhancement]:
-        try:
-            await asyncio.sleep(0.01)
-        except asyncio.CancelledError:
-            await asyncio.sleep(1)
-        yield Enhancement(prompt=task.prompt, negative_prompt="-")
-
-
-class Breaks(Shouts):
-    """Takes being cancelled for a fault."""
-
-    async def enhance(self, task: EnhanceTask) -> AsyncIterator[str | Enhancement]:
-        try:
-            await asyncio.sleep(0.01)
-        except asyncio.CancelledError:
-            raise ValueError from None
-        yield Enhancement(prompt=task.prompt, negative_prompt="-")
-
-
-@pytest.mark.parametrize(
-    ("enhancer", "complaint"),
-    [
-        (Yields(sleeps), "held up the event loop"),
-        (Yields(forgets), "does not repeat"),
-        (Yields(name="Loud"), "not in lower case"),
-        (Yields(problem="asleep"), "unavailable: 'asleep'"),
-        (Yields("a", Enhancement(prompt="a", negative_prompt="-")), "did not ask for it"),
-        (Stubborn(), "goes on after it has been cancelled"),
-        (Breaks(), "being cancelled breaks it"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_the_check_says_what_is_wrong(enhancer: Enhancer, complaint: str) -> None:
-    with pytest.raises(AssertionError, match=complaint):
-        check_enhancer(enhancer, repeatable=True, prompts=("a fox",), patience=0.3)
-
-
-def test_the_check_lets_the_errors_of_enhancers_through() -> None:
-    with pytest.raises(EnhancerFailed, match="ended without a prompt"):
-        check_enhancer(Yields())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 import tomllib
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -12,7 +13,7 @@ import pytest
 
 from imagine_core import SamplerSpec, hookimpl
 from imagine_core.errors import UnknownName
-from imagine_core.plugins import PluginReport, build_plugins
+from imagine_core.plugins import PluginReport, build_plugins, plugins_from_environment
 from imagine_core.testing import euler
 
 ROOT = Path(__file__).parent.parent
@@ -167,3 +168,40 @@ def test_an_unknown_name_offers_the_nearest() -> None:
     plugins = build_plugins(found=[], extra=[("a", Brings(sampler("euler"), sampler("heun")))])
     with pytest.raises(UnknownName, match="did you mean 'euler'"):
         plugins.samplers.get("eulr")
+
+
+# ---------------------------------------------------------------------------------- the folder
+
+
+def test_a_wheel_that_is_unpacked_into_a_folder_takes_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    monkeypatch.setenv("IMAGINE_PLUGINS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("IMAGINE_PLUGINS", "unpacked")
+    info = tmp_path / "unpacked_plugin-1.2.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: unpacked-plugin\nVersion: 1.2\n")
+    (info / "entry_points.txt").write_text("[imagine]\nunpacked = unpacked_plugin\n")
+    (tmp_path / "unpacked_plugin.py").write_text(
+        "from imagine_core import hookimpl\n\n\n"
+        "@hookimpl\ndef register_samplers(register):\n    register(5)\n"
+    )
+    (tmp_path / "click.py").write_text("raise RuntimeError('what is installed wins')\n")
+    for _ in range(2):
+        (report,) = plugins_from_environment().reports()
+        assert (report.distribution, report.version) == ("unpacked-plugin", "1.2")
+        assert report.problem is not None
+        assert "a sampler must be a SamplerSpec" in report.problem
+    assert sys.path.count(str(tmp_path)) == 1
+    assert sys.path[-1] == str(tmp_path)
+
+
+def test_there_need_be_no_folder_of_plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("IMAGINE_PLUGINS_FOLDER", raising=False)
+    before = sys.path.copy()
+    plugins_from_environment()
+    assert sys.path == before

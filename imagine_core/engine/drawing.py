@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from imagine_core.engine.steering import Finished, Sampler
 from imagine_core.errors import GenerationFailed
 from imagine_core.interfaces import Conditioning, Evaluation, SamplingTask
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from imagine_core.interfaces import DiffusionModel, SamplerSpec
+    from imagine_core.interfaces import DiffusionModel
     from imagine_core.types import GenerationRequest, Phase
 
 HIRES_STRENGTH = 0.35
@@ -138,7 +139,7 @@ def total_steps(request: GenerationRequest) -> int:
 def draw(
     model: DiffusionModel,
     request: GenerationRequest,
-    sampler: SamplerSpec,
+    sampler: Sampler,
     *,
     seed: int,
     init_image: Image.Image | None = None,
@@ -204,7 +205,7 @@ def _noise(
 
 
 def _denoise(
-    sampler: SamplerSpec,
+    sampler: Sampler,
     task: SamplingTask,
     guidance: Guidance,
     *,
@@ -213,22 +214,11 @@ def _denoise(
 ) -> Generator[Want, Any, torch.Tensor]:
     """Run one sampling, of which `progress` tells what lies behind it already."""
     done, steps = progress
-    sampling = sampler.sample(task)
+    sampling = sampler.begin(task)
     prediction = None
     last: Evaluation | None = None
     try:
-        while True:
-            try:
-                evaluation = sampling.send(prediction)  # type: ignore[arg-type]
-            except StopIteration as stop:
-                latent = stop.value
-                break
-            except Exception as error:
-                at = "at its start" if last is None else f"at step {last.step + 1}"
-                raise GenerationFailed(
-                    f"sampler {sampler.name!r} failed {at}: {type(error).__name__}: {error}"
-                ) from error
-            _check(sampler, task, evaluation)
+        while not isinstance(evaluation := sampling.send(prediction), Finished):
             if last is not None and evaluation.step > last.step:
                 yield StepDone(
                     min(done + evaluation.step, steps - 1),
@@ -239,21 +229,11 @@ def _denoise(
             prediction = yield Denoise(evaluation.latent, evaluation.timestep, guidance, size)
     finally:
         sampling.close()
-    if getattr(latent, "shape", None) != task.noise.shape:
-        raise GenerationFailed(f"sampler {sampler.name!r} returned no latent")
+    latent = evaluation.latent
     if last is not None:
         finished = done + task.steps - task.first_step
         yield StepDone(finished, steps, lambda: latent)
-    return latent  # type: ignore[no-any-return]
-
-
-def _check(sampler: SamplerSpec, task: SamplingTask, evaluation: object) -> None:
-    shape = getattr(getattr(evaluation, "latent", None), "shape", None)
-    if not isinstance(evaluation, Evaluation) or shape != task.noise.shape:
-        raise GenerationFailed(
-            f"sampler {sampler.name!r} must yield Evaluation(latent, timestep, step) with a latent "
-            f"of shape {tuple(task.noise.shape)}, got {type(evaluation).__name__}"
-        )
+    return latent
 
 
 def _original(task: SamplingTask, evaluation: Evaluation, prediction: Any) -> torch.Tensor:

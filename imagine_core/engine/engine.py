@@ -8,24 +8,28 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from imagine_core.engine.jobs import Job, JobStatus
+from imagine_core.engine.jobs import Job, JobStatus, new_id
+from imagine_core.engine.observers import Observers
 from imagine_core.engine.validation import check_request
 from imagine_core.engine.worker import Worker
 from imagine_core.errors import (
+    Busy,
     FieldError,
     ImagineError,
     RequestError,
     SettingsError,
     ShuttingDown,
+    Stalled,
 )
 from imagine_core.models.catalogue import build_catalogue
+from imagine_core.models.memory import keep_freed
 from imagine_core.sampling import resolve_sampler
 from imagine_core.types import PhaseEvent
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
+    from imagine_core.interfaces import Device, DiffusionModel, ModelInfo, SamplerSpec
     from imagine_core.models.cache import LoadedModel, Unloaded
     from imagine_core.plugins import Plugins
     from imagine_core.settings import Settings
@@ -37,13 +41,18 @@ class EngineStatus:
     """A snapshot: what is loaded, what runs, what waits.
 
     `ready` means that the device is chosen and the default model, if one is configured, loaded.
-    `failure` says why no picture can be made, if none can.
+    `failure` says why no picture can be made, if none can; `stalled` the same where it is a sampler
+    that holds the device. `forwards` counts the model's calls so far, and `evaluations` those of
+    samplers that shared them.
     """
 
     ready: bool
     device: str | None
     dtype: str | None
     failure: str | None
+    stalled: Stalled | None
+    forwards: int
+    evaluations: int
     loaded: list[LoadedModel]
     jobs: list[JobStatus]
 
@@ -58,10 +67,12 @@ class Engine:
         self.settings = settings
         self.plugins = plugins
         self.catalogue = build_catalogue(settings, plugins)
+        self._observers = Observers(plugins)
         self._worker = Worker(
             self._choose_device,
             self._load,
             settings,
+            self._observers,
             preload=self._first_models,
         )
         self._started = self._closed = False
@@ -70,6 +81,7 @@ class Engine:
         """Start the device's thread; does nothing the second time."""
         if not self._started:
             self._started = True
+            self._observers.start()
             self._worker.start()
 
     def close(self, *, grace: float = 5.0) -> None:
@@ -77,21 +89,36 @@ class Engine:
         if self._started and not self._closed:
             self._closed = True
             self._worker.stop(grace=grace)
+            self._observers.close()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the engine takes no more work."""
+        return self._closed
 
     def check(self, request: GenerationRequest) -> list[FieldError]:
         """Everything about `request` that cannot be served, all at once."""
         return check_request(request, self.settings.limits)
 
-    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GenerationEvent, None]:
+    async def generate(
+        self,
+        request: GenerationRequest,
+        *,
+        id: str | None = None,  # noqa: A002 - what it is called
+    ) -> AsyncGenerator[GenerationEvent, None]:
         """The events of one request, its pictures in the last; closing the iterator cancels it.
+
+        Args:
+            request: What to make.
+            id: The name of the generation for `status` and observers; drawn where there is none.
 
         Raises:
             RequestError, UnknownName, UnusableModel, Busy: before the first event.
-            OutOfMemory, GenerationFailed, UnusableModel, ShuttingDown: after it.
+            OutOfMemory, GenerationFailed, UnusableModel, ShuttingDown, Stalled: after it.
         """
         self.start()
-        job = await asyncio.to_thread(self._admit, request, asyncio.get_running_loop())
-        self._worker.submit(job, limit=self.settings.limits.queue)
+        job = await asyncio.to_thread(self._admit, request, asyncio.get_running_loop(), id)
+        self._submit(job)
         try:
             yield PhaseEvent(phase="queued", position=job.position)
             async for event in job.events():
@@ -113,18 +140,40 @@ class Engine:
         if self._started and not self._closed and not worker.alive:
             failure = ImagineError("the engine's thread has ended")
         device = worker.device
+        forwards, evaluations = worker.work
         return EngineStatus(
-            ready=self._started and worker.ready.is_set() and failure is None,
+            ready=self._started and worker.ready.is_set() and not (failure or worker.stalled),
             device=None if device is None else device.name,
             dtype=None if device is None else self._dtype(device),
             failure=None if failure is None else str(failure),
+            stalled=worker.stalled,
+            forwards=forwards,
+            evaluations=evaluations,
             loaded=worker.models.loaded(),
             jobs=[job.status() for job in worker.jobs()],
         )
 
-    def _admit(self, request: GenerationRequest, loop: asyncio.AbstractEventLoop) -> Job:
+    def _submit(self, job: Job) -> None:
+        self._observers.started(job)
+        try:
+            self._worker.submit(job, limit=self.settings.limits.queue)
+        except Busy as error:
+            job.outcome, job.error = "refused", error
+            self._observers.finished(job)
+            raise
+
+    def resolve(
+        self, request: GenerationRequest
+    ) -> tuple[GenerationRequest, ModelInfo, SamplerSpec]:
+        """`request` as it would run, every name resolved, with what makes its pictures.
+
+        Raises:
+            RequestError, UnknownName, UnusableModel, ShuttingDown, Stalled: It would not run.
+        """
         if self._closed:
             raise ShuttingDown
+        if self._worker.stalled is not None:
+            raise self._worker.stalled
         problems = self.check(request)
         if problems:
             raise RequestError(problems)
@@ -140,7 +189,24 @@ class Engine:
         resolved = replace(
             request, model=info.name, sampler=sampler.name, noise_schedule=schedule, seed=seed
         )
-        return Job(resolved, info, sampler, loop, _decoded(resolved))
+        return resolved, info, sampler
+
+    def _admit(
+        self,
+        request: GenerationRequest,
+        loop: asyncio.AbstractEventLoop,
+        name: str | None,
+    ) -> Job:
+        resolved, info, sampler = self.resolve(request)
+        return Job(
+            resolved,
+            info,
+            sampler,
+            loop,
+            _decoded(resolved),
+            id=name or new_id(),
+            plugin=self.plugins.samplers.plugin_of(sampler.name),
+        )
 
     def _choose_device(self) -> Device:
         devices = self.plugins.devices
@@ -189,5 +255,10 @@ def _decoded(request: GenerationRequest) -> Image.Image | None:
 
 
 def build_engine(settings: Settings, plugins: Plugins) -> Engine:
-    """An engine over what `plugins` registered; nothing heavy happens before it starts."""
+    """An engine over what `plugins` registered; nothing heavy happens before it starts.
+
+    Call it before other threads start: from here on, this process's allocator keeps what is freed
+    while pictures are in progress (`keep_freed`).
+    """
+    keep_freed()
     return Engine(settings, plugins)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("imagine")
 
 
-def explain(job: Job, error: Exception) -> ImagineError:
+def explain(job: Job, error: BaseException) -> ImagineError:
     """`error` in words for the caller of `job`; what they cannot mend is in the log as well."""
     if isinstance(error, ImagineError):
         return error

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import logging
 import math
+import secrets
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -13,12 +14,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagine_core.engine.drawing import Alone, Denoise, Drawing, Note, StepDone, draw, total_steps
+from imagine_core.engine.drawing import (
+    Alone,
+    Denoise,
+    Drawing,
+    Note,
+    StepDone,
+    draw,
+    total_steps,
+)
+from imagine_core.engine.steering import Guard, Sampler
+from imagine_core.errors import FAULTS, ImagineError
 from imagine_core.types import (
     GeneratedImage,
+    Generation,
     GenerationEvent,
     GenerationRequest,
     GenerationResult,
+    Outcome,
     Phase,
     PhaseEvent,
     StepEvent,
@@ -33,7 +46,16 @@ Size = tuple[Path, int, int]
 """A model and a picture size: what the cost of a row depends on."""
 
 SEEDS = 2**64
-_ids = itertools.count(1)
+
+NEWS_SECONDS = 5.0
+"""How often a job that stands still in the queue is told a new estimate, at most."""
+
+log = logging.getLogger("imagine")
+
+
+def new_id() -> str:
+    """An id that nobody can guess: whoever knows it may look at the job, and cancel it."""
+    return secrets.token_hex(12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +67,7 @@ class JobStatus:
     sampler: str
     phase: Phase
     position: int
+    wait: float | None
     fraction: float | None
     step: int
     steps: int
@@ -94,11 +117,15 @@ class Job:
     sampler: SamplerSpec
     loop: asyncio.AbstractEventLoop
     init_image: Image.Image | None = None
-    id: str = field(default_factory=lambda: f"{next(_ids):x}")
+    id: str = field(default_factory=new_id)
+    plugin: str = ""
     phase: Phase = "queued"
     position: int = 0
+    wait: float | None = None
     fraction: float | None = None
     cancelled: bool = False
+    outcome: Outcome | None = None
+    error: ImagineError | None = None
     wants_room_since: float | None = None
     trajectories: list[Trajectory] = field(default_factory=list)
     model: DiffusionModel | None = None
@@ -106,6 +133,7 @@ class Job:
     timings: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     warnings: list[str] = field(default_factory=list)
     submitted: float = field(default_factory=time.perf_counter)
+    waited_at: float = 0.0
     _events: asyncio.Queue[GenerationEvent | BaseException] = field(default_factory=asyncio.Queue)
 
     @property
@@ -123,22 +151,59 @@ class Job:
         """Steps that run for each picture."""
         return total_steps(self.request)
 
-    def start(self, model: DiffusionModel, resources: ExitStack) -> None:
-        """Begin the drawings, one a picture; `resources` holds the lease of `model`."""
+    @property
+    def evaluations_left(self) -> int:
+        """Evaluations of the model that each of its pictures still takes."""
+        return max(0, self.steps - self.step) * self.sampler.evaluations
+
+    @property
+    def step(self) -> int:
+        """The step that all of its pictures have done."""
+        return min((trajectory.step for trajectory in self.trajectories), default=0)
+
+    @property
+    def culprit(self) -> str:
+        """Its sampler, where that is to blame."""
+        return f"sampler {self.sampler.name!r} of plugin {self.plugin!r}"
+
+    def start(self, model: DiffusionModel, resources: ExitStack, *, guard: Guard) -> None:
+        """Begin the drawings, one a picture.
+
+        `resources` holds the lease of `model`; `guard` runs what is the sampler's own code.
+        """
         self.model, self.resources = model, resources
         seed = self.request.seed or 0
         for index in range(self.request.images):
             own = (seed + index) % SEEDS
-            drawing = draw(model, self.request, self.sampler, seed=own, init_image=self.init_image)
+            drawing = draw(
+                model,
+                self.request,
+                Sampler(self.sampler, guard, self.culprit),
+                seed=own,
+                init_image=self.init_image,
+            )
             trajectory = Trajectory(self, index, own, drawing)
             self.trajectories.append(trajectory)
             trajectory.resume()
 
-    def enter(self, phase: Phase, *, position: int = 0) -> None:
-        """Say so if the job has entered another phase or moved up in the queue."""
-        if (phase, position) != (self.phase, self.position):
-            self.phase, self.position = phase, position
-            self.emit(PhaseEvent(phase=phase, position=position))
+    def enter(self, phase: Phase) -> None:
+        """Say so if the job has entered another phase."""
+        if phase != self.phase:
+            self.phase, self.position, self.wait = phase, 0, None
+            self.emit(PhaseEvent(phase=phase))
+
+    def stand(self, *, position: int, wait: float | None) -> None:
+        """Say where the job stands in the queue, if that is news: `wait` counts down by itself."""
+        now = time.perf_counter()
+        moved = position != self.position or (wait is None) != (self.wait is None)
+        if not moved:
+            if wait is None or self.wait is None or now - self.waited_at < NEWS_SECONDS:
+                return
+            expected = max(0.0, self.wait - (now - self.waited_at))
+            if abs(wait - expected) <= max(1.0, expected / 4):
+                return
+        self.position, self.wait, self.waited_at = position, wait, now
+        self.emit(PhaseEvent(phase="queued", position=position, wait=wait))
 
     def loading(self, fraction: float) -> None:
         """Say how much of the model is there, in steps of a hundredth; on the loader's thread."""
@@ -165,8 +230,16 @@ class Job:
             )
         )
 
+    def fail(self, error: ImagineError) -> None:
+        """Say what made it fail; the first error counts, and a result counts more."""
+        if self.outcome is None:
+            self.outcome, self.error = "failed", error
+        self.cancelled = True
+        self.emit(error)
+
     def finish(self) -> None:
         """All pictures are there: say so."""
+        self.outcome = "done"
         images = tuple(
             GeneratedImage(image=trajectory.image, seed=trajectory.seed)
             for trajectory in self.trajectories
@@ -192,7 +265,10 @@ class Job:
     def close(self) -> None:
         """Close the drawings and give the model back; safe to call twice."""
         for trajectory in self.trajectories:
-            trajectory.drawing.close()
+            try:
+                trajectory.drawing.close()
+            except FAULTS:
+                log.exception("request %s: %s failed while it was closed", self.id, self.culprit)
             trajectory.want = None
         self.trajectories.clear()
         self.model = None
@@ -206,11 +282,32 @@ class Job:
             sampler=self.sampler.name,
             phase=self.phase,
             position=self.position,
+            wait=self.wait,
             fraction=self.fraction if self.phase == "loading" else None,
-            step=min((trajectory.step for trajectory in self.trajectories), default=0),
+            step=self.step,
             steps=self.steps,
             width=self.request.width,
             height=self.request.height,
+        )
+
+    def report(self, *, ended: bool) -> Generation:
+        """What observers are told of it; a job that has `ended` without a word was cancelled."""
+        timings = dict(self.timings)
+        if ended:
+            timings.setdefault("queued", time.perf_counter() - self.submitted)
+        request = self.request
+        return Generation(
+            id=self.id,
+            model=self.info.name,
+            sampler=self.sampler.name,
+            schedule=request.noise_schedule,
+            steps=request.steps,
+            width=request.width,
+            height=request.height,
+            images=request.images,
+            outcome=(self.outcome or "cancelled") if ended else None,
+            error=None if self.error is None else self.error.type,
+            timings=timings,
         )
 
     async def events(self) -> AsyncIterator[GenerationEvent]:

@@ -34,6 +34,9 @@ def _rules(request: GenerationRequest, limits: Limits) -> Iterator[tuple[str, bo
     longest = f"must have at most {limits.prompt:,} characters"
     guidance = 0 <= r.guidance_scale <= GREATEST_GUIDANCE
     yield "prompt", bool(r.prompt.strip()), "must not be empty"
+    for name in ("model", "sampler", "noise_schedule"):
+        given = getattr(r, name)
+        yield name, given is None or bool(given.strip()), "must not be empty"
     yield "prompt", len(r.prompt) <= limits.prompt, longest
     yield "negative_prompt", len(r.negative_prompt) <= limits.prompt, longest
     yield "original_prompt", len(r.original_prompt or "") <= limits.prompt, longest

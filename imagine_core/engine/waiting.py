@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from imagine_core.errors import Busy
@@ -40,6 +40,10 @@ class Waiting:
         job.position = waiting
         self._claimed.add(job)
 
+    def claimed(self) -> list[Job]:
+        """All jobs that have a place, those among them that have not joined yet."""
+        return list(self._claimed)
+
     def join(self, job: Job) -> None:
         """Put `job` at the end of the queue."""
         self._jobs.append(job)
@@ -54,7 +58,9 @@ class Waiting:
         """A job was done so many seconds after its turn had come."""
         self._seconds += (seconds - self._seconds) / SMOOTHING
 
-    def tell(self) -> None:
-        """Tell each job how many are before it."""
-        for position, job in enumerate(self._jobs):
-            job.enter("queued", position=position)
+    def tell(self, waits: Callable[[Sequence[Job]], Iterable[float | None]]) -> None:
+        """Tell each job how many are before it, and how long that takes by what `waits` says."""
+        if not self._jobs:
+            return
+        for position, (job, wait) in enumerate(zip(self._jobs, waits(self._jobs), strict=True)):
+            job.stand(position=position, wait=wait)

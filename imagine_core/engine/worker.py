@@ -12,17 +12,25 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
-from imagine_core.engine.batching import FairShare, RowLimits
-from imagine_core.engine.drawing import Alone, Denoise
+from imagine_core.engine.drawing import Alone
 from imagine_core.engine.faults import explain
-from imagine_core.engine.forward import forward
+from imagine_core.engine.stepping import Stepping, batch_key
 from imagine_core.engine.waiting import Waiting
-from imagine_core.errors import GenerationFailed, ImagineError, SettingsError, ShuttingDown
+from imagine_core.engine.watchdog import Watchdog
+from imagine_core.errors import (
+    FAULTS,
+    GenerationFailed,
+    ImagineError,
+    SettingsError,
+    ShuttingDown,
+)
 from imagine_core.models.loading import Loading
 from imagine_core.models.memory import out_of_memory
 
 if TYPE_CHECKING:
-    from imagine_core.engine.jobs import Job, Size, Trajectory
+    from imagine_core.engine.jobs import Job, Trajectory
+    from imagine_core.engine.observers import Observers
+    from imagine_core.errors import Stalled
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
     from imagine_core.models.loading import Load
     from imagine_core.settings import Settings
@@ -30,7 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("imagine")
 
 SWEEP_SECONDS = 1.0
-"""How often an idle loop looks for models to let go of."""
+"""How often an idle loop looks for models to let go of, and after how long it frees memory."""
 
 
 class Worker:
@@ -44,6 +52,7 @@ class Worker:
         choose_device: Picks the device; called on the worker's thread, since it imports torch.
         load: Loads a model onto the device, and tells how far it is.
         settings: How long models stay, in which precision, and how many rows a forward has.
+        observers: Are told when a job has ended.
         preload: The models to load at the start.
     """
 
@@ -52,6 +61,7 @@ class Worker:
         choose_device: Callable[[], Device],
         load: Load,
         settings: Settings,
+        observers: Observers,
         *,
         preload: Callable[[], Iterable[ModelInfo]] = tuple,
     ) -> None:
@@ -70,29 +80,45 @@ class Worker:
         self._inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._waiting = Waiting()
         self._running: list[Job] = []
-        self._limits = RowLimits(settings.max_rows)
-        self._share = FairShare()
+        self._stepping = Stepping(
+            self._loading, lambda: self._device().fence(), max_rows=settings.max_rows
+        )
+        self._watchdog = Watchdog(
+            seconds=settings.sampler_seconds, on_stall=self._stalled, settle=self._stepping.settle
+        )
+        self._observers = observers
         self._stopping = False
         self._deadline: float | None = None
-        self._last_forward = 0.0
-        self._fence: Callable[[], None] = lambda: None
         self._thread = threading.Thread(target=self._run, name="imagine-engine", daemon=True)
 
     # -- called from other threads ---------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, and the one that watches it."""
         self._thread.start()
+        self._watchdog.start()
 
     @property
     def alive(self) -> bool:
         """Whether the loop runs."""
         return self._thread.is_alive()
 
+    @property
+    def stalled(self) -> Stalled | None:
+        """Set while a sampler holds the thread and cannot be stopped."""
+        return self._watchdog.stalled
+
+    @property
+    def work(self) -> tuple[int, int]:
+        """How many forwards there were so far, and how many evaluations shared them."""
+        return self._stepping.forwards, self._stepping.evaluations
+
     def submit(self, job: Job, *, limit: int) -> None:
         """Queue a job; raises `Busy` where `limit` of them wait already."""
         self._waiting.claim(job, limit=limit, running=len(self._running))
         self._inbox.put(partial(self._accept, job))
+        if self.stalled is not None:  # since it was admitted; `_stalled` may have missed it
+            job.fail(self.stalled)
 
     def cancel(self, job: Job) -> None:
         """Let a job go at the next step; no matter if it is done."""
@@ -102,7 +128,8 @@ class Worker:
     def stop(self, *, grace: float) -> None:
         """Finish what is in progress within `grace` seconds, then stop."""
         self._inbox.put(lambda: self._begin_stop(grace))
-        self._thread.join(grace + 60)
+        self._thread.join(grace + (1 if self.stalled else 60))
+        self._watchdog.stop()
 
     def jobs(self) -> list[Job]:
         """The jobs in the order of their admission, waiting ones last."""
@@ -118,9 +145,9 @@ class Worker:
             while not (self._stopping and not self.jobs()):
                 try:
                     self._turn()
-                except Exception:  # the loop outlives whatever went wrong in it
+                except FAULTS:  # the loop outlives whatever went wrong in it
                     log.exception("the engine failed; all requests in progress are given up")
-                    self._give_up(GenerationFailed("the engine failed; the server's log says why"))
+                    self._give_up(GenerationFailed("the engine failed; the log says why"))
         self._loading.close()
 
     def _prepare(self) -> None:
@@ -128,7 +155,7 @@ class Worker:
             self.device = self._choose_device()
         except ImagineError as error:
             self.failure = error
-        except Exception as error:
+        except FAULTS as error:
             log.exception("no device could be chosen")
             self.failure = SettingsError(f"no device could be chosen: {error}")
         if self.failure is None:
@@ -153,11 +180,14 @@ class Worker:
     def _read_inbox(self, *, wait: bool) -> None:
         try:
             message = self._inbox.get(timeout=SWEEP_SECONDS if wait else 0.0)
-            while True:
-                message()
-                message = self._inbox.get_nowait()
         except queue.Empty:
-            self.models.sweep()
+            if wait:
+                self._loading.rest()
+        else:
+            message()
+            while not self._inbox.empty():
+                self._inbox.get()()
+        self.models.sweep()
 
     def _accept(self, job: Job) -> None:
         if self._stopping:
@@ -190,11 +220,11 @@ class Worker:
                 jobs.remove(job)
         self._waiting.leave(job)
         job.close()
-        self._share.forget_all_but({self._key(t) for t in self._trajectories()})
+        self._observers.finished(job)
+        self._stepping.share.forget_all_but({batch_key(t) for t in self._trajectories()})
 
-    def _fail(self, job: Job, error: BaseException) -> None:
-        job.emit(error)
-        job.cancelled = True
+    def _fail(self, job: Job, error: ImagineError) -> None:
+        job.fail(error)
         self._remove(job)
 
     # -- admission -------------------------------------------------------------------------
@@ -205,7 +235,7 @@ class Worker:
         for job in (*self._running, *self._loading.jobs):
             taken[job.size] += job.rows * job.request.images
         for job in self._waiting:
-            if not taken[job.size] or taken[job.size] + job.rows <= self._limits[job.size].rows:
+            if not taken[job.size] or taken[job.size] + job.rows <= self._stepping.room(job.size):
                 with self._blaming(job):
                     if self._loading.has_room(job):
                         self._waiting.leave(job)
@@ -213,7 +243,11 @@ class Worker:
                     elif self._loading.waits_too_long(job):
                         break
             taken[job.size] += job.rows * job.request.images  # nobody overtakes who still waits
-        self._waiting.tell()
+        self._waiting.tell(self._waits)
+
+    def _waits(self, waiting: Sequence[Job]) -> list[float | None]:
+        begun = (*self._running, *self._loading.jobs)
+        return self._stepping.pace.waits(begun, waiting, most_rows=self._stepping.room)
 
     def _load(self, job: Job) -> None:
         job.timings["queued"] = time.perf_counter() - job.submitted
@@ -230,7 +264,7 @@ class Worker:
             failed=lambda *ended: self._inbox.put(partial(self._not_loaded, *ended)),
         )
 
-    def _not_loaded(self, job: Job, error: Exception) -> None:
+    def _not_loaded(self, job: Job, error: BaseException) -> None:
         self._fail(job, explain(job, error))
 
     def _loaded(self, job: Job, model: DiffusionModel, resources: ExitStack) -> None:
@@ -244,7 +278,7 @@ class Worker:
     def _start(self, job: Job, model: DiffusionModel, resources: ExitStack) -> None:
         job.enter("encoding")
         self._running.append(job)
-        job.start(model, resources)
+        job.start(model, resources, guard=partial(self._watchdog.guard, job.culprit))
 
     # -- work ------------------------------------------------------------------------------
 
@@ -259,11 +293,12 @@ class Worker:
         """
         started = time.perf_counter()
         while True:
-            trajectory = next((t for t in self._trajectories() if isinstance(t.want, Alone)), None)
+            wanting = (t for t in self._trajectories() if isinstance(t.want, Alone))
+            trajectory = next((t for t in wanting if not t.job.cancelled), None)
             if trajectory is None:
                 return
             self._do_alone(trajectory)
-            if time.perf_counter() - started >= self._last_forward:
+            if time.perf_counter() - started >= self._stepping.seconds:
                 return
 
     def _do_alone(self, trajectory: Trajectory) -> None:
@@ -273,75 +308,21 @@ class Worker:
             job.enter(phase)
         started = time.perf_counter()
         with self._blaming(job):
-            with self._loading.watching_memory(job.size):
+            with self._loading.watching_memory(job.size, phase):
                 answer = work()
             job.timings[phase] += time.perf_counter() - started
             self._resume(trajectory, answer)
 
     def _tick(self) -> None:
-        """One forward for the batch key whose turn it is."""
-        wanting: dict[Hashable, list[Trajectory]] = {}
-        for trajectory in self._trajectories():
-            if isinstance(trajectory.want, Denoise):
-                wanting.setdefault(self._key(trajectory), []).append(trajectory)
-        if not wanting:
-            return
-        key = self._share.pick(wanting)
-        batch = self._fill(wanting[key])
-        started = time.perf_counter()
-        self._step(batch)
-        seconds = time.perf_counter() - started
-        self._share.charge(key, seconds)
-        self._last_forward = seconds
-        for job in {trajectory.job: None for trajectory in batch}:
-            job.timings["denoising"] += seconds
-
-    def _fill(self, wanting: list[Trajectory]) -> list[Trajectory]:
-        """The first of `wanting` that fit into one forward; at least one."""
-        room = self._limits[_size(wanting[0])].rows
-        batch: list[Trajectory] = []
-        for trajectory in wanting:
-            room -= len(_denoise(trajectory).guidance.rows)
-            if batch and room < 0:
-                break
-            batch.append(trajectory)
-        return batch
-
-    def _step(self, batch: Sequence[Trajectory]) -> None:
-        """Step `batch`; what fails together is tried apart, so that one cannot spoil the rest."""
-        wants = [_denoise(trajectory) for trajectory in batch]
-        model = batch[0].job.model
-        assert model is not None
-        started = time.perf_counter()
-        try:
-            with self._loading.watching_memory(_size(batch[0])):
-                predictions = forward(model, wants)
-            self._wait_for_device()
-        except Exception as error:
-            self._step_failed(batch, error)
-            return
-        rows = sum(len(want.guidance.rows) for want in wants)
-        self._limits[_size(batch[0])].record(rows, time.perf_counter() - started)
-        for trajectory, prediction in zip(batch, predictions, strict=True):
-            if trajectory.job.cancelled:
+        """One forward, and what samplers make of it."""
+        for trajectory, answer in self._stepping.step(self._trajectories()):
+            job = trajectory.job
+            if isinstance(answer, BaseException):
+                self._fail(job, explain(job, answer))
                 continue
-            trajectory.job.enter("denoising")
-            with self._blaming(trajectory.job):
-                self._resume(trajectory, prediction)
-
-    def _step_failed(self, batch: Sequence[Trajectory], error: Exception) -> None:
-        if out_of_memory(error):
-            self._limits[_size(batch[0])].shrink(sum(len(_denoise(t).guidance.rows) for t in batch))
-            if self._loading.make_do():
-                self._step(batch)
-                return
-        if len(batch) == 1:
-            job = batch[0].job
-            self._fail(job, explain(job, error))
-            return
-        for trajectory in batch:
-            if not trajectory.job.cancelled:
-                self._step([trajectory])
+            job.enter("denoising")
+            with self._blaming(job):
+                self._resume(trajectory, answer)
 
     def _resume(self, trajectory: Trajectory, answer: object) -> None:
         job = trajectory.job
@@ -349,21 +330,8 @@ class Worker:
         if all(other.image is not None for other in job.trajectories):
             job.finish()
             self._waiting.took(time.perf_counter() - job.submitted - job.timings["queued"])
+            self._stepping.pace.job(job.timings["encoding"] + job.timings["decoding"])
             self._remove(job)
-
-    def _wait_for_device(self) -> None:
-        """Stay at most one forward ahead of an asynchronous device.
-
-        Waiting for the forward before this one keeps the device busy while samplers compute, and
-        still lets a cancelled job go within a step.
-        """
-        before, self._fence = self._fence, self._device().fence()
-        before()
-
-    def _key(self, trajectory: Trajectory) -> Hashable:
-        """Trajectories of one key share a forward."""
-        own = trajectory if trajectory.job.request.deterministic else None
-        return (*_size(trajectory), id(trajectory.job.model), own)
 
     # -- faults ----------------------------------------------------------------------------
 
@@ -372,19 +340,13 @@ class Worker:
         """Whatever the block raises is the end of `job`, and of no other."""
         try:
             yield
-        except Exception as error:
+        except FAULTS as error:
             if out_of_memory(error):
                 self._device().empty_cache()
             self._fail(job, explain(job, error))
 
-
-def _size(trajectory: Trajectory) -> Size:
-    """The kind of work: what the row limit was measured for. The hires pass has its own."""
-    want = trajectory.want
-    if isinstance(want, Denoise):
-        return (trajectory.job.info.path, *want.size)
-    return trajectory.job.size
-
-
-def _denoise(trajectory: Trajectory) -> Denoise:
-    return cast("Denoise", trajectory.want)
+    def _stalled(self, error: Stalled) -> None:
+        """A sampler holds this thread for good: nobody shall wait. On the watchdog's thread."""
+        for job in {*self.jobs(), *self._waiting.claimed()}:
+            job.fail(error)
+            self._observers.finished(job)

@@ -122,6 +122,8 @@ class ModelCache:
             others = [each for each in self._held() if each is not entry]
             self._refuse_hopeless(info, weights, sum(each.memory for each in others))
             idle = sorted((e for e in others if not e.leases), key=lambda e: e.idle_since)
+            if not self._memory.has(weights + work):
+                self._memory.give_back()  # what the allocator keeps counts as taken
             while not self._memory.has(weights + work):
                 if not idle:
                     return self._goes_without(info, weights, others)
@@ -231,7 +233,7 @@ class ModelCache:
         """Raise if `weights` do not fit even where the memory of `others` comes free."""
         if not weights or self._memory.has(weights - others):
             return
-        self._memory.give_back()  # what the allocator keeps counts as taken
+        self._memory.give_back()
         free = self._memory.free()
         if free is not None and weights > free + others:
             raise OutOfMemory(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagine_core.errors import UnknownName, UnusableModel
+from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
 
 if TYPE_CHECKING:
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("imagine")
 
 Stamp = tuple[int, int]
+
+DANGLING = "this is a link that points to nothing; mend it or delete it"
+NOT_TEXT = "its file name is not valid UTF-8, so that nobody can ask for it; rename it"
 
 
 class Catalogue:
@@ -91,7 +95,8 @@ class Catalogue:
     def default(self) -> ModelInfo:
         """The model of a request that names none.
 
-        The configured one; else the only one in the user's folder; else the bundled one.
+        The configured one; else the only one in the user's folder; else the bundled one. Raises
+        `NoModel` where that is none.
         """
         if self._default is not None:
             return self.get(self._default)
@@ -101,10 +106,7 @@ class Catalogue:
         for candidates in (own if len(own) == 1 else [], bundled):
             if candidates:
                 return candidates[0]
-        if not usable:
-            raise UnknownName("model", "(default)", known=[])
-        names = ", ".join(info.name for info in usable)
-        raise UnknownName("model", f"(default: name one of {names})", known=[])
+        raise NoModel(known=[info.name for info in usable])
 
     def _scan(self) -> Iterator[ModelInfo]:
         for folder in (self.folder, *self._bundled):
@@ -118,6 +120,8 @@ class Catalogue:
                     yield info
 
     def _recognise(self, path: Path) -> ModelInfo | None:
+        if path.is_symlink() and not path.exists():
+            return self._dangling(path)
         try:
             stamp = stamp_of(path)
         except OSError:  # removed since it was listed
@@ -128,6 +132,13 @@ class Catalogue:
             self._known[path] = known
         return known[1]
 
+    def _dangling(self, path: Path) -> ModelInfo | None:
+        """What to say of a link to nothing, if it may be a model's: its name is all there is."""
+        info = self.recognise(path)
+        if info is None and not path.suffix and not path.name.startswith("."):  # a folder, perhaps
+            info = _askable(_unreadable(path, "?", DANGLING))
+        return info and replace(info, size=0, problem=DANGLING)
+
     def recognise(self, path: Path) -> ModelInfo | None:
         """What the loaders say of `path`, wherever it lies; None if none of them knows it."""
         for loader in self._loaders:
@@ -137,9 +148,9 @@ class Catalogue:
                 # The rest is for the log: clients see this, and it may hold a path.
                 log.exception("loader %r failed on %s", loader.name, path)
                 problem = f"loader {loader.name!r} failed on it with {type(error).__name__}"
-                return _unreadable(path, loader, problem)
+                return _askable(_unreadable(path, loader.name, problem))
             if info is not None:
-                return replace(info, loader=loader.name)
+                return _askable(replace(info, loader=loader.name))
         return None
 
 
@@ -166,7 +177,15 @@ def stamp_of(path: Path) -> Stamp:
     return sum(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats)
 
 
-def _unreadable(path: Path, loader: ModelLoader, problem: str) -> ModelInfo:
-    return ModelInfo(
-        name=path.stem, path=path, loader=loader.name, family="?", size=0, problem=problem
-    )
+def _unreadable(path: Path, loader: str, problem: str) -> ModelInfo:
+    return ModelInfo(name=path.stem, path=path, loader=loader, family="?", size=0, problem=problem)
+
+
+def _askable(info: ModelInfo) -> ModelInfo:
+    """`info` under a name that is text: file names are bytes, and JSON cannot say all of them."""
+    try:
+        info.name.encode()
+    except UnicodeEncodeError:
+        name = os.fsencode(info.name).decode("utf-8", "backslashreplace")
+        return replace(info, name=name, problem=NOT_TEXT)
+    return info

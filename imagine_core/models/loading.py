@@ -11,19 +11,27 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from imagine_core.errors import OutOfMemory
+from imagine_core.errors import FAULTS, OutOfMemory
 from imagine_core.models.cache import ModelCache
-from imagine_core.models.memory import Memory, Workspace, give_back, out_of_memory, weight_bytes
+from imagine_core.models.memory import (
+    Memory,
+    Workspace,
+    give_back,
+    out_of_memory,
+    trim,
+    weight_bytes,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imagine_core.engine.jobs import Job, Size
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
+    from imagine_core.types import Phase
 
     Load = Callable[[Device, ModelInfo, Callable[[float], None]], DiffusionModel]
     Loaded = Callable[[Job, DiffusionModel, ExitStack], None]
-    Failed = Callable[[Job, Exception], None]
+    Failed = Callable[[Job, BaseException], None]
 
 log = logging.getLogger("imagine")
 
@@ -63,6 +71,7 @@ class Loading:
         self._device = device
         self._full_precision = full_precision
         self._workspace = Workspace()
+        self._rested = True
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="imagine-load")
 
     def start(self, preload: Callable[[], Iterable[ModelInfo]]) -> None:
@@ -105,12 +114,23 @@ class Loading:
         self._pool.submit(self._load, job, loaded, failed)
 
     @contextmanager
-    def watching_memory(self, size: Size) -> Iterator[None]:
-        """Remember what the block takes, unless a load takes memory at the same time."""
+    def watching_memory(self, size: Size, phase: Phase, rows: int = 1) -> Iterator[None]:
+        """Remember what the block takes, unless that is known, or a load takes memory as well."""
+        self._rested = False
+        if not self._workspace.is_new(size, phase, rows):
+            yield
+            return
+        trim()  # what is kept from larger work would hide what this takes
         taken = self._device().watch_memory()
         yield
         if self.ready.is_set() and not self.jobs:
-            self._workspace.record(size, taken())
+            self._workspace.record(size, phase, rows, taken())
+
+    def rest(self) -> None:
+        """Nothing is in progress: give back the memory that was kept for the next step."""
+        if not self._rested:
+            self._rested = True
+            trim()
 
     def make_do(self) -> bool:
         """Memory ran out: give back what can be. Whether idle models could go."""
@@ -123,7 +143,7 @@ class Loading:
         try:
             for info in preload():
                 self._preload(info)
-        except Exception as error:  # a request for it will be told the same
+        except FAULTS as error:  # a request for it will be told the same
             log.error("not every model was preloaded: %s", error)  # noqa: TRY400
         self.ready.set()
 
@@ -134,14 +154,14 @@ class Loading:
         try:
             with self.models.lease(info):
                 pass
-        except Exception as error:
+        except FAULTS as error:
             log.error("%s was not preloaded: %s", info.name, error)  # noqa: TRY400
 
     def _load(self, job: Job, loaded: Loaded, failed: Failed) -> None:
         started, resources = time.perf_counter(), ExitStack()
         try:
             model = resources.enter_context(self.models.lease(job.info))
-        except Exception as error:
+        except FAULTS as error:
             failed(job, _explained(job, error))
         else:
             job.timings["loading"] = time.perf_counter() - started
@@ -161,7 +181,7 @@ class Loading:
         self._device().empty_cache()
 
 
-def _explained(job: Job, error: Exception) -> Exception:
+def _explained(job: Job, error: BaseException) -> BaseException:
     if not out_of_memory(error):
         return error
     return OutOfMemory(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from imagine_core.engine.jobs import Size
     from imagine_core.interfaces import ModelInfo
+    from imagine_core.types import Phase
 
 ROOM = 1.5
 """Memory of a model whose number of parameters is not known, as a multiple of its file."""
@@ -26,6 +27,9 @@ holds some eight maps of 256 channels at the picture's own size."""
 
 REMEMBERED = 256
 
+HEAP_GROWTH = 64 * 2**20
+"""Bytes by which the heap grows at a time; what is not touched takes no memory."""
+
 
 def weight_bytes(info: ModelInfo, itemsize: int) -> int:
     """Bytes that the weights of `info` take in memory, at `itemsize` bytes each."""
@@ -34,14 +38,35 @@ def weight_bytes(info: ModelInfo, itemsize: int) -> int:
     return int(info.parameters * itemsize * OVERHEAD)
 
 
+def keep_freed() -> None:
+    """Let the allocator keep what is freed until `trim`, for this process from now on.
+
+    By default glibc maps each large block anew and unmaps it again, so that every activation of
+    every forward is page faults and zeroing: a fifth of a CPU's time in float32. To be called
+    before the threads that compute exist, since a thread keeps the arena that it began with.
+    """
+    arenas, mappings, threshold, padding = -8, -4, -1, -2  # malloc.h: M_ARENA_MAX and so on
+    for option, value in ((arenas, 1), (mappings, 0), (threshold, -1), (padding, HEAP_GROWTH)):
+        _glibc("mallopt", option, value)
+
+
+def trim() -> None:
+    """Return what the allocator keeps to the system."""
+    _glibc("malloc_trim", 0)
+
+
 def give_back() -> None:
-    """Return what nobody uses any more to the system, which the allocator would rather keep."""
+    """Return what nobody uses any more to the system, what only the collector knows of too."""
+    gc.collect()
+    trim()
+
+
+def _glibc(function: str, *arguments: int) -> None:
     import ctypes
 
-    gc.collect()
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # a C library other than glibc
-            ctypes.CDLL(None).malloc_trim(0)
+            getattr(ctypes.CDLL(None), function)(*arguments)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,9 +94,17 @@ class Workspace:
 
     def __init__(self) -> None:
         self._most: dict[Size, int] = {}
+        self._rows: dict[tuple[Size, Phase], int] = {}
 
-    def record(self, size: Size, taken: int | None) -> None:
-        """A forward or a decoding of this model and size took so many bytes."""
+    def is_new(self, size: Size, phase: Phase, rows: int) -> bool:
+        """Whether so many rows at once were not measured yet."""
+        return rows > self._rows.get((size, phase), 0)
+
+    def record(self, size: Size, phase: Phase, rows: int, taken: int | None) -> None:
+        """A phase of `rows` pictures of this model and size took so many bytes."""
+        while len(self._rows) >= 4 * REMEMBERED:
+            del self._rows[next(iter(self._rows))]
+        self._rows[size, phase] = rows
         if taken is None or taken <= self._most.get(size, 0):
             return
         while len(self._most) >= REMEMBERED:

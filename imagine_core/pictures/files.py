@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,7 +20,7 @@ def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write `data` to `path`, which shows either the old content or all of the new.
 
     Args:
-        path: Where to; a symbolic link is followed.
+        path: Where to; a symbolic link is followed. Pipes and devices get `data` as they are.
         data: All of the content.
         replace: Whether a file that is there already may go; else `FileExistsError` is raised,
             even where another process takes the name at the same moment.
@@ -27,6 +28,10 @@ def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
     Raises:
         OSError: It cannot be written; the error names `path`, and nothing is left beside it.
     """
+    if is_outlet(path):
+        with _naming(path):
+            path.write_bytes(data)
+        return
     target = Path(os.path.realpath(path))
     with _naming(path), _temporary(target) as temporary:
         _write(temporary, data)
@@ -36,12 +41,34 @@ def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
             _claim(temporary, target)
 
 
-def check_writable(folder: Path) -> None:
-    """Raise `OSError` where no file can be made in `folder`: before the work, not after it.
+def is_outlet(path: Path) -> bool:
+    """Whether `path` is a pipe or a device such as /dev/null: nothing to be replaced or renamed.
 
-    Asking the permission bits would not do: they say nothing of read-only file systems.
+    Disks are devices of another kind, and nobody means to have theirs written over.
     """
-    with _naming(folder), _temporary(folder / "probe") as temporary:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode)
+
+
+def check_writable(place: Path) -> None:
+    """Raise `OSError` where no file can be made in `place`: before the work, not after it.
+
+    Asking the permission bits would not do for a folder: they say nothing of read-only file
+    systems. They have to do for pipes and devices, where a probe would be read by somebody.
+    """
+    with _naming(place):
+        if is_outlet(place):
+            if not os.access(place, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        else:
+            _probe(place)
+
+
+def _probe(folder: Path) -> None:
+    with _temporary(folder / "probe") as temporary:
         _write(temporary, b"")
 
 

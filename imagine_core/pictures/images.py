@@ -71,8 +71,18 @@ def _decode(data: bytes) -> Image.Image:
     except MemoryError:
         raise ValueError("takes more memory than there is") from None
     except Exception as error:  # decoders raise whatever broken bytes lead them to
-        raise ValueError(f"is a broken picture: {type(error).__name__}") from error
+        raise ValueError(f"is a broken picture: {_what_broke(error)}") from error
     return image
+
+
+def _what_broke(error: Exception) -> str:
+    """Decoders speak of themselves (`unpack requires a buffer of 4 bytes`), if they say anything.
+
+    Only that a file ends too early is told apart: an upload that broke off can be sent again.
+    """
+    if isinstance(error, EOFError) or "truncated" in str(error).lower():
+        return "it ends too early; is the file whole?"
+    return "its data is damaged"
 
 
 class _Refused(ValueError):

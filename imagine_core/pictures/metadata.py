@@ -199,15 +199,31 @@ def _document(data: bytes) -> tuple[dict[str, Any], object]:
 
 def _loads(text: str, problem: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=_no_number, parse_float=_number)
     except (ValueError, RecursionError):
         raise InvalidFile(problem) from None
 
 
+def _no_number(written: str) -> None:
+    """Python's own JSON has NaN and Infinity; nobody else could read what we made of them."""
+    raise InvalidFile(f"its metadata is damaged: {written[:20]} is no number")
+
+
+def _number(written: str) -> float:
+    number = float(written)
+    if not math.isfinite(number):
+        _no_number(written)
+    return number
+
+
 def _png(out: object) -> bytes:
     """The PNG of an `out` value; some clients write a data URL."""
-    if not isinstance(out, str) or not out:
+    if out is None:
         raise InvalidFile("it holds no picture: 'out' is missing")
+    if not isinstance(out, str):
+        raise InvalidFile("its picture is damaged: 'out' is no string")
+    if not out.strip():
+        raise InvalidFile("it holds no picture: 'out' is empty")
     try:
         png = base64.b64decode(out.partition(",")[2] if out.startswith("data:") else out)
     except ValueError:

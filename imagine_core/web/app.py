@@ -20,7 +20,9 @@ from starlette.responses import Response
 from imagine_core import errors
 from imagine_core.errors import ImagineError
 from imagine_core.web.access import Access
-from imagine_core.web.security import BodyGuard, KeyGuard, OriginGuard
+from imagine_core.web.bodies import BodyGuard
+from imagine_core.web.refusals import log_refusal
+from imagine_core.web.security import KeyGuard, OriginGuard
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,14 +34,18 @@ log = logging.getLogger("imagine")
 STATUS: dict[type[ImagineError], int] = {
     errors.ImagineError: 500,
     errors.RequestError: 422,
+    errors.MalformedRequest: 400,
     errors.MalformedBody: 400,
     errors.BodyTooLarge: 413,
     errors.UnknownName: 404,
+    errors.NoModel: 404,
     errors.UnusableModel: 422,
     errors.Unauthorized: 401,
     errors.Forbidden: 403,
     errors.Busy: 503,
     errors.ShuttingDown: 503,
+    errors.Stalled: 503,
+    errors.Cancelled: 409,
     errors.OutOfMemory: 507,
     errors.GenerationFailed: 500,
     errors.EnhancerFailed: 502,
@@ -96,8 +102,17 @@ def json_line(content: object) -> bytes:
 def explain(error: Exception) -> tuple[int, dict[str, Any]]:
     """The status and the body of `error`; whatever is our fault is logged, with an id to find it.
 
-    Dialects with an error format of their own, and streams that have begun, start from here.
+    Dialects with an error format of their own, and streams that have begun, start from here. An
+    error that several are told of is logged once, and has one id.
     """
+    answer: tuple[int, dict[str, Any]] | None = getattr(error, "imagine_answer", None)
+    if answer is None:
+        answer = _explain(error)
+        setattr(error, "imagine_answer", answer)  # noqa: B010 - the attribute is ours, not theirs
+    return answer
+
+
+def _explain(error: Exception) -> tuple[int, dict[str, Any]]:
     if not isinstance(error, ImagineError):
         number = _logged("a request failed", error)
         body = error_body(
@@ -157,6 +172,7 @@ class Faults:
         except Exception as error:
             if scope["type"] != "http" or started:
                 raise  # the server closes the connection, so that nobody takes half for the whole
+            log_refusal(scope, error)
             await error_response(error)(scope, receive, send)
 
 

@@ -1,4 +1,4 @@
-"""The guards of the application: strange hosts and origins, missing keys, oversized bodies.
+"""The guards of the application: strange hosts and origins, and missing keys.
 
 Any web page can make a browser post to this machine, and curl's JSON comes without a JSON content
 type, so that content types protect nobody: the Origin that browsers add is what tells a page's
@@ -8,7 +8,6 @@ Origin and Host agree, and the Host is what gives it away.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
@@ -16,12 +15,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Match
 
-from imagine_core.errors import (
-    BodyTooLarge,
-    Forbidden,
-    MalformedBody,
-    Unauthorized,
-)
+from imagine_core.errors import Forbidden, Unauthorized
+from imagine_core.web.refusals import log_refusal
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,13 +28,6 @@ R = TypeVar("R", bound=BaseRoute)
 FILE_ORIGINS = ("null", "file://")
 """What browsers call a page that was opened as a file. Sandboxed frames of any site say "null" too,
 so that it opens only the routes that show nothing of other people's work."""
-
-BODY_SECONDS = 300.0
-"""A body must have arrived after so long."""
-
-DRAIN_SECONDS = 5.0
-"""How long a body that is too large is still read (and thrown away): a client that is busy sending
-does not read our answer."""
 
 
 # ------------------------------------------------------------------------------ marks on routes
@@ -97,6 +85,7 @@ class OriginGuard:
         try:
             self._check(scope, headers)
         except Forbidden as error:
+            log_refusal(scope, error)
             await _refuse(scope, receive, send, self.refuse(error))
             return
         origin = headers.get("origin")
@@ -138,58 +127,6 @@ class KeyGuard:
         await self.app(scope, receive, send)
 
 
-class BodyGuard:
-    """Stops reading a body that is too large, or too slow to arrive."""
-
-    def __init__(self, app: ASGIApp, *, limit: int, seconds: float = BODY_SECONDS) -> None:
-        self.app, self.limit, self.seconds = app, limit, seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on a body that is bounded."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        length = Headers(scope=scope).get("content-length", "0")
-        if length.isdecimal() and int(length[:20]) > self.limit:
-            await _drain(receive)
-            raise BodyTooLarge(self.limit)
-        await self.app(scope, self._bounded(receive), send)
-
-    def _bounded(self, receive: Receive) -> Receive:
-        deadline = asyncio.get_running_loop().time() + self.seconds
-        size, complete = 0, False
-
-        async def bounded() -> Message:
-            nonlocal size, complete
-            if complete:  # what comes now is the news that the client has gone
-                return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                text = f"the request body did not arrive within {self.seconds:.0f} s"
-                raise MalformedBody(text) from None
-            size += len(message.get("body", b""))
-            complete = not message.get("more_body", False)
-            if size > self.limit:
-                if not complete:
-                    await _drain(receive)
-                raise BodyTooLarge(self.limit)
-            return message
-
-        return bounded
-
-
-async def _drain(receive: Receive) -> None:
-    """Read a body to its end, or for as long as we care, and keep nothing of it."""
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while (await receive()).get("more_body", False):
-                pass
-    except TimeoutError:
-        pass
-
-
 async def _refuse(scope: Scope, receive: Receive, send: Send, response: Response) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close"})
@@ -222,7 +159,7 @@ def _readable(send: Send, origin: str | None) -> Send:
             headers.add_vary_header("Origin")
             if origin is not None:
                 headers["Access-Control-Allow-Origin"] = origin
-                headers["Access-Control-Expose-Headers"] = "Retry-After"
+                headers["Access-Control-Expose-Headers"] = "Retry-After, X-Job-Id"
         await send(message)
 
     return sender

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagine_core import hookimpl
 
@@ -92,13 +92,25 @@ def asset_endpoint(asset: Asset) -> Callable[[Request], Awaitable[Response]]:
     return endpoint
 
 
+def operation(path: str, asset: Asset) -> dict[str, Any]:
+    """What the OpenAPI document says of a file."""
+    kind = asset.media_type.partition(";")[0]
+    found = {"description": "The file.", "content": {kind: {"schema": {"type": "string"}}}}
+    return {
+        "summary": "The web page" if path == "/" else "A file of the web page",
+        "responses": {"200": found, "304": {"description": "The browser's copy is good."}},
+    }
+
+
 @hookimpl
 def register_routes(register: Callable[[BaseRoute], None]) -> None:
     """Serve the page at `/`: one route a file, so that a path can reach nothing else."""
     from starlette.routing import Route
 
+    from imagine_core.web.openapi import described
     from imagine_core.web.security import without_key
 
     for path, asset in read_assets(page_folder()).items():
+        route = Route(path, asset_endpoint(asset), methods=["GET"])
         # The page is where a person enters the key: it has to open without one.
-        register(without_key(Route(path, asset_endpoint(asset), methods=["GET"])))
+        register(without_key(described(route, operation(path, asset))))

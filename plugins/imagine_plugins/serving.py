@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import http
 import os
 import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from imagine_core.errors import ImagineError, SettingsError
+from imagine_core.errors import Busy, ImagineError, MalformedRequest, SettingsError
+from imagine_core.web.app import error_response
+from imagine_plugins.connections import Connections, most_connections
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -32,33 +38,82 @@ HEADER_SECONDS = 20.0
 LAST_WORDS_SECONDS = 5
 """After the grace time: for the last lines of streams to go out."""
 
+LOOK_SECONDS = 0.05
+"""How often a server that stops looks whether its work is done."""
+
 
 class PatientProtocol(H11Protocol):
     """HTTP/1.1 that gives up a client which never finishes the head of its request.
 
-    uvicorn's own timer starts after the first answer, and any byte stops it.
+    uvicorn's own timer starts after the first answer, and any byte stops it. What is no HTTP is
+    answered as every other error is.
+
+    Args:
+        crowd: All connections of the server.
+        options: uvicorn's.
     """
 
     _head_due: asyncio.TimerHandle | None = None
+
+    def __init__(self, *, crowd: Connections, **options: Any) -> None:
+        super().__init__(**options)
+        self._crowd = crowd
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
         super().connection_made(transport)
         self._expect_head()
+        if not self._crowd.enter(self):
+            self._refuse(Busy("this server has no connection left; try again later"))
 
     def data_received(self, data: bytes) -> None:
         """Take a part of a request."""
         super().data_received(data)
-        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
-        if cycle is not None and not cycle.response_complete:
+        if self._at_work():
             self._forget_head()
+            self._crowd.use(self)
         elif self._head_due is None:
             self._expect_head()
+
+    def on_response_complete(self) -> None:
+        """Expect the next request, unless it is there already."""
+        super().on_response_complete()
+        if not self._at_work():
+            self._crowd.rest(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Expect nothing more."""
         self._forget_head()
+        self._crowd.leave(self)
         super().connection_lost(exc)
+
+    def make_room(self) -> None:
+        """Close for somebody else's sake."""
+        self.timeout_keep_alive_handler()
+
+    def _at_work(self) -> bool:
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        return cycle is not None and not cycle.response_complete
+
+    def send_400_response(self, msg: str) -> None:
+        """Say what is wrong with what came; called where h11's error is being handled."""
+        # h11 quotes the line, which may hold a key; bytearray is how it shows that it does.
+        problem = str(sys.exception() or msg).partition(": bytearray(")[0]
+        self._refuse(MalformedRequest(problem))
+
+    def _refuse(self, error: ImagineError) -> None:
+        """Say what is wrong, and close."""
+        response = error_response(error, {"Connection": "close"})
+        status = http.HTTPStatus(response.status_code)
+        head = h11.Response(
+            status_code=status, headers=response.raw_headers, reason=status.phrase.encode()
+        )
+        try:
+            for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
+                self.transport.write(self.conn.send(event) or b"")
+        except h11.LocalProtocolError:
+            pass  # the body broke off under an answer that has begun: there is no second one
+        self.transport.close()
 
     def _expect_head(self) -> None:
         # uvicorn's own handler closes politely, in whatever state the connection is.
@@ -78,6 +133,7 @@ class GracefulServer(uvicorn.Server):
 
     Args:
         config: uvicorn's.
+        grace: Seconds that requests in progress may take when the server stops.
         on_started: Called when the socket is open, on the event loop.
         on_stop: Called on a thread when the server stops; the streams that it ends get their
             last line out.
@@ -87,10 +143,12 @@ class GracefulServer(uvicorn.Server):
         self,
         config: uvicorn.Config,
         *,
+        grace: float,
         on_started: Callable[[], None],
         on_stop: Callable[[], None],
     ) -> None:
         super().__init__(config)
+        self._grace = grace
         self._on_started = on_started
         self.stopping = threading.Thread(target=on_stop, name="imagine-stop", daemon=True)
 
@@ -109,8 +167,15 @@ class GracefulServer(uvicorn.Server):
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close: no new connections, and the others finish."""
+        """Close when what is in progress is done, or its time is over.
+
+        Until then others are still let in, to be told by the application that they come too late:
+        a connection that is refused says nothing of a server that will be back.
+        """
         self.stopping.start()
+        deadline = time.monotonic() + self._grace
+        while self.server_state.tasks and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)  # uvicorn tells nobody when they are done
         await super().shutdown(sockets)
 
 
@@ -168,9 +233,10 @@ def build_server(
     on_stop: Callable[[], None],
 ) -> GracefulServer:
     """A server for `app`; see `GracefulServer`."""
+    protocol = partial(PatientProtocol, crowd=Connections(most_connections()))
     config = uvicorn.Config(
         app,
-        http=PatientProtocol,
+        http=cast("type[PatientProtocol]", protocol),
         ws="none",
         loop="asyncio",
         lifespan="on",
@@ -180,6 +246,6 @@ def build_server(
         proxy_headers=False,  # whom to trust with the client's address is nobody's question here
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
-        timeout_graceful_shutdown=int(grace) + LAST_WORDS_SECONDS,
+        timeout_graceful_shutdown=LAST_WORDS_SECONDS,
     )
-    return GracefulServer(config, on_started=on_started, on_stop=on_stop)
+    return GracefulServer(config, grace=grace, on_started=on_started, on_stop=on_stop)

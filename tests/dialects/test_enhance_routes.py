@@ -191,6 +191,8 @@ def test_all_that_is_wrong_is_said_at_once(engine: Engine, no_ollama: str) -> No
         ({"prompt": "half \ud83e"}, "prompt"),
         ({"prompt": "x", "seed": 2**64}, "seed"),
         ({"prompt": "x", "seed": -2}, "seed"),
+        ({"prompt": "x", "enhancer": ""}, "enhancer"),
+        ({"prompt": "x", "model": ""}, "model"),
         ({"prompt": "x", "enhancer": "table", "model": "gemma:2b"}, "model"),
     ],
 )
@@ -336,10 +338,28 @@ def test_an_enhancement_that_fails_draws_nothing(engine: Engine, no_ollama: str)
     assert engine.status().loaded == []
 
 
+@pytest.mark.parametrize("field", ["model", "sampler", "schedule"])
+def test_a_name_that_nobody_knows_costs_no_enhancement(
+    small: Engine, slow: Slow, field: str
+) -> None:
+    for progress in (False, True):
+        body = SMALL | {"enhance": "slow", "progress": progress, field: "nobody"}
+        reply = post(small, "/generate", **body)
+        assert reply.status_code == 404
+        assert "nobody" in error_of(reply)["message"]
+    assert not slow.started.is_set()
+
+
+def test_an_enhancer_that_nobody_knows_is_a_status_and_no_line_of_a_stream(engine: Engine) -> None:
+    reply = post(engine, "/generate", **SMALL | {"enhance": "nobody", "progress": True})
+    assert reply.status_code == 404
+    assert "enhancer 'nobody'" in error_of(reply)["message"]
+
+
 def test_progress_says_that_the_prompt_is_being_made_better(engine: Engine, no_ollama: str) -> None:
     reply = post(engine, "/generate", **SMALL | {"enhance": True, "progress": True})
     lines = lines_of(reply.text)
-    assert lines[0] == {"status": "enhancing"}
+    assert lines[0] == {"id": lines[0]["id"], "status": "enhancing"}
     assert lines[-1]["enhancer"] == "table"
 
 
@@ -348,6 +368,6 @@ def test_a_client_that_leaves_generate_ends_the_enhancement(small: Engine, slow:
     with live(app_of(small)) as url:
         with httpx.stream("POST", f"{url}/generate", json=body) as reply:
             lines = reply.iter_lines()  # it closes the connection when it is let go of
-            assert json.loads(next(lines)) == {"status": "enhancing"}
+            assert json.loads(next(lines))["status"] == "enhancing"
             assert slow.started.wait(5)
         assert slow.closed.wait(5)

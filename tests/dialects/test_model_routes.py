@@ -45,7 +45,7 @@ def test_a_load_shows_in_the_stream_of_who_asks_for_progress(app: Starlette) -> 
     text = ask(app, "POST", "/generate", json={**SMALL, "progress": True}).text
     loading = [line for line in lines_of(text) if line["status"] == "loading"]
     fractions = [line["fraction"] for line in loading if "fraction" in line]
-    assert loading[0] == {"status": "loading"}
+    assert loading[0] == {"id": loading[0]["id"], "status": "loading"}
     assert fractions == sorted(fractions)
     assert fractions[-1] == 1.0
 
@@ -61,7 +61,7 @@ def test_stop_lets_go_of_a_model(app: Starlette) -> None:
     assert ask(app, "GET", "/ps").json()["models"] == []
 
 
-@pytest.mark.parametrize("body", [{}, {"model": 5}, {"model": None}])
+@pytest.mark.parametrize("body", [{}, {"model": 5}, {"model": None}, {"model": ""}])
 def test_stop_wants_the_name_of_a_model(app: Starlette, body: dict[str, object]) -> None:
     assert "model" in fields_of(ask(app, "POST", "/stop", json=body))
 

@@ -82,6 +82,7 @@ def test_a_request_gets_one_object_with_the_picture_and_what_made_it(app: Starle
     final = generate(app, sampler="Euler", width=72, seed="18446744073709551615")
     assert picture(final.pop("img")).size == (72, 64)
     assert final.pop("timings").keys() >= {"queued", "denoising"}
+    assert len(final.pop("id")) == 24
     assert final == {
         "seed": "18446744073709551615",
         "status": "final",
@@ -428,7 +429,8 @@ def test_version_says_who_answers_and_what_may_be_asked(app: Starlette) -> None:
 
 def test_health_and_ps_tell_what_is_loaded(app: Starlette) -> None:
     generate(app)
-    assert ask(app, "GET", "/health").json() == {"status": "ready", "ready": True}
+    ready = {"status": "ready", "ready": True, "device": "fake"}
+    assert ask(app, "GET", "/health").json() == ready
     answer = ask(app, "GET", "/ps").json()
     assert (answer["device"], answer["queue"], answer["jobs"]) == ("fake", 0, [])
     assert [model["name"] for model in answer["models"]] == ["tiny"]

@@ -9,63 +9,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from calls import SMALL, app_of, error_of, lines_of, live
-from imagine_core.engine import Engine
-from imagine_core.settings import Limits, Settings
-from imagine_core.testing import FakePlugin, build_test_engine
-from imagine_plugins.dialects import reply
-
-STEP = 0.02
-LONG = {**SMALL, "steps": 500}
-
-
-class Server:
-    """A live server over a fake model that takes `STEP` seconds a step."""
-
-    def __init__(self, folder: Path, *, load_seconds: float = 0.0, **settings: Any) -> None:
-        self.fake = FakePlugin(load_seconds=load_seconds)
-        self.fake.loader.before = lambda rows: time.sleep(STEP)
-        self.engine: Engine = build_test_engine(
-            folder, self.fake, settings=Settings(models=folder, **settings)
-        )
-        self.url = ""
-
-    @property
-    def forwards(self) -> int:
-        """Forwards that the model has computed."""
-        return sum(len(model.forwards) for model in self.fake.loader.models)
-
-    def phases(self) -> list[str]:
-        """The phases of the jobs that are there."""
-        return [job.phase for job in self.engine.status().jobs]
-
-    @contextmanager
-    def running(self) -> Iterator[Server]:
-        """The server, started and with its device ready."""
-        stop = partial(self.engine.close, grace=0)
-        with live(app_of(self.engine), on_stop=stop) as self.url:
-            wait_until(lambda: self.engine.status().ready)
-            yield self
-
-    def post(self, body: dict[str, Any], *, receive_buffer: int | None = None) -> socket.socket:
-        """A connection on which `body` was sent, and nothing read."""
-        data = json.dumps(body).encode()
-        host, port = self.url.removeprefix("http://").split(":")
-        connection = socket.socket()
-        if receive_buffer is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        connection.connect((host, int(port)))
-        head = f"POST /generate HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(data)}\r\n\r\n"
-        connection.sendall(head.encode() + data)
-        return connection
+from calls import SMALL, app_of, error_of, lines_of
+from imagine_core.settings import Limits
+from imagine_plugins.dialects import answer
+from slow_server import LONG, STEP, Server, wait_until
 
 
 @pytest.fixture
@@ -75,14 +29,6 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Server]]:
         yield lambda **options: stack.enter_context(
             Server(tmp_path / "models", **options).running()
         )
-
-
-def wait_until(true: Callable[[], object], *, seconds: float = 20.0) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came to be so"
-        time.sleep(0.005)
 
 
 KINDS = [{}, {"stream": 1}, {"progress": True}, {"stream": 400, "progress": True}]
@@ -197,7 +143,7 @@ def test_a_client_that_never_reads_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "imagine")
-    monkeypatch.setattr(reply, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(answer, "STALL_SECONDS", 0.2)
     server = Server(tmp_path / "models")
     messages = [{"type": "http.request", "body": json.dumps({**LONG, "stream": 1}).encode()}]
     scope = {"type": "http", "method": "POST", "path": "/generate", "headers": []}

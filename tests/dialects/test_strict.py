@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -66,6 +67,32 @@ def test_numbers_of_any_length_are_read_in_no_time() -> None:
     assert value["c"] == 12345678901234567890
 
 
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ("1" + "0" * 400, "1000000000...00000 (401 characters)"),
+        ("-" + "9" * 150, "-999999999...99999 (151 characters)"),
+        ("1e999", "1e999"),
+    ],
+)
+@pytest.mark.parametrize("read", [strict.integer, strict.number, strict.seed, strict.every])
+def test_a_huge_number_is_refused_as_it_was_written(
+    read: Callable[[object], Any], written: str, says: str
+) -> None:
+    value = parse_object(b'{"n": %s}' % written.encode())["n"]
+    with pytest.raises(Refused, match=re.escape(says)):
+        read(value)
+
+
+@pytest.mark.parametrize("read", [strict.text, strict.flag, strict.picture, strict.choice])
+def test_a_huge_number_in_place_of_something_else_is_shown_as_it_was_written(
+    read: Callable[[object], Any],
+) -> None:
+    value = parse_object(b'{"n": 1%s}' % (b"0" * 400))["n"]
+    with pytest.raises(Refused, match=r"not the number 1000000000\.\.\.00000"):
+        read(value)
+
+
 @given(st.binary(max_size=200) | st.text(max_size=200).map(lambda text: text.encode()))
 def test_any_bytes_are_an_object_or_refused(body: bytes) -> None:
     with suppress(MalformedBody):
@@ -79,6 +106,7 @@ JSON = st.recursive(
 )
 READERS: list[Callable[[object], Any]] = [
     strict.text,
+    strict.name,
     strict.integer,
     strict.number,
     strict.flag,
@@ -129,6 +157,8 @@ def test_what_fits_is_taken(read: Callable[[object], Any], value: object, expect
         (strict.text, 1),
         (strict.text, None),
         (strict.text, "half \ud83d"),
+        (strict.name, ""),
+        (strict.name, " "),
         (strict.integer, True),
         (strict.integer, "5"),
         (strict.integer, 5.0),

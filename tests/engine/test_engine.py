@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -25,7 +26,7 @@ from imagine_core import (
     StepEvent,
     hookimpl,
 )
-from imagine_core.engine import Engine
+from imagine_core.engine import Engine, worker
 from imagine_core.errors import (
     Busy,
     GenerationFailed,
@@ -36,6 +37,7 @@ from imagine_core.errors import (
     UnknownName,
     UnusableModel,
 )
+from imagine_core.models import loading
 from imagine_core.settings import Limits, Settings
 from imagine_core.testing import FakeModel, FakePlugin, build_test_engine, collect, draw_one, euler
 
@@ -165,6 +167,20 @@ def test_warnings_of_the_encoder_reach_the_result_once(engine: Engine) -> None:
 def test_timings_cover_every_phase(engine: Engine) -> None:
     timings = draw_one(engine, RED).timings
     assert set(timings) == {"queued", "loading", "encoding", "denoising", "decoding"}
+
+
+def test_memory_is_kept_while_pictures_are_made_and_goes_back_when_all_is_quiet(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 600.0)
+    draw_one(engine, RED)  # measures what it takes, for which memory is given back as well
+    trims: list[float] = []
+    monkeypatch.setattr(loading, "trim", lambda: trims.append(time.monotonic()))
+    draw_one(engine, RED)
+    assert not trims
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 0.01)
+    draw_one(engine, RED)
+    asyncio.run(until(lambda: bool(trims), seconds=30))
 
 
 # -- img2img and hires -------------------------------------------------------------------------
@@ -452,16 +468,26 @@ class FailingSampler:
 
     @hookimpl
     def register_samplers(self, register: Callable[[SamplerSpec], None]) -> None:
-        for name, sample in (("raises", raises), ("nonsense", nonsense), ("returns", returns)):
-            register(SamplerSpec(name=name, label=name, sample=sample))
+        for sample in (raises, exits, nonsense, returns):
+            register(SamplerSpec(name=sample.__name__, label=sample.__name__, sample=sample))
 
 
 def raises(task: SamplingTask) -> Sampling:
+    yield from raises_after(task, 7, ZeroDivisionError("seven"))
+    return task.noise
+
+
+def raises_after(task: SamplingTask, steps: int, error: BaseException) -> Sampling:
     inner = euler(task)
     evaluation = next(inner)
-    for _ in range(7):
+    for _ in range(steps):
         evaluation = inner.send((yield evaluation))
-    raise ZeroDivisionError("seven")
+    raise error
+
+
+def exits(task: SamplingTask) -> Sampling:
+    yield from raises_after(task, 2, SystemExit("enough"))
+    return task.noise
 
 
 def nonsense(task: SamplingTask) -> Sampling:
@@ -477,9 +503,13 @@ def returns(task: SamplingTask) -> Sampling:
 @pytest.mark.parametrize(
     ("sampler", "message"),
     [
-        ("raises", "sampler 'raises' failed at step 7: ZeroDivisionError: seven"),
-        ("nonsense", "sampler 'nonsense' must yield Evaluation"),
-        ("returns", "sampler 'returns' returned no latent"),
+        (
+            "raises",
+            "sampler 'raises' of plugin 'failing' failed at step 7: ZeroDivisionError: seven",
+        ),
+        ("exits", "sampler 'exits' of plugin 'failing' failed at step 2: SystemExit: enough"),
+        ("nonsense", "sampler 'nonsense' of plugin 'failing' must yield Evaluation"),
+        ("returns", "sampler 'returns' of plugin 'failing' returned no latent"),
     ],
 )
 def test_a_sampler_that_fails_is_named_and_the_others_go_on(
@@ -497,6 +527,19 @@ def test_a_sampler_that_fails_is_named_and_the_others_go_on(
         asyncio.run(main())
     finally:
         engine.close(grace=0)
+
+
+def test_a_model_that_ends_the_program_fails_only_its_own_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def leaves(*_arguments: object) -> None:
+        sys.exit("the model has had enough")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeModel, "predict", leaves)
+        with pytest.raises(GenerationFailed, match="SystemExit"):
+            draw_one(engine, RED)
+    assert draw_one(engine, RED).images
 
 
 def test_a_forward_that_fails_in_company_fails_only_its_own_request(
@@ -565,7 +608,7 @@ def test_the_loop_outlives_a_fault_of_its_own(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     draw_one(engine, RED)
-    share = engine._worker._share
+    share = engine._worker._stepping.share
     pick = share.pick
     calls = iter([True])
 

@@ -97,11 +97,27 @@ def test_an_answer_in_one_object_is_as_good_as_a_stream(fake: FakeOllama) -> Non
         'The user wants a fox. {"prompt": "draft"}</think>%s',
         "%s %s",
         '{"note": "see below"} %s',
+        'I answer in the form {"prompt": "...", "negative_prompt": "..."}:\n%s',
+        'First a draft: {"prompt": "a fox"}. Now all of it: %s',
+        'With {braces} and "quotes": {"answer": %s}',
+        "%s}}} Shall I write another one? {",
     ],
 )
 def test_chat_around_the_json_is_ignored(fake: FakeOllama, said: str) -> None:
     fake.says = said.replace("%s", answer("a red fox", "blurry"))
     assert made(fake, negative=True).prompt == "a red fox"
+
+
+def test_a_form_to_be_filled_in_is_not_shown_as_the_prompt(fake: FakeOllama) -> None:
+    fake.says = 'I write {"prompt": "..."}: ' + answer("a red fox")
+    assert made(fake, stream=True).prompt == "a red fox"
+
+
+def test_a_prompt_without_any_words_is_taken_where_there_is_nothing_else(fake: FakeOllama) -> None:
+    fake.says = answer("🦊", "🐺")
+    assert made(fake, negative=True) == Enhancement(
+        prompt="🦊", negative_prompt="🐺", model=DEFAULT_MODEL
+    )
 
 
 def test_plain_newlines_in_the_json_are_forgiven(fake: FakeOllama) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
-from imagine_core.errors import UnknownName, UnusableModel
+from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo
 from imagine_core.models.catalogue import Catalogue, stamp_of
 from imagine_core.testing import FakeLoader
@@ -153,3 +154,45 @@ def test_a_folder_changes_when_a_file_inside_it_or_its_sidecar_does(tmp_path: Pa
     (tmp_path / "sd-v1.5.json").write_text("{}")
     stamps.append(stamp_of(folder))
     assert len(set(stamps)) == 3
+
+
+@pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="file names are text there")
+def test_a_file_name_that_is_no_text_is_a_problem_and_shown_in_text(tmp_path: Path) -> None:
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xe9.fake")).write_bytes(b"x")
+    models = catalogue(tmp_path, "good")
+    assert [info.name for info in models.models()] == [r"d\xe9", "doodle", "good"]
+    assert [info.name for info in models.usable()] == ["doodle", "good"]
+    with pytest.raises(UnusableModel, match="not valid UTF-8"):
+        models.get(r"d\xe9")
+
+
+@pytest.mark.parametrize("name", ["gone.fake", "gone"], ids=["file", "folder"])
+def test_a_link_to_nothing_is_shown_as_one(tmp_path: Path, name: str) -> None:
+    models = catalogue(tmp_path / "m", "good")
+    (tmp_path / "m" / name).symlink_to(tmp_path / "unplugged" / name)
+    assert [info.name for info in models.usable()] == ["doodle", "good"]
+    with pytest.raises(UnusableModel, match="points to nothing"):
+        models.get("gone")
+    (tmp_path / "unplugged").mkdir()
+    (tmp_path / "unplugged" / name).write_bytes(b"x")
+    if name.endswith(".fake"):
+        assert models.get("gone").problem is None
+
+
+@pytest.mark.parametrize("name", ["notes.txt", ".cache"])
+def test_a_link_to_nothing_that_was_no_models_is_not_shown(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).symlink_to(tmp_path / "nowhere")
+    assert Catalogue(tmp_path, loaders=[FakeLoader()]).models() == []
+
+
+def test_with_no_model_at_all_the_default_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(NoModel, match="imagine pull"):
+        Catalogue(tmp_path, loaders=[FakeLoader()]).default()
+
+
+def test_with_several_models_and_no_default_they_are_named(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / f"{name}.fake").write_bytes(b"x")
+    with pytest.raises(NoModel, match="'a', 'b'") as caught:
+        Catalogue(tmp_path, loaders=[FakeLoader()]).default()
+    assert caught.value.nearest == ("a", "b")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,16 +35,26 @@ def test_what_was_measured_replaces_the_bound() -> None:
     workspace = Workspace()
     bound = workspace.expect((A, 512, 512), 2)
     assert bound > 10**8
-    workspace.record((A, 512, 512), 3000)
-    workspace.record((A, 512, 512), 2000)
-    workspace.record((A, 512, 512), None)
+    workspace.record((A, 512, 512), "denoising", 2, 3000)
+    workspace.record((A, 512, 512), "decoding", 1, 2000)
+    workspace.record((A, 512, 512), "encoding", 1, None)
     assert workspace.expect((A, 512, 512), 2) == 3000
     assert workspace.expect((B, 512, 512), 2) == bound
 
 
+def test_only_more_rows_than_before_are_measured_again() -> None:
+    workspace = Workspace()
+    assert workspace.is_new((A, 512, 512), "denoising", 2)
+    workspace.record((A, 512, 512), "denoising", 2, 3000)
+    assert not workspace.is_new((A, 512, 512), "denoising", 2)
+    assert workspace.is_new((A, 512, 512), "denoising", 3)
+    assert workspace.is_new((A, 512, 512), "decoding", 1)
+    assert workspace.is_new((A, 512, 256), "denoising", 2)
+
+
 def test_larger_pictures_are_expected_to_take_more_and_smaller_ones_no_less() -> None:
     workspace = Workspace()
-    workspace.record((A, 512, 512), 3000)
+    workspace.record((A, 512, 512), "denoising", 2, 3000)
     assert workspace.expect((A, 1024, 512), 2) == 6000
     assert workspace.expect((A, 256, 256), 2) == 3000
 
@@ -73,3 +86,38 @@ def test_the_processor_measures_the_peak_of_what_was_taken() -> None:
     again = Cpu().watch_memory()()
     assert again is not None
     assert again < 50 * 10**6
+
+
+FAULTS = """
+import resource, sys
+import torch
+from imagine_core.models.memory import keep_freed, trim
+
+def faults():
+    for number in range(20):
+        if number == 10:
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(12_000_000)
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10
+
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
+
+default = faults()
+keep_freed()
+kept = faults()
+before = resident()
+trim()
+print(default, kept, before - resident())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
+def test_freed_memory_is_kept_without_page_faults_until_it_is_given_back() -> None:
+    output = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True, timeout=120
+    ).stdout
+    default, kept, returned = map(float, output.split())
+    assert default > 100  # what is mended here
+    assert kept < default / 10
+    assert returned > 40_000_000

@@ -16,8 +16,7 @@ from imagine_core.engine import Engine
 from imagine_core.errors import SettingsError
 from imagine_core.settings import ServerSettings
 from imagine_core.web.access import Access, host_pattern, machine_names, origin_pattern
-from imagine_core.web.app import Faults
-from imagine_core.web.security import BodyGuard, OriginGuard, open_to_files
+from imagine_core.web.security import OriginGuard, open_to_files
 
 EVIL = "http://evil.example"
 PREFLIGHT = {"Access-Control-Request-Method": "POST"}
@@ -188,7 +187,7 @@ def test_an_allowed_page_can_read_answers_and_errors(engine: Engine) -> None:
         answer = ask(app_of(engine), "GET", path, headers=origin)
         assert answer.status_code == status
         assert answer.headers["access-control-allow-origin"] == "http://localhost:8000"
-        assert answer.headers["access-control-expose-headers"] == "Retry-After"
+        assert answer.headers["access-control-expose-headers"] == "Retry-After, X-Job-Id"
         assert answer.headers["vary"] == "Origin"
 
 
@@ -283,82 +282,8 @@ def test_settings_do_not_show_the_key() -> None:
     assert "secret" not in repr(ServerSettings(api_key="secret"))
 
 
-# ---------------------------------------------------------------------------------------- body
-
-
 async def length(request: Request) -> PlainTextResponse:
     return PlainTextResponse(str(len(await request.body())))
-
-
-def bounded(**options: Any) -> Faults:
-    return Faults(BodyGuard(Route("/", length, methods=["POST"]).app, **options))
-
-
-class Upload:
-    """A client that sends `chunks` one by one, waiting `pause` before each."""
-
-    def __init__(self, *chunks: bytes, pause: float = 0.0, announced: str | None = None) -> None:
-        self.chunks = list(chunks)
-        self.pause = pause
-        size = str(sum(map(len, chunks))) if announced is None else announced
-        self.headers = [(b"content-length", size.encode())] if size else []
-        self.status = 0
-        self.body = b""
-
-    async def receive(self) -> dict[str, Any]:
-        await asyncio.sleep(self.pause)
-        if not self.chunks:
-            return {"type": "http.disconnect"}
-        body = self.chunks.pop(0)
-        return {"type": "http.request", "body": body, "more_body": bool(self.chunks)}
-
-    async def send(self, message: Any) -> None:
-        self.status = message.get("status", self.status)
-        self.body += message.get("body", b"")
-
-    def to(self, app: Faults) -> Upload:
-        scope = {"type": "http", "method": "POST", "path": "/", "headers": self.headers}
-        asyncio.run(app(scope, self.receive, self.send))
-        return self
-
-
-def test_a_body_up_to_the_limit_arrives_whole() -> None:
-    upload = Upload(b"12", b"345", b"67890").to(bounded(limit=10))
-    assert (upload.status, upload.body) == (200, b"10")
-
-
-def test_a_body_that_announces_too_much_is_refused_and_drained() -> None:
-    upload = Upload(b"12345", b"678901").to(bounded(limit=10))
-    assert upload.status == 413
-    assert b"10 bytes" in upload.body
-    assert upload.chunks == []
-
-
-def test_a_body_that_grows_too_large_is_refused_though_it_announced_nothing() -> None:
-    upload = Upload(*[b"x" * 4] * 5, announced="").to(bounded(limit=10))
-    assert upload.status == 413
-    assert upload.chunks == []
-
-
-def test_an_absurd_length_is_refused_without_reading_it_as_a_number() -> None:
-    upload = Upload(b"x", announced="9" * 5000).to(bounded(limit=10))
-    assert upload.status == 413
-
-
-def test_a_body_that_never_ends_is_given_up() -> None:
-    upload = Upload(*[b"x"] * 1000, pause=0.01, announced="1000").to(
-        bounded(limit=10_000, seconds=0.1)
-    )
-    assert upload.status == 400
-    assert b"did not arrive" in upload.body
-
-
-def test_a_client_that_leaves_while_it_sends_gets_no_answer() -> None:
-    class Leaving(Upload):
-        async def receive(self) -> dict[str, Any]:
-            return {"type": "http.disconnect"}
-
-    assert Leaving(b"x").to(bounded(limit=10)).status == 0
 
 
 # ------------------------------------------------------------------------- what is not plain HTTP

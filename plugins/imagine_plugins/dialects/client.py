@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 from imagine_core import network
 from imagine_core.errors import (
     Busy,
+    Cancelled,
     FieldError,
     GenerationFailed,
     ImagineError,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 
-WITHOUT_DETAILS = (ShuttingDown, Unauthorized)
+WITHOUT_DETAILS = (Cancelled, ShuttingDown, Unauthorized)
 SAYING: dict[object, type[ImagineError]] = {
     error.type: error for error in (OutOfMemory, GenerationFailed, MalformedBody)
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
-from starlette.routing import BaseRoute, Route
+from starlette.responses import Response
+from starlette.routing import Route
 
 from imagine_core.engine.validation import SMALLEST_SIDE
 from imagine_core.errors import FieldError, RequestError, UnknownName, UnusableModel
@@ -17,6 +18,7 @@ from imagine_core.web.app import AsciiJSONResponse
 from imagine_core.web.security import open_to_files, without_key
 from imagine_plugins.dialects import strict
 from imagine_plugins.dialects.enhancing import Enhancing
+from imagine_plugins.dialects.jobs import Jobs
 from imagine_plugins.dialects.reply import Reply
 from imagine_plugins.dialects.wire import read_order
 from imagine_plugins.loaders.hashing import file_hash
@@ -30,11 +32,15 @@ READERS = 2
 """Bodies that are read at once: each may hold a picture of a quarter of a gigabyte."""
 
 
-def native_routes(service: Service) -> Iterator[BaseRoute]:
+def native_routes(service: Service) -> Iterator[Route]:
     """The routes over `service`."""
     engine = service.engine
     enhancing = Enhancing(service)
-    yield open_to_files(_post("/generate", _generate(service, enhancing)))
+    jobs = Jobs(keep=service.settings.keep_results)
+    yield open_to_files(_post("/generate", _generate(service, enhancing, jobs)))
+    yield _get("/jobs", lambda: {"jobs": jobs.list()})  # ids that open others' pictures
+    yield open_to_files(Route("/jobs/{id}", _job(jobs), methods=["GET"]))
+    yield open_to_files(_post("/jobs/{id}/cancel", _cancel(jobs)))
     yield open_to_files(_post("/enhance", enhancing.answer))
     yield open_to_files(_get("/enhancers", enhancing.known))
     yield open_to_files(_get("/models", lambda: models(engine)))
@@ -68,11 +74,18 @@ def samplers(service: Service) -> dict[str, Any]:
 
 
 def health(engine: Engine) -> dict[str, Any]:
-    """`GET /health`: "starting", "ready", or "failed" and why."""
+    """`GET /health`: "starting", "ready", "stopping", or "failed" or "stalled" and why."""
+    if engine.stopping:
+        return {"status": "stopping", "ready": False}
     status = engine.status()
+    if status.stalled is not None:
+        since = status.stalled.since.isoformat(timespec="seconds")
+        message = status.stalled.message
+        return {"status": "stalled", "ready": False, "message": message, "since": since}
     word = "failed" if status.failure else "ready" if status.ready else "starting"
-    health = {"status": word, "ready": status.ready}
-    return {**health, "message": status.failure} if status.failure else health
+    known = {"device": status.device, "message": status.failure}
+    more = {name: value for name, value in known.items() if value is not None}
+    return {"status": word, "ready": status.ready, **more}
 
 
 def about(engine: Engine) -> dict[str, Any]:
@@ -110,7 +123,7 @@ def stop(engine: Engine, body: bytes) -> dict[str, Any]:
     if "model" not in given:
         raise RequestError([FieldError("model", "is required: say which one to let go of")])
     try:
-        name = strict.text(given["model"])
+        name = strict.name(given["model"])
     except strict.Refused as error:
         raise RequestError([FieldError("model", str(error))]) from error
     return {"model": name, "status": engine.unload(name)}
@@ -131,7 +144,9 @@ def _model(info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def _generate(service: Service, enhancing: Enhancing) -> Callable[[Request], Any]:
+def _generate(
+    service: Service, enhancing: Enhancing, jobs: Jobs
+) -> Callable[[Request], Coroutine[Any, Any, Reply]]:
     readers = asyncio.Semaphore(READERS)
 
     async def generate(request: Request) -> Reply:
@@ -140,9 +155,32 @@ def _generate(service: Service, enhancing: Enhancing) -> Callable[[Request], Any
         check = service.engine.check
         async with readers:
             order = await asyncio.to_thread(read_order, body, check)
-        return Reply(service, order, enhancing)
+        return Reply(service, order, enhancing, jobs)
 
     return generate
+
+
+def _job(jobs: Jobs) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def endpoint(request: Request) -> Response:
+        """`GET /jobs/ID`: how a request stands; at its end, what `/generate` would have said."""
+        job = jobs.get(request.path_params["id"])
+        if job.body is not None:
+            return Response(job.body, media_type="application/json")
+        return AsciiJSONResponse({"id": job.id, **job.status})
+
+    return endpoint
+
+
+def _cancel(jobs: Jobs) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    async def endpoint(request: Request) -> Response:
+        """`POST /jobs/ID/cancel`: a request that leaves at its next step, if it has not ended."""
+        job = jobs.get(request.path_params["id"])
+        job.cancel()
+        return AsciiJSONResponse(
+            {"id": job.id, "status": job.status["status"] if job.ended else "cancelled"}
+        )
+
+    return endpoint
 
 
 def _model_endpoint(engine: Engine) -> Callable[[Request], Any]:

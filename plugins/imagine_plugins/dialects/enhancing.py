@@ -18,10 +18,10 @@ from imagine_core.enhancing import (
     enhanced,
     problem_of,
 )
-from imagine_core.errors import Busy, FieldError, RequestError
+from imagine_core.errors import Busy, FieldError, RequestError, ShuttingDown
 from imagine_core.web.app import json_line
 from imagine_plugins.dialects import strict
-from imagine_plugins.dialects.reply import Answer, Output
+from imagine_plugins.dialects.answer import Answer, Output
 from imagine_plugins.dialects.strict import Refused
 from imagine_plugins.dialects.wire import Order, ignored
 
@@ -37,8 +37,8 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "prompt": strict.text,
     "neg": strict.flag,
     "stream": strict.flag,
-    "enhancer": strict.text,
-    "model": strict.text,
+    "enhancer": strict.name,
+    "model": strict.name,
     "seed": strict.seed,
 }
 """The fields of `POST /enhance`; null is as good as none for all but the prompt."""
@@ -110,6 +110,8 @@ class Enhancing:
     @contextmanager
     def place(self) -> Iterator[None]:
         """A place among the requests that enhancers work for."""
+        if self._service.engine.stopping:
+            raise ShuttingDown
         if self._busy >= self._service.engine.settings.limits.queue:
             raise Busy(f"{self._busy} prompts are being made better already; try again later")
         self._busy += 1

@@ -31,6 +31,8 @@ def phase_line(event: PhaseEvent) -> dict[str, Any]:
     line: dict[str, Any] = {"status": event.phase}
     if event.phase == "queued":
         line["position"] = event.position
+    if event.wait is not None:
+        line["wait"] = round(event.wait, 1)
     if event.fraction is not None:
         line["fraction"] = event.fraction
     return line
@@ -106,13 +108,17 @@ def read_line(
     if status == "final" or (status is None and "img" in line):
         return _result(line, request, picture)
     if status in get_args(Phase):
-        fraction = line.get("fraction")
         return PhaseEvent(
             phase=cast("Phase", status),
             position=int(line.get("position", 0)),
-            fraction=None if fraction is None else float(fraction),
+            wait=_number(line.get("wait")),
+            fraction=_number(line.get("fraction")),
         )
     return None
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _step_event(line: Mapping[str, Any], preview: Image.Image | None) -> StepEvent:

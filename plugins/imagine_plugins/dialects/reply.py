@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from PIL.Image import Image
 
-from imagine_core.errors import RequestError
 from imagine_core.pictures.infotext import write_infotext
 from imagine_core.pictures.metadata import meta_of, png_bytes
 from imagine_core.types import (
@@ -24,7 +21,8 @@ from imagine_core.types import (
     StepEvent,
 )
 from imagine_core.version import version
-from imagine_core.web.app import explain, json_line
+from imagine_core.web.app import json_line
+from imagine_plugins.dialects.answer import Answer, Output
 from imagine_plugins.dialects.lines import (
     enhancing_line,
     final_line,
@@ -32,92 +30,58 @@ from imagine_plugins.dialects.lines import (
     phase_line,
     progress_line,
 )
-from imagine_plugins.dialects.wire import Order, on_wire
+from imagine_plugins.dialects.wire import Order
 
 if TYPE_CHECKING:
-    from starlette.types import Receive, Scope, Send
-
     from imagine_core.service import Service
     from imagine_plugins.dialects.enhancing import Enhancing
+    from imagine_plugins.dialects.jobs import Jobs
 
-log = logging.getLogger("imagine")
-
-STALL_SECONDS = 120.0
-"""A client that takes nothing for so long is given up."""
-
+KEEPS_NOTHING = "this server keeps no results: on_disconnect 'finish' was ignored"
 NO_DATE = datetime.fromtimestamp(0, tz=UTC)
-
-
-class Answer:
-    """An ASGI application that answers one request, and lets go of it when its client leaves.
-
-    Errors before the first byte are raised, for the application's one table of statuses; later
-    ones are the last line.
-
-    Args:
-        streams: Whether the answer is a stream of lines.
-    """
-
-    def __init__(self, *, streams: bool) -> None:
-        self._streams = streams
-
-    async def work(self, out: Output) -> None:
-        """Do what is asked for, and send it."""
-        raise NotImplementedError
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
-        del scope
-        out = Output(send, streams=self._streams)
-        work = asyncio.create_task(self._answer(out))
-        gone = asyncio.create_task(_disconnected(receive))
-        try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if out.complete:  # which servers report as a disconnect too
-                await work
-        finally:
-            if not work.done():
-                log.info("a client left: its request is given up")
-            await _cancel(gone)
-            await _cancel(work)
-        if not work.cancelled():
-            work.result()
-
-    async def _answer(self, out: Output) -> None:
-        try:
-            await self.work(out)
-        except TimeoutError:
-            log.warning("a client stopped reading: its request is given up")
-        except Exception as error:
-            renamed = on_wire(error) if isinstance(error, RequestError) else error
-            if not out.started:
-                raise renamed from error
-            await out.send(json_line(explain(renamed)[1]), last=True)
 
 
 class Reply(Answer):
     """The answer to `POST /generate`."""
 
-    def __init__(self, service: Service, order: Order, enhancing: Enhancing) -> None:
-        super().__init__(streams=order.streams)
+    def __init__(self, service: Service, order: Order, enhancing: Enhancing, jobs: Jobs) -> None:
+        self.job = jobs.open(order)
+        super().__init__(streams=order.streams, headers=[(b"x-job-id", self.job.id.encode())])
+        self.behind = jobs.behind if self.job.keeps else None
         self.service = service
         self.order = order
+        if order.finishes and not self.job.keeps:
+            self.order = replace(order, warnings=(*order.warnings, KEEPS_NOTHING))
         self._enhancing = enhancing
+        self._jobs = jobs
 
     async def work(self, out: Output) -> None:
         """Make the pictures, of a better prompt if that is asked for."""
-        started = time.perf_counter()
-        if self.order.enhance is not None:
-            if self.order.progress:
-                await out.send(json_line(enhancing_line()), last=False)
-            self.order = await self._enhancing.improve(self.order)
-        async with aclosing(self.service.engine.generate(self.order.request)) as events:
-            async for event in events:
-                line = await self._render(event)
-                if line is not None:
-                    await out.send(line, last=isinstance(event, GenerationResult))
-                if isinstance(event, GenerationResult):
-                    _log_result(event, time.perf_counter() - started)
+        async with self._jobs.at_work(self.job):
+            if self.order.enhance is not None:
+                # Names that nobody knows are found before an enhancer works for them.
+                await asyncio.to_thread(self.service.engine.resolve, self.order.request)
+                if self.order.enhance:
+                    self.service.plugins.enhancers.get(self.order.enhance)
+                if self.order.progress:
+                    await out.send(self._line(enhancing_line()), last=False)
+                self.order = await self._enhancing.improve(self.order)
+            events = self.service.engine.generate(self.order.request, id=self.job.id)
+            async with aclosing(events):
+                async for event in events:
+                    self.logged = True  # from here on, observers of generations are told
+                    await self._send(event, out)
+
+    async def _send(self, event: GenerationEvent, out: Output) -> None:
+        last = isinstance(event, GenerationResult)
+        self.job.take(event)
+        if out.left.is_set() and not last:
+            return  # previews for nobody
+        line = await self._render(event)
+        if last and line is not None:
+            self.job.end("final", line)
+        if line is not None:
+            await out.send(line, last=last)
 
     async def _render(self, event: GenerationEvent) -> bytes | None:
         """The line for an event, if there is one; those with pictures take a thread's time."""
@@ -125,17 +89,20 @@ class Reply(Answer):
             case GenerationResult() | StepEvent(preview=Image()):
                 return await asyncio.to_thread(self._picture_line, event)
             case StepEvent() if self.order.progress:
-                return json_line(progress_line(event))
+                return self._line(progress_line(event))
             case PhaseEvent() if self.order.progress:
-                return json_line(phase_line(event))
+                return self._line(phase_line(event))
         return None
 
     def _picture_line(self, event: StepEvent | GenerationResult) -> bytes:
         if isinstance(event, StepEvent):
             request = self.order.request
-            return json_line(intermediate_line(event, _preview_png(event, request)))
+            return self._line(intermediate_line(event, _preview_png(event, request)))
         pngs = [self._png(event, made) for made in event.images]
-        return json_line(final_line(event, pngs, order=self.order, version=version()))
+        return self._line(final_line(event, pngs, order=self.order, version=version()))
+
+    def _line(self, content: dict[str, Any]) -> bytes:
+        return json_line({"id": self.job.id, **content})
 
     def _png(self, result: GenerationResult, made: GeneratedImage) -> bytes:
         """The PNG of a picture and its metadata.
@@ -157,60 +124,6 @@ class Reply(Answer):
         return png_bytes(made.image, meta, infotext=infotext)
 
 
-@dataclass(slots=True)
-class Output:
-    """What goes to the client: one JSON object, or lines of them."""
-
-    _send: Send
-    streams: bool
-    started: bool = False
-    complete: bool = False
-
-    async def send(self, line: bytes, *, last: bool) -> None:
-        """Send a line; the head of the response goes before the first."""
-        async with asyncio.timeout(STALL_SECONDS):
-            if not self.started:
-                self.started = True
-                await self._send(self._head(line))
-            await self._send({"type": "http.response.body", "body": line, "more_body": not last})
-            self.complete = last
-
-    def _head(self, first: bytes) -> dict[str, Any]:
-        headers = [(b"cache-control", b"no-store")]
-        if self.streams:
-            headers.append((b"content-type", b"application/x-ndjson"))
-            headers.append((b"x-accel-buffering", b"no"))  # nginx would hold lines back
-        else:
-            headers.append((b"content-type", b"application/json"))
-            headers.append((b"content-length", str(len(first)).encode()))
-        return {"type": "http.response.start", "status": 200, "headers": headers}
-
-
-async def _disconnected(receive: Receive) -> None:
-    """Return when the client has gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
-
-
 def _preview_png(event: StepEvent, request: GenerationRequest) -> bytes:
     assert event.preview is not None
     return png_bytes(event.preview.resize((request.width, request.height)), None)
-
-
-def _log_result(result: GenerationResult, seconds: float) -> None:
-    request = result.request
-    log.info(
-        "%s: %d x %dx%d, %s, %d steps, %.1f s",
-        request.model,
-        request.images,
-        request.width,
-        request.height,
-        request.sampler,
-        request.steps,
-        seconds,
-    )

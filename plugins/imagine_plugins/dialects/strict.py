@@ -16,13 +16,25 @@ MAX_VALUES = 100_000
 """Brackets and commas of a body: each may cost a hundred bytes of memory, and we need a dozen."""
 
 MAX_DIGITS = 100
-"""Longer integers are read as floats: Python takes long over them, and refuses at 4300."""
+"""Longer integers stay as they are written: Python takes long over them, and refuses at 4300."""
 
 DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
 class Refused(ValueError):
     """A value is not what its field takes; the message says what it takes."""
+
+
+class Huge(float):
+    """A number far beyond what any field takes, which remembers how it was written."""
+
+    def __init__(self, written: str) -> None:
+        self.written = written
+
+    def __str__(self) -> str:
+        if len(self.written) <= 30:
+            return self.written
+        return f"{self.written[:10]}...{self.written[-5:]} ({len(self.written):,} characters)"
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -36,7 +48,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
     if sum(body.count(mark) for mark in (b"[", b"{", b",")) > MAX_VALUES:
         raise MalformedBody("the body holds too many values")
     try:
-        value = json.loads(text, object_pairs_hook=_object, parse_int=_integer)
+        value = json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float)
     except RecursionError:
         raise MalformedBody("the body is nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -55,14 +67,21 @@ def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def _integer(digits: str) -> int | float:
-    return int(digits) if len(digits) <= MAX_DIGITS else float(digits)
+def _integer(digits: str) -> int | Huge:
+    return int(digits) if len(digits) <= MAX_DIGITS else Huge(digits)
+
+
+def _float(written: str) -> float:
+    value = float(written)
+    return value if math.isfinite(value) else Huge(written)
 
 
 def kind_of(value: object) -> str:
     """What `value` is, in the words of JSON."""
     if value is None or isinstance(value, bool):
         return str(json.dumps(value))
+    if isinstance(value, Huge):
+        return f"the number {value}"
     if isinstance(value, int | float):
         return f"the number {value:.20g}" if isinstance(value, float) else f"the number {value}"
     if isinstance(value, str):
@@ -81,8 +100,17 @@ def text(value: object) -> str:
     return value
 
 
+def name(value: object) -> str:
+    """A name, which is never empty."""
+    given = text(value)
+    if not given.strip():
+        raise Refused("must not be empty")
+    return given
+
+
 def integer(value: object) -> int:
     """A whole number."""
+    _refuse_huge(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise Refused(f"must be a whole number, not {kind_of(value)}")
     return value
@@ -90,9 +118,15 @@ def integer(value: object) -> int:
 
 def number(value: object) -> float:
     """A finite number."""
+    _refuse_huge(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise Refused(f"must be a finite number, not {kind_of(value)}")
     return float(value)
+
+
+def _refuse_huge(value: object) -> None:
+    if isinstance(value, Huge):
+        raise Refused(f"is out of all bounds: {value}")
 
 
 def flag(value: object) -> bool:
@@ -102,11 +136,19 @@ def flag(value: object) -> bool:
     return value
 
 
+def on_disconnect(value: object) -> bool:
+    """Whether a request is to be finished when its client leaves."""
+    if value not in (None, "cancel", "finish"):
+        raise Refused(f'must be "cancel" or "finish", not {kind_of(value)}')
+    return value == "finish"
+
+
 def seed(value: object) -> int | None:
     """A whole number, or one in a string, since most readers of JSON keep 53 bits of a number.
 
     -1 asks for a random one.
     """
+    _refuse_huge(value)
     if isinstance(value, str) and re.fullmatch(r"-1|[0-9]{1,20}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):

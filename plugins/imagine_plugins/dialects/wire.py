@@ -95,8 +95,6 @@ DEFAULTS = {each.name: each.default for each in fields(GenerationRequest)}
 WIRE_NAMES = {field.core: field.wire for field in FIELDS}
 CORE_NAMES = {field.wire: field.core for field in FIELDS}
 ORDER = {field.wire: place for place, field in enumerate(FIELDS)}
-NOT_YET = ("on_disconnect",)
-"""Keys of the wire format that this server does not serve; unlike others, they may be asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,12 +105,14 @@ class Order:
         request: What is to be made.
         progress: Whether the client wants lines on phases and steps.
         enhance: The enhancer that is to make its prompt better, "" for any; None for none.
+        finishes: Whether it goes on when its client leaves.
         warnings: Keys that were ignored.
     """
 
     request: GenerationRequest
     progress: bool = False
     enhance: str | None = None
+    finishes: bool = False
     warnings: tuple[str, ...] = ()
 
     @property
@@ -139,6 +139,8 @@ def read_order(body: bytes, check: Check) -> Order:
     values, problems = _read_fields(given)
     progress = _read(given.pop("progress", False), strict.flag, problems, "progress")
     enhance = _read(given.pop("enhance", None), strict.choice, problems, "enhance")
+    ending = given.pop("on_disconnect", None)
+    finishes = _read(ending, strict.on_disconnect, problems, "on_disconnect")
     if "prompt" not in values:
         problems.setdefault("prompt", "is required: say what to draw")
     # Engine's checks of fields that are wrong already run on their defaults, and find nothing.
@@ -152,6 +154,7 @@ def read_order(body: bytes, check: Check) -> Order:
         request=request,
         progress=bool(progress),
         enhance=enhance,
+        finishes=bool(finishes),
         warnings=tuple(ignored(given)),
     )
 
@@ -187,10 +190,7 @@ def _read(value: object, read: Callable[[object], Any], problems: dict[str, str]
 def ignored(left: Mapping[str, object]) -> Iterable[str]:
     """What to say of the keys that nobody took."""
     for name in list(left)[:MOST_WARNINGS]:
-        if name in NOT_YET:
-            yield f"this server does not serve {name!r} yet; it was ignored"
-        else:
-            yield f"unknown key {name[:100]!r} was ignored"
+        yield f"unknown key {name[:100]!r} was ignored"
     if len(left) > MOST_WARNINGS:
         yield f"{len(left) - MOST_WARNINGS} more unknown keys were ignored"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 PROMPT, NEGATIVE = "prompt", "negative_prompt"
@@ -34,8 +35,11 @@ class Unreadable(ValueError):
     """There are no prompts in an answer; the message says what there is instead."""
 
 
-def read_answer(text: str) -> dict[str, str]:
-    """The prompts in `text`: the first JSON object in it that has one, whatever is around it.
+def read_answer(text: str, *, negative: bool = False) -> dict[str, str]:
+    """The prompts in `text`: the first JSON object in it that has all of them, in words.
+
+    Chat around it is ignored, and so are forms to be filled in ({"prompt": "..."}) and drafts
+    without the negative prompt that was asked for, unless there is nothing better.
 
     Raises:
         Unreadable: There is none.
@@ -43,23 +47,45 @@ def read_answer(text: str) -> dict[str, str]:
     text = THOUGHTS.sub("", text)
     if not text.strip():
         raise Unreadable("it answered nothing")
-    decoder = json.JSONDecoder(strict=False)  # models put plain newlines into strings
-    for brace in list(re.finditer(r"\{", text))[:MAX_OBJECTS]:
-        try:
-            found, _ = decoder.raw_decode(text, brace.start())
-        except (ValueError, RecursionError):
-            continue
-        if isinstance(found.get(PROMPT), str):
-            return {key: tidy(found[key]) for key in (PROMPT, NEGATIVE) if _is_text(found, key)}
+    wanted = (PROMPT, NEGATIVE) if negative else (PROMPT,)
+    candidates = list(_candidates(text))
+    for found in candidates:
+        if all(_has_words(found.get(key, "")) for key in wanted):
+            return found
+    if candidates:
+        return candidates[0]
     what = "broken JSON" if "{" in text else "prose instead of JSON"
     raise Unreadable(f"it answered {what}: {tidy(text)[:80]!r}")
 
 
 def prompt_so_far(text: str) -> str:
     """As much of the prompt as `text`, the beginning of an answer, has of it."""
-    opening = OPENING.search(THOUGHTS.sub("", text))
-    if opening is None:
-        return ""
+    for opening in OPENING.finditer(THOUGHTS.sub("", text)):
+        prompt = _written(opening)
+        if _has_words(prompt):
+            return prompt
+    return ""
+
+
+def tidy(text: str) -> str:
+    """`text` on one line, and Unicode."""
+    return " ".join(text.encode("utf-8", "replace").decode().split())
+
+
+def _candidates(text: str) -> Iterator[dict[str, str]]:
+    """The texts of each JSON object in `text` that has a prompt."""
+    decoder = json.JSONDecoder(strict=False)  # models put plain newlines into strings
+    for brace in list(re.finditer(r"\{", text))[:MAX_OBJECTS]:
+        try:
+            found, _ = decoder.raw_decode(text, brace.start())
+        except (ValueError, RecursionError):
+            continue
+        if _is_text(found, PROMPT):
+            yield {key: tidy(found[key]) for key in (PROMPT, NEGATIVE) if _is_text(found, key)}
+
+
+def _written(opening: re.Match[str]) -> str:
+    """What there is already of the string that `opening` opens."""
     written = CHARACTERS.match(opening.string, opening.end())
     assert written is not None  # it matches the empty string
     try:
@@ -71,9 +97,8 @@ def prompt_so_far(text: str) -> str:
     return tidy(value)
 
 
-def tidy(text: str) -> str:
-    """`text` on one line, and Unicode."""
-    return " ".join(text.encode("utf-8", "replace").decode().split())
+def _has_words(text: str) -> bool:
+    return any(character.isalnum() for character in text)
 
 
 def _is_text(found: dict[str, Any], key: str) -> bool:

@@ -207,7 +207,7 @@ class Ollama(Enhancer):
         self, text: str, last: Mapping[str, Any], model: str, *, negative: bool
     ) -> Enhancement:
         try:
-            found = read_answer(text)
+            found = read_answer(text, negative=negative)
         except Unreadable as error:
             cut = f" (cut off after {MOST_TOKENS} tokens)" if _is_cut(last) else ""
             raise self._bad_answer(model, f"{error}{cut}") from None

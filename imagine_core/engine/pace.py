@@ -1,0 +1,95 @@
+"""How fast the device works, measured, and what that means for those who wait."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from imagine_core.engine.jobs import Job, Size
+
+SMOOTHING = 8
+"""Forwards that a mean reaches back to."""
+
+REMEMBERED = 256
+"""Kinds of work whose pace is kept."""
+
+
+class Pace:
+    """Seconds that one row of a forward takes, for each model and size, and a job besides them."""
+
+    def __init__(self) -> None:
+        self._rows: dict[Size, float] = {}
+        self._besides = 0.0
+
+    def forward(self, size: Size, rows: int, seconds: float) -> None:
+        """A forward of `rows` rows took so long, the samplers' own work included."""
+        while size not in self._rows and len(self._rows) >= REMEMBERED:
+            del self._rows[next(iter(self._rows))]
+        self._rows[size] = _mean(self._rows.get(size), seconds / rows)
+
+    def job(self, besides: float) -> None:
+        """A job is done; what it did beside its steps, prompts and decoding, took so long."""
+        self._besides = _mean(self._besides or None, besides)
+
+    def row(self, size: Size) -> float | None:
+        """Seconds of a row; from another size of the model by area, None if nothing is known."""
+        if size in self._rows:
+            return self._rows[size]
+        model, width, height = size
+        for (other, *sides), seconds in self._rows.items():
+            if other == model:
+                return seconds * (width * height) / (sides[0] * sides[1])
+        return None
+
+    def waits(
+        self, running: Iterable[Job], waiting: Sequence[Job], *, most_rows: Callable[[Size], int]
+    ) -> list[float | None]:
+        """The seconds until each of `waiting` gets its turn, about; None where nothing is known.
+
+        Plays the queue through: within a size, a job begins when those before it have left enough
+        rows; sizes share the device. What nobody knows yet (models to load, those who will leave)
+        is left out.
+        """
+        lanes: defaultdict[Size, Lane] = defaultdict(Lane)
+        for job in running:
+            lanes[job.size].run(job, most_rows(job.size))
+        shared = len({*lanes, *(job.size for job in waiting)})
+        return [self._wait(lanes[job.size], job, most_rows(job.size), shared) for job in waiting]
+
+    def _wait(self, lane: Lane, job: Job, most_rows: int, shared: int) -> float | None:
+        lane.wait(job, most_rows)
+        forwards, left = lane.now, lane.left
+        row = self.row(job.size)
+        lane.run(job, most_rows)
+        return None if row is None else shared * (forwards * row * most_rows + left * self._besides)
+
+
+class Lane:
+    """The jobs of one size, played through; time is counted in full forwards."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.left = 0
+        self._taken = 0
+        self._ends: list[tuple[float, int]] = []
+
+    def wait(self, job: Job, most_rows: int) -> None:
+        """Let time pass until there is room for `job`."""
+        while self._ends and self._taken + job.rows > most_rows:
+            self.now, rows = heapq.heappop(self._ends)
+            self._taken -= rows
+            self.left += 1
+
+    def run(self, job: Job, most_rows: int) -> None:
+        """Begin `job` now."""
+        rows = job.rows * job.request.images
+        forwards = job.evaluations_left * max(1.0, rows / most_rows)
+        heapq.heappush(self._ends, (self.now + forwards, rows))
+        self._taken += rows
+
+
+def _mean(before: float | None, now: float) -> float:
+    return now if before is None else before + (now - before) / SMOOTHING

@@ -1,0 +1,101 @@
+"""A plugin's sampler at arm's length: started, fed, checked and closed, and blamed by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+
+from imagine_core.errors import FAULTS, GenerationFailed
+from imagine_core.interfaces import Evaluation, SamplingTask
+
+if TYPE_CHECKING:
+    import torch
+
+    from imagine_core.interfaces import SamplerSpec, Sampling
+
+T = TypeVar("T")
+
+
+class Guard(Protocol):
+    """Runs code of a sampler, and minds that it comes back."""
+
+    def __call__(self, work: Callable[[], T], /) -> T:
+        """The result of `work`."""
+
+
+class Finished(NamedTuple):
+    """A sampler's last word."""
+
+    latent: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Sampler:
+    """A sampler, what minds that it comes back, and what it is called if something goes wrong."""
+
+    spec: SamplerSpec
+    guard: Guard
+    culprit: str
+
+    def begin(self, task: SamplingTask) -> Run:
+        """Start a sampling."""
+        return Run(self, task)
+
+
+class Run:
+    """A sampling in progress. Whatever goes wrong in it is a `GenerationFailed`."""
+
+    def __init__(self, sampler: Sampler, task: SamplingTask) -> None:
+        self._sampler, self._task, self._guard = sampler, task, sampler.guard
+        self._at = "at its start"
+        self._sampling = self._begin()
+
+    def send(self, prediction: torch.Tensor | None) -> Evaluation | Finished:
+        """What it wants next, now that it is given `prediction`; None at the beginning."""
+        try:
+            wanted = self._guard(partial(self._sampling.send, prediction))  # type: ignore[arg-type]
+        except StopIteration as stop:
+            return Finished(self._latent(stop.value))
+        except GenerationFailed:
+            raise
+        except FAULTS as error:
+            raise self._failed(error) from error
+        self._check(wanted)
+        self._at = f"at step {wanted.step + 1}"
+        return wanted
+
+    def close(self) -> None:
+        """Let it tidy up."""
+        self._guard(self._sampling.close)
+
+    def _begin(self) -> Sampling:
+        try:
+            sampling: object = self._guard(partial(self._sampler.spec.sample, self._task))
+        except GenerationFailed:
+            raise
+        except FAULTS as error:
+            raise self._failed(error) from error
+        if isinstance(sampling, Generator):
+            return sampling
+        kind = type(sampling).__name__
+        raise GenerationFailed(f"{self._sampler.culprit} must be a generator, got {kind}")
+
+    def _failed(self, error: BaseException) -> GenerationFailed:
+        what = f"{type(error).__name__}: {error}"
+        return GenerationFailed(f"{self._sampler.culprit} failed {self._at}: {what}")
+
+    def _latent(self, latent: object) -> torch.Tensor:
+        if getattr(latent, "shape", None) != self._task.noise.shape:
+            raise GenerationFailed(f"{self._sampler.culprit} returned no latent")
+        return latent  # type: ignore[return-value]
+
+    def _check(self, evaluation: object) -> None:
+        wanted = self._task.noise.shape
+        shape = getattr(getattr(evaluation, "latent", None), "shape", None)
+        if not isinstance(evaluation, Evaluation) or shape != wanted:
+            raise GenerationFailed(
+                f"{self._sampler.culprit} must yield Evaluation(latent, timestep, step) with a "
+                f"latent of shape {tuple(wanted)}, got {type(evaluation).__name__}"
+            )

@@ -1,0 +1,167 @@
+"""The forwards of the device: whose turn it is, how many share one, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from imagine_core.engine.batching import FairShare, RowLimits
+from imagine_core.engine.drawing import Denoise
+from imagine_core.engine.forward import forward
+from imagine_core.engine.pace import Pace
+from imagine_core.errors import FAULTS
+from imagine_core.models.memory import out_of_memory
+
+if TYPE_CHECKING:
+    import torch
+
+    from imagine_core.engine.jobs import Size, Trajectory
+    from imagine_core.models.loading import Loading
+
+
+class Prediction(NamedTuple):
+    """What a trajectory wanted, or why it cannot have it."""
+
+    trajectory: Trajectory
+    answer: torch.Tensor | BaseException
+
+
+class Stepping:
+    """Steps trajectories, as many at once as pays.
+
+    Args:
+        loading: Knows the memory that forwards take, and gives some back when it runs out.
+        fence: Marks a point of the device's work; see `Device.fence`.
+        max_rows: Most rows of one forward; None measures it.
+
+    Attributes:
+        forwards, evaluations: How many there were so far; several evaluations share a forward.
+        seconds: How long the last one took, the samplers' own work included.
+    """
+
+    def __init__(
+        self, loading: Loading, fence: Callable[[], Callable[[], None]], *, max_rows: int | None
+    ) -> None:
+        self.forwards = self.evaluations = 0
+        self.seconds = self._counted = 0.0
+        self.limits = RowLimits(max_rows)
+        self.share = FairShare()
+        self.pace = Pace()
+        self._loading = loading
+        self._fence = fence
+        self._before: Callable[[], None] = lambda: None
+
+    def step(self, trajectories: Iterable[Trajectory]) -> Iterator[Prediction]:
+        """One forward for the batch key whose turn it is; nothing where nobody wants one.
+
+        Whoever takes the predictions works while the device does; that time is charged as well.
+        """
+        wanting: dict[Hashable, list[Trajectory]] = {}
+        for trajectory in trajectories:
+            if isinstance(trajectory.want, Denoise) and not trajectory.job.cancelled:
+                wanting.setdefault(batch_key(trajectory), []).append(trajectory)
+        if not wanting:
+            return
+        key = self.share.pick(wanting)
+        batch = self._fill(wanting[key])
+        size, rows = size_of(batch[0]), rows_of(batch)
+        started = self._counted = time.perf_counter()
+        yield from self._forward(batch)
+        self._count(batch)
+        self.seconds = self._counted - started
+        self.share.charge(key, self.seconds)
+        self.pace.forward(size, rows, self.seconds)
+
+    def room(self, size: Size) -> int:
+        """The most rows of a forward of this size that pay."""
+        return self.limits[size].rows
+
+    def settle(self) -> None:
+        """Wait until the device is done with the last forward."""
+        self._before()
+
+    def _fill(self, wanting: Sequence[Trajectory]) -> list[Trajectory]:
+        """The first of `wanting` that fit into one forward; at least one."""
+        room = self.room(size_of(wanting[0]))
+        batch: list[Trajectory] = []
+        for trajectory in wanting:
+            room -= rows_of([trajectory])
+            if batch and room < 0:
+                break
+            batch.append(trajectory)
+        return batch
+
+    def _forward(self, batch: Sequence[Trajectory]) -> Iterator[Prediction]:
+        """Step `batch`; what fails together is tried apart, so that one cannot spoil the rest."""
+        model = batch[0].job.model
+        assert model is not None
+        size, rows = size_of(batch[0]), rows_of(batch)
+        started = time.perf_counter()
+        try:
+            with self._loading.watching_memory(size, "denoising", rows):
+                predictions = forward(model, [_wanted(trajectory) for trajectory in batch])
+            self._wait_for_device()
+        except FAULTS as error:
+            self._count(batch)
+            yield from self._failed(batch, error)
+            return
+        self._count(batch)
+        self.limits[size].record(rows, time.perf_counter() - started)
+        self.forwards += 1
+        self.evaluations += len(batch)
+        for trajectory, prediction in zip(batch, predictions, strict=True):
+            if not trajectory.job.cancelled:
+                yield Prediction(trajectory, prediction)
+
+    def _failed(self, batch: Sequence[Trajectory], error: BaseException) -> Iterator[Prediction]:
+        if out_of_memory(error):
+            self.limits[size_of(batch[0])].shrink(rows_of(batch))
+            if self._loading.make_do():
+                yield from self._forward(batch)
+                return
+        if len(batch) == 1:
+            yield Prediction(batch[0], error)
+            return
+        for trajectory in batch:
+            if not trajectory.job.cancelled:
+                yield from self._forward([trajectory])
+
+    def _count(self, batch: Iterable[Trajectory]) -> None:
+        """Put the time since the last count on the accounts of these jobs, before they may end."""
+        now = time.perf_counter()
+        for job in {trajectory.job: None for trajectory in batch}:
+            job.timings["denoising"] += now - self._counted
+        self._counted = now
+
+    def _wait_for_device(self) -> None:
+        """Stay at most one forward ahead of an asynchronous device.
+
+        Waiting for the forward before this one keeps the device busy while samplers compute, and
+        still lets a cancelled job go within a step.
+        """
+        before, self._before = self._before, self._fence()
+        before()
+
+
+def batch_key(trajectory: Trajectory) -> Hashable:
+    """Trajectories of one key share a forward."""
+    own = trajectory if trajectory.job.request.deterministic else None
+    return (*size_of(trajectory), id(trajectory.job.model), own)
+
+
+def size_of(trajectory: Trajectory) -> Size:
+    """The kind of work: what the row limit was measured for. The hires pass has its own."""
+    want = trajectory.want
+    if isinstance(want, Denoise):
+        return (trajectory.job.info.path, *want.size)
+    return trajectory.job.size
+
+
+def rows_of(batch: Iterable[Trajectory]) -> int:
+    """The rows that a forward of these has."""
+    return sum(len(_wanted(trajectory).guidance.rows) for trajectory in batch)
+
+
+def _wanted(trajectory: Trajectory) -> Denoise:
+    return cast("Denoise", trajectory.want)

@@ -1,0 +1,205 @@
+"""The OpenAPI document of an application, made of what its plugins say of their routes."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from starlette.routing import BaseRoute, Route
+
+from imagine_core.errors import (
+    BodyTooLarge,
+    Busy,
+    Forbidden,
+    ImagineError,
+    MalformedBody,
+    MalformedRequest,
+    Unauthorized,
+)
+from imagine_core.web.app import STATUS
+
+if TYPE_CHECKING:
+    from imagine_core.settings import ServerSettings
+
+Json = dict[str, Any]
+R = TypeVar("R", bound=BaseRoute)
+
+OPENAPI = "3.1.0"
+WITH_BODY = {"POST", "PUT", "PATCH"}
+EVERYWHERE: tuple[type[ImagineError], ...] = (MalformedRequest, Forbidden, Busy)
+"""What any request may meet before its route is known."""
+
+ERROR: Json = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["type", "message", "fields"],
+            "properties": {
+                "type": {"type": "string", "description": "A name for programs."},
+                "message": {"type": "string", "description": "What, which, and what to do."},
+                "fields": {
+                    "type": "array",
+                    "description": "Every field that is wrong.",
+                    "items": {
+                        "type": "object",
+                        "required": ["field", "message"],
+                        "properties": {
+                            "field": {"type": "string"},
+                            "message": {"type": "string"},
+                        },
+                    },
+                },
+                "nearest": {
+                    "type": "array",
+                    "description": "Of an unknown name: those that look like it.",
+                    "items": {"type": "string"},
+                },
+                "retry_after": {
+                    "type": "integer",
+                    "description": "Seconds after which another try is likely to help.",
+                },
+                "id": {"type": "string", "description": "What the server's log has it under."},
+            },
+        }
+    },
+}
+
+BUG: Json = {
+    "description": "`internal`: a bug; the server's log says more under the error's `id`.",
+    "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What a plugin says of a route.
+
+    Attributes:
+        operation: An Operation Object of OpenAPI, without what is true of every route.
+        schemas: The schemas that it refers to, by name.
+    """
+
+    operation: Mapping[str, Any]
+    schemas: Mapping[str, Any] = field(default_factory=dict)
+
+
+def described(
+    route: R, operation: Mapping[str, Any], *, schemas: Mapping[str, Any] | None = None
+) -> R:
+    """Say of a route what `GET /openapi.json` has on it.
+
+    The errors that any route may answer with, the key and parameters of the path need no mention.
+
+    Args:
+        route: The route.
+        operation: An Operation Object of OpenAPI 3.1: `summary`, `requestBody`, `responses`, ...
+        schemas: Schemas that it refers to as `#/components/schemas/NAME`.
+    """
+    setattr(route, "imagine_openapi", Description(operation, schemas or {}))  # noqa: B010
+    return route
+
+
+def failures(*kinds: type[ImagineError]) -> dict[str, Json]:
+    """The responses of an operation that raises `kinds`, by status."""
+    meanings: defaultdict[int, list[str]] = defaultdict(list)
+    headers: defaultdict[int, Json] = defaultdict(dict)
+    for kind in kinds:
+        status = next(STATUS[each] for each in kind.__mro__ if each in STATUS)
+        meanings[status].append(f"`{kind.type}`: {(kind.__doc__ or '').partition(chr(10))[0]}")
+        if issubclass(kind, Busy):
+            headers[status]["Retry-After"] = {"schema": {"type": "integer"}, "required": True}
+        if issubclass(kind, Unauthorized):
+            headers[status]["WWW-Authenticate"] = {"schema": {"type": "string"}, "required": True}
+    return {
+        str(status): {
+            "description": "\n\n".join(lines),
+            **({"headers": headers[status]} if headers[status] else {}),
+            "content": {"application/json": {"schema": reference("Error")}},
+        }
+        for status, lines in sorted(meanings.items())
+    }
+
+
+def reference(name: str) -> Json:
+    """The schema called `name`, which stands elsewhere in the document."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def document(routes: Sequence[BaseRoute], settings: ServerSettings, *, version: str) -> Json:
+    """What `routes` offer on a server with `settings`."""
+    wants_key = settings.api_key is not None
+    paths: dict[str, Json] = {}
+    schemas: Json = {"Error": ERROR}
+    for route in routes:
+        if not isinstance(route, Route):
+            continue  # mounts and websockets are no operations
+        said = getattr(route, "imagine_openapi", Description({}))
+        schemas |= said.schemas
+        for method in methods(route):
+            key = wants_key and not getattr(route, "imagine_without_key", False)
+            whole = _operation(route, method, said.operation, key=key)
+            paths.setdefault(plain(route.path), {})[method.lower()] = whole
+    components: Json = {"schemas": schemas}
+    if wants_key:
+        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+    return {
+        "openapi": OPENAPI,
+        "info": {"title": "Imagine", "version": version},
+        "paths": paths,
+        "components": components,
+    }
+
+
+def methods(route: Route) -> list[str]:
+    """The methods that a document has; whatever answers GET answers HEAD, as HTTP wants it."""
+    return sorted((route.methods or {"GET"}) - {"HEAD"})
+
+
+def plain(path: str) -> str:
+    """A path of Starlette's as OpenAPI writes it, without types of parameters."""
+    return re.sub(r"{(\w+):\w+}", r"{\1}", path)
+
+
+def _operation(route: Route, method: str, said: Mapping[str, Any], *, key: bool) -> Json:
+    usual: list[type[ImagineError]] = [*EVERYWHERE]
+    if method in WITH_BODY:
+        usual += [MalformedBody, BodyTooLarge]
+    if key:
+        usual.append(Unauthorized)
+    words = re.findall(r"\w+", plain(route.path)) or ["root"]
+    whole: Json = {
+        "operationId": "_".join([method.lower(), *words]),
+        "parameters": [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in route.param_convertors
+        ],
+        **said,
+    }
+    # A route that nobody described answers somehow: that is all that can be said.
+    mine = said.get("responses", {"default": {"description": "Not described."}})
+    whole["responses"] = _merged(mine, {**failures(*usual), "500": BUG})
+    if key:
+        whole["security"] = [{"key": []}]
+    return whole
+
+
+def _merged(mine: Mapping[str, Json], usual: Mapping[str, Json]) -> dict[str, Json]:
+    """The responses of both, by status; what they say of one status stands below each other."""
+    merged = {**usual, **mine}
+    for status in mine.keys() & usual.keys():
+        lines = _lines(mine[status], usual[status])
+        merged[status] = {**usual[status], **mine[status], "description": "\n\n".join(lines)}
+    return {status: merged[status] for status in sorted(merged)}
+
+
+def _lines(*responses: Json) -> Iterable[str]:
+    def every() -> Iterator[str]:
+        for response in responses:
+            yield from response["description"].split("\n\n")
+
+    return dict.fromkeys(every())

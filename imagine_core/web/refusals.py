@@ -1,0 +1,41 @@
+"""The line that the log has on a request that was refused before anything was made for it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from imagine_core.errors import ImagineError
+
+if TYPE_CHECKING:
+    from starlette.types import Scope
+
+log = logging.getLogger("imagine")
+
+
+def log_refusal(scope: Scope, error: Exception) -> None:
+    """Say what was refused, and for what kind of reason; not what the client wrote.
+
+    Routes whose requests are logged elsewhere set `imagine_logged` in their scope.
+    """
+    if scope.get("imagine_logged"):
+        return
+    kind = error.type if isinstance(error, ImagineError) else "internal"
+    names = [each.field for each in getattr(error, "fields", ())]
+    method, path = scope.get("method", "?"), scope["path"][:100]
+    log.info(
+        "refused %s %s: %s%s",
+        method,
+        path,
+        kind,
+        f" ({', '.join(names)})" if names else "",
+        extra={
+            "fields": {
+                "outcome": "refused",
+                "method": method,
+                "path": path,
+                "error": kind,
+                "wrong": names,
+            }
+        },
+    )

@@ -1,0 +1,302 @@
+"""The native wire format as JSON Schema, with the bounds of a server's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from imagine_core.engine.validation import GREATEST_GUIDANCE, SEEDS, SMALLEST_SIDE
+from imagine_core.web.openapi import reference
+from imagine_plugins.dialects.wire import DEFAULTS, WIRE_NAMES
+
+if TYPE_CHECKING:
+    from imagine_core.settings import Limits
+
+Json = dict[str, Any]
+
+STRING: Json = {"type": "string"}
+BOOLEAN: Json = {"type": "boolean"}
+COUNT: Json = {"type": "integer", "minimum": 0}
+NUMBER: Json = {"type": "number"}
+SECONDS: Json = {"type": "number", "minimum": 0}
+STRINGS: Json = {"type": "array", "items": STRING}
+NULL: Json = {"type": "null"}
+NAME: Json = {"type": "string", "pattern": r"\S"}
+PICTURE: Json = {"type": "string", "contentEncoding": "base64", "contentMediaType": "image/png"}
+ID: Json = {"type": "string", "pattern": "^[0-9a-f]{24}$"}
+SEED: Json = {"type": "string", "pattern": "^[0-9]{1,20}$"}
+
+
+def record(required: Mapping[str, Json], optional: Mapping[str, Json] | None = None) -> Json:
+    """An object that has the keys of `required` and may have those of `optional`."""
+    properties = {**required, **(optional or {})}
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
+def listed(schema: Json) -> Json:
+    """An array of such."""
+    return {"type": "array", "items": schema}
+
+
+def said(words: str, schema: Json) -> Json:
+    """`schema` with a description."""
+    return {**schema, "description": words}
+
+
+def one_of(*values: object) -> Json:
+    """One of these strings."""
+    return {"type": "string", "enum": list(values)}
+
+
+def any_of(*schemas: Json) -> Json:
+    """What fits at least one."""
+    return {"anyOf": list(schemas)}
+
+
+def digits_up_to(greatest: int) -> str:
+    """The pattern of numbers up to `greatest` (10 or more) with no more digits than that has."""
+    text = str(greatest)
+    ways = [f"[0-9]{{1,{len(text) - 1}}}", text]
+    for place, digit in enumerate(text):
+        if digit != "0":
+            rest = len(text) - place - 1
+            ways.append(
+                f"{text[:place]}[0-{int(digit) - 1}]" + (f"[0-9]{{{rest}}}" if rest else "")
+            )
+    return "|".join(ways)
+
+
+# ------------------------------------------------------------------------------------ requests
+
+
+def generate_request(limits: Limits) -> Json:
+    """The body of `POST /generate`."""
+    whole = record({"prompt": _prompt(limits)}, _choices(limits))
+    core = {wire: name for name, wire in WIRE_NAMES.items()}
+    for wire, schema in whole["properties"].items():
+        default = DEFAULTS.get(core.get(wire, ""))
+        if isinstance(default, str | bool | int | float):
+            schema["default"] = default
+    assert set(core) <= set(whole["properties"]), "a field of the wire has no schema"
+    return whole | {"description": UNKNOWN, "examples": [EXAMPLE]}
+
+
+UNKNOWN = (
+    "Keys that the server does not know are ignored, and named in `warnings` of the reply. "
+    "Integers are written without a point: 512, not 512.0."
+)
+EXAMPLE = {"prompt": "a lighthouse in a storm", "width": 256, "height": 256, "steps": 10}
+
+
+def _prompt(limits: Limits) -> Json:
+    return {**NAME, "maxLength": limits.prompt}
+
+
+def _choices(limits: Limits) -> dict[str, Json]:
+    """All fields but the prompt."""
+    text = {"type": "string", "maxLength": limits.prompt}
+    longest = limits.pixels // SMALLEST_SIDE // 8 * 8
+    side = {"type": "integer", "minimum": SMALLEST_SIDE, "maximum": longest, "multipleOf": 8}
+    bounded = f"`width` x `height` is at most {limits.pixels:,}."
+    scale = {"type": "number", "exclusiveMinimum": 1, "maximum": 8}
+    return {
+        "model": said("A name from `GET /models`.", any_of(NAME, NULL)),
+        "width": said(bounded, side),
+        "height": said(bounded, side),
+        "steps": {"type": "integer", "minimum": 1, "maximum": limits.steps},
+        "guidance": {"type": "number", "minimum": 0, "maximum": GREATEST_GUIDANCE},
+        "sampler": said("A name or an alias from `GET /samplers`, in any case.", {**NAME}),
+        "schedule": said("One of the sampler's `schedules`.", {**NAME}),
+        "seed": said("-1 and null draw one.", any_of(*_seeds())),
+        "neg": {**text},
+        "img": said(
+            "A picture to start from, in base64, with or without the prefix of a data URL.",
+            any_of({**NAME, "contentEncoding": "base64"}, NULL),
+        ),
+        "strength": {"type": "number", "minimum": 0, "maximum": 1},
+        "clip": said("At most the model's `clip_layers`.", {"type": "integer", "minimum": 1}),
+        "stream": said("A preview every so many steps.", any_of(COUNT, {"const": False}, NULL)),
+        "preview": one_of("fast", "vae"),
+        "hires": said(
+            f"The enlarged picture has at most {limits.pixels:,} pixels.", any_of(scale, NULL)
+        ),
+        "n": {"type": "integer", "minimum": 1, "maximum": limits.images},
+        "deterministic": {**BOOLEAN},
+        "original_prompt": any_of(text, NULL),
+        "progress": said("A line on each phase and step.", BOOLEAN),
+        "enhance": said(
+            "Whether by any enhancer, or the name of one.", any_of(BOOLEAN, NAME, NULL)
+        ),
+        "on_disconnect": {"enum": ["cancel", "finish", None], "default": "cancel"},
+    }
+
+
+def _seeds() -> tuple[Json, ...]:
+    number = {"type": "integer", "minimum": -1, "maximum": SEEDS - 1}
+    return number, {"type": "string", "pattern": f"^(-1|{digits_up_to(SEEDS - 1)})$"}, NULL
+
+
+def enhance_request(limits: Limits) -> Json:
+    """The body of `POST /enhance`."""
+    choices = {
+        "neg": said("Whether to make a negative prompt as well.", any_of(BOOLEAN, NULL)),
+        "stream": any_of(BOOLEAN, NULL),
+        "enhancer": said("A name from `GET /enhancers`.", any_of(NAME, NULL)),
+        "model": said("The name of a language model.", any_of(NAME, NULL)),
+        "seed": any_of(*_seeds()),
+    }
+    example = {"prompt": "a fox", "neg": True, "seed": "1"}
+    whole = record({"prompt": _prompt(limits)}, choices)
+    return whole | {"description": UNKNOWN, "examples": [example]}
+
+
+STOP_REQUEST = record({"model": NAME}) | {"examples": [{"model": "doodle"}]}
+
+# ------------------------------------------------------------------------------------- replies
+
+PHASES = ("queued", "loading", "encoding", "denoising", "decoding")
+MADE = record({"img": PICTURE, "seed": SEED})
+FINAL = record(
+    {
+        "id": ID,
+        "img": PICTURE,
+        "seed": SEED,
+        "status": {"const": "final"},
+        "model": STRING,
+        "sampler": STRING,
+        "schedule": STRING,
+        "width": COUNT,
+        "height": COUNT,
+        "steps": COUNT,
+        "warnings": STRINGS,
+        "timings": {"type": "object", "additionalProperties": SECONDS},
+        "model_hash": any_of(STRING, NULL),
+        "version": STRING,
+    },
+    {
+        "prompt": said("Where an enhancer or the client made it of `original_prompt`.", STRING),
+        "original_prompt": STRING,
+        "enhancer": STRING,
+        "images": said("Where there are several.", listed(MADE)),
+    },
+)
+STEP = {"seed": SEED, "step": COUNT, "steps": COUNT, "image": COUNT}
+PHASE_LINE = record(
+    {"id": ID, "status": one_of("enhancing", *PHASES)},
+    {"position": COUNT, "wait": SECONDS, "fraction": NUMBER},
+)
+PROGRESS_LINE = record({"id": ID, "status": {"const": "progress"}, **STEP})
+INTERMEDIATE_LINE = record({"id": ID, "status": {"const": "intermediate"}, "img": PICTURE, **STEP})
+LINE = any_of(
+    *(reference(name) for name in ("Phase", "Progress", "Intermediate", "Final", "Error"))
+)
+
+AT_WORK = {"position": COUNT, "wait": SECONDS, "fraction": NUMBER, "step": COUNT, "steps": COUNT}
+STANDING = record({"id": ID, "status": one_of("enhancing", *PHASES)}, AT_WORK)
+GAVE_UP = record(
+    {"id": ID, "status": one_of("failed", "cancelled"), "error": {"type": "object"}},
+)
+JOB = any_of(*(reference(name) for name in ("Standing", "Final", "GaveUp")))
+ENDED = ("final", "failed", "cancelled")
+LISTED = record(
+    {"id": ID, "status": one_of("enhancing", *PHASES, *ENDED)}, {**AT_WORK, "expires_in": NUMBER}
+)
+JOBS = record({"jobs": listed(LISTED)})
+CANCELLED = record({"id": ID, "status": one_of(*ENDED)})
+
+BOUNDS = ("pixels", "steps", "images", "queue", "body", "prompt", "smallest", "multiple")
+LIMITS = record(dict.fromkeys(BOUNDS, COUNT))
+MODEL_FIELDS: dict[str, Json] = {
+    "name": STRING,
+    "family": STRING,
+    "format": STRING,
+    "size": COUNT,
+    "problem": any_of(STRING, NULL),
+    "parameters": any_of(COUNT, NULL),
+    "dtype": any_of(STRING, NULL),
+    "clip_layers": any_of(COUNT, NULL),
+    "recommended_size": {"type": "array", "items": COUNT, "minItems": 2, "maxItems": 2},
+    "metadata": {"type": "object"},
+}
+MODEL = record({**MODEL_FIELDS, "hash": STRING})
+MODELS = record(
+    {
+        "models": STRINGS,
+        "default": any_of(STRING, NULL),
+        "details": listed(record(MODEL_FIELDS)),
+        "limits": reference("Limits"),
+    }
+)
+SAMPLER = record(
+    {
+        "name": STRING,
+        "label": STRING,
+        "aliases": STRINGS,
+        "schedules": STRINGS,
+        "evaluations": COUNT,
+        "stochastic": BOOLEAN,
+        "plugin": STRING,
+    }
+)
+SAMPLERS = record({"samplers": STRINGS, "details": listed(SAMPLER)})
+ENHANCER = record(
+    {"name": STRING, "label": STRING, "language_model": BOOLEAN, "problem": any_of(STRING, NULL)}
+)
+ENHANCERS = record(
+    {"enhancers": STRINGS, "default": any_of(STRING, NULL), "details": listed(ENHANCER)}
+)
+ENHANCED = record(
+    {
+        "prompt": STRING,
+        "original_prompt": STRING,
+        "status": {"const": "final"},
+        "enhancer": STRING,
+        "model": any_of(STRING, NULL),
+        "seed": SEED,
+        "warnings": STRINGS,
+    },
+    {"neg": STRING},
+)
+ENHANCED_PART = record({"prompt": STRING, "status": {"const": "intermediate"}})
+ENHANCED_LINE = any_of(*(reference(name) for name in ("EnhancedPart", "Enhanced", "Error")))
+HEALTH = record(
+    {"status": one_of("starting", "ready", "stopping", "failed", "stalled"), "ready": BOOLEAN},
+    {"device": STRING, "message": STRING, "since": {"type": "string", "format": "date-time"}},
+)
+VERSION = record({"version": STRING, "limits": reference("Limits")})
+STOPPED = record({"model": STRING, "status": one_of("unloaded", "when idle", "not loaded")})
+LOADED = record(
+    {
+        "name": STRING,
+        "family": STRING,
+        "size": COUNT,
+        "memory": COUNT,
+        "in_use": COUNT,
+        "idle_seconds": SECONDS,
+        "expires_in": any_of(NUMBER, NULL),
+    }
+)
+RUNNING = record(
+    {
+        "id": ID,
+        "model": STRING,
+        "sampler": STRING,
+        "phase": one_of(*PHASES),
+        "position": COUNT,
+        "wait": any_of(SECONDS, NULL),
+        "fraction": any_of(NUMBER, NULL),
+        "step": COUNT,
+        "steps": COUNT,
+        "width": COUNT,
+        "height": COUNT,
+    }
+)
+PROCESSES = record(
+    {
+        "device": any_of(STRING, NULL),
+        "dtype": any_of(STRING, NULL),
+        "models": listed(LOADED),
+        "queue": COUNT,
+        "jobs": listed(RUNNING),
+    }
+)

@@ -1,0 +1,29 @@
+"""The line that the log has on each generation: what was made, how long it took, how it ended."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+
+from imagine_core import Generation, hookimpl
+
+log = logging.getLogger("imagine")
+
+
+@hookimpl
+def generation_finished(generation: Generation) -> None:
+    """Log it, in words and in fields."""
+    fields = {name: value for name, value in asdict(generation).items() if value is not None}
+    fields["timings"] = {phase: round(seconds, 4) for phase, seconds in fields["timings"].items()}
+    log.info("%s", line(generation), extra={"fields": fields})
+
+
+def line(generation: Generation) -> str:
+    """A generation in one line for people."""
+    error = f" ({generation.error})" if generation.error else ""
+    timings = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in generation.timings.items())
+    return (
+        f"{generation.id} {generation.outcome}{error}: "
+        f"{generation.model}, {generation.images} x {generation.width}x{generation.height}, "
+        f"{generation.sampler}, {generation.steps} steps; {timings}"
+    )

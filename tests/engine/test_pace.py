@@ -1,0 +1,106 @@
+"""How long a place in the queue takes, from what forwards took."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagine_core import GenerationRequest, PhaseEvent
+from imagine_core.engine.jobs import Size
+from imagine_core.engine.pace import Pace
+from imagine_core.settings import Settings
+from imagine_core.testing import FakePlugin, build_test_engine, collect, draw_one
+from slow_server import wait_until
+
+SMALL: Size = (Path("a"), 64, 64)
+LARGE: Size = (Path("a"), 128, 128)
+OTHER: Size = (Path("b"), 64, 64)
+
+
+@dataclass
+class Work:
+    """As much of a job as an estimate looks at."""
+
+    evaluations_left: int
+    rows: int = 2
+    size: Size = SMALL
+    request: GenerationRequest = field(default_factory=lambda: GenerationRequest(prompt="red"))
+
+
+def waits(pace: Pace, running: list[Any], waiting: list[Any], rows: int = 2) -> list[float | None]:
+    return pace.waits(running, waiting, most_rows=lambda size: rows)
+
+
+def measured(size: Size = SMALL, row: float = 0.5) -> Pace:
+    pace = Pace()
+    pace.forward(size, 2, 2 * row)
+    return pace
+
+
+def test_nothing_is_guessed_before_anything_was_measured() -> None:
+    assert waits(Pace(), [Work(10)], [Work(10)]) == [None]
+    assert waits(measured(OTHER), [Work(10)], [Work(10)]) == [None]
+
+
+def test_one_after_the_other_waits_for_all_steps_before_it() -> None:
+    assert waits(measured(), [Work(10)], [Work(20), Work(5)]) == [10.0, 30.0]
+
+
+def test_who_shares_a_forward_does_not_wait_for_the_other() -> None:
+    running = [Work(10), Work(4)]
+    # Four rows: the shorter of two leaves after four forwards of four rows, half a second each.
+    assert waits(measured(), running, [Work(8)], rows=4) == [8.0]
+
+
+def test_what_a_job_does_beside_its_steps_counts_for_each_that_must_end_before() -> None:
+    pace = measured()
+    pace.job(3.0)
+    assert waits(pace, [Work(10)], [Work(20), Work(5)]) == [13.0, 36.0]
+
+
+def test_sizes_share_the_device() -> None:
+    pace = measured()
+    pace.forward(OTHER, 2, 1.0)
+    assert waits(pace, [Work(10), Work(10, size=OTHER)], [Work(1)]) == [20.0]
+
+
+def test_another_size_of_a_known_model_is_reckoned_by_its_area() -> None:
+    assert measured(LARGE, 0.4).row(SMALL) == pytest.approx(0.1)
+
+
+def test_a_mean_follows_what_is_measured() -> None:
+    pace = measured(row=1.0)
+    for _ in range(40):
+        pace.forward(SMALL, 4, 8.0)
+    assert pace.row(SMALL) == pytest.approx(2.0, rel=0.02)
+
+
+RED = GenerationRequest(prompt="red", sampler="test euler", steps=4, width=64, height=64, seed=1)
+
+
+def test_who_waits_is_told_about_how_long(tmp_path: Path) -> None:
+    fake = FakePlugin()
+    engine = build_test_engine(tmp_path, fake, settings=Settings(models=tmp_path, max_rows=2))
+    draw_one(engine, RED)
+    fake.loader.before = lambda rows: time.sleep(0.02)
+
+    async def main() -> list[PhaseEvent]:
+        running = asyncio.create_task(collect(engine, replace(RED, steps=60)))
+        await asyncio.to_thread(
+            wait_until, lambda: any(job.step > 8 for job in engine.status().jobs)
+        )
+        events = await collect(engine, RED)
+        await running
+        return [event for event in events if isinstance(event, PhaseEvent)]
+
+    queued = [event for event in asyncio.run(main()) if event.phase == "queued"]
+    engine.close(grace=0)
+    assert queued[0].wait is None
+    told = queued[1].wait
+    assert told is not None
+    assert 0.1 < told < 60  # 50 forwards of 20 ms, on a machine that may do other things
