@@ -23,8 +23,8 @@ Json = dict[str, Any]
 
 
 def find_chromium() -> str | None:
-    """The browser: `IMAGINE_CHROMIUM`, else the first that is on the path."""
-    given = os.environ.get("IMAGINE_CHROMIUM")
+    """The browser: `TEST_CHROMIUM`, else the first that is on the path."""
+    given = os.environ.get("TEST_CHROMIUM")
     return given or next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
@@ -41,6 +41,34 @@ def connect(page: Page, url: str) -> None:
     page.keyboard.press("Enter")
 
 
+def visit(open_page: OpenPage, url: str, place: str = "http", model: str = "tiny") -> Page:
+    """Open the page at a real server, or as a file that is told its address."""
+    page = open_page(place)
+    if place == "http":
+        page.goto(f"{url}/")
+    else:
+        ready(page)
+        connect(page, url)
+    page.locator(f"#model option[value={model}]").wait_for(state="attached")
+    ready(page)
+    return page
+
+
+def small(page: Page, *, steps: int = 6) -> None:
+    """Ask for little of the fake model."""
+    for field, value in {"width": 128, "height": 64, "steps": steps}.items():
+        page.fill(f"#{field}", str(value))
+    page.select_option("#model", "tiny")
+    page.select_option("#sampler", "test euler")
+
+
+def start(page: Page, prompt: str = "a boat") -> None:
+    """Begin a picture that something holds up."""
+    page.fill("#prompt", prompt)
+    page.click("#generate")
+    page.wait_for_selector("#cancel:visible")
+
+
 def draw(page: Page, prompt: str = "a boat", *, count: int = 1) -> None:
     """Make pictures, and wait until they are in the gallery."""
     before = page.locator(".thumb").count()
@@ -51,7 +79,7 @@ def draw(page: Page, prompt: str = "a boat", *, count: int = 1) -> None:
     page.wait_for_selector("#generate:visible")
 
 
-def until(holds: Callable[[], object], *, within: float = 8.0) -> None:
+def until(holds: Callable[[], object], *, within: float = 30.0) -> None:
     """Wait for something; the page's policy forbids the evaluation that Playwright's wait uses."""
     end = time.monotonic() + within
     while not holds():

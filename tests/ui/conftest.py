@@ -23,7 +23,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip("needs playwright: pip install playwright")
     chromium = find_chromium()
     if chromium is None:
-        pytest.skip("needs Chromium: apt install chromium, or set IMAGINE_CHROMIUM")
+        pytest.skip("needs Chromium: apt install chromium, or set TEST_CHROMIUM")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -57,7 +57,7 @@ def open_page(browser: Browser, fake: FakeServer, faults: list[str]) -> Iterator
     def opener(place: str = "http", **options: Any) -> Page:
         context = browser.new_context(accept_downloads=True, **options)
         contexts.append(context)
-        context.set_default_timeout(6_000)
+        context.set_default_timeout(30_000)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", note)
@@ -65,8 +65,8 @@ def open_page(browser: Browser, fake: FakeServer, faults: list[str]) -> Iterator
             page.goto(f"{fake.url}/")
         else:
             file = (FOLDER / "imagine-ui.html").as_uri()
-            address = f"localStorage.setItem('imagine.address', JSON.stringify('{fake.url}'))"
-            context.add_init_script(f"{{ if (!localStorage['imagine.address']) {address} }}")
+            address = f"localStorage['imagine.address'] ??= JSON.stringify('{fake.url}')"
+            context.add_init_script(f"if (location.protocol === 'file:') {address}")
             page.goto(file)
         return page
 

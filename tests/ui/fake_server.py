@@ -136,7 +136,7 @@ class FakeServer:
     models: list[Json] = field(default_factory=lambda: [dict(model) for model in MODELS])
     samplers: list[Json] = field(default_factory=lambda: [dict(sampler) for sampler in SAMPLERS])
     limits: Json = field(default_factory=lambda: dict(LIMITS))
-    enhancers: list[Json] | None = None
+    enhancers: list[Json] = field(default_factory=list)
     keeps_jobs: bool = False
     key: str | None = None
     queue_position: int = 0
@@ -168,6 +168,7 @@ class FakeServer:
             Route("/models", self.get_models),
             Route("/samplers", self.get_samplers),
             Route("/health", self.get_health),
+            Route("/version", self.get_version),
             Route("/enhancers", self.get_enhancers),
             Route("/enhance", self.post_enhance, methods=["POST"]),
             Route("/jobs/{id}", self.get_job),
@@ -194,11 +195,12 @@ class FakeServer:
     async def get_health(self, request: Request) -> Response:
         if self.down:
             return error(503, "shutting_down", "the server is shutting down")
-        return JSONResponse({"status": "ready", "ready": True})
+        return JSONResponse({"status": "ready", "ready": True, "device": "cpu"})
+
+    async def get_version(self, request: Request) -> Response:
+        return self.locked(request) or JSONResponse({"version": "0.1.0", "limits": self.limits})
 
     async def get_enhancers(self, request: Request) -> Response:
-        if self.enhancers is None:
-            return error(404, "not_found", "no such page")
         names = [enhancer["name"] for enhancer in self.enhancers if not enhancer.get("problem")]
         body = {"enhancers": names, "default": names[:1], "details": self.enhancers}
         return self.locked(request) or JSONResponse(body)

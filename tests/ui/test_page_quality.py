@@ -34,13 +34,13 @@ def test_the_whole_page_is_under_150_kb() -> None:
 
 @pytest.fixture(scope="session")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The source of axe-core: `IMAGINE_AXE`, else from npm."""
-    given = os.environ.get("IMAGINE_AXE")
+    """The source of axe-core: `TEST_AXE`, else from npm."""
+    given = os.environ.get("TEST_AXE")
     if given:
         return Path(given).read_text()
     npm = shutil.which("npm")
     if npm is None:
-        pytest.skip("needs axe-core: install npm, or set IMAGINE_AXE to axe.min.js")
+        pytest.skip("needs axe-core: install npm, or set TEST_AXE to axe.min.js")
     folder = tmp_path_factory.mktemp("axe")
     try:
         subprocess.run(

@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,7 +14,8 @@ from calls import app_of, live
 from imagine_core import SamplerSpec, hookimpl
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import FakePlugin, build_test_engine, euler
-from ui.browsing import OpenPage, connect, draw, message, ready, until
+from imagine_core.version import version
+from ui.browsing import OpenPage, draw, message, ready, small, until, visit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -50,21 +51,9 @@ def url(engine: Engine) -> Iterator[str]:
         yield address
 
 
-def visit(open_page: OpenPage, url: str, place: str = "http") -> Page:
-    """Open the page at the real server, or as a file that is told its address."""
-    page = open_page(place)
-    if place == "http":
-        page.goto(f"{url}/")
-    else:
-        ready(page)
-        connect(page, url)
-    page.locator("#model option[value=tiny]").wait_for(state="attached")
-    ready(page)
-    page.fill("#width", "128")
-    page.fill("#height", "64")
-    page.fill("#steps", "6")
-    page.select_option("#model", "tiny")
-    page.select_option("#sampler", "test euler")
+def come(open_page: OpenPage, url: str, place: str = "http") -> Page:
+    page = visit(open_page, url, place)
+    small(page)
     return page
 
 
@@ -74,7 +63,7 @@ def test_a_picture_is_drawn_and_carries_its_settings(
 ) -> None:
     from PIL import Image
 
-    page = visit(open_page, url, place)
+    page = come(open_page, url, place)
     page.fill("#seed", str(2**64 - 1))
     draw(page, "red")
     assert page.inner_text("#shown-seed") == str(2**64 - 1)
@@ -93,26 +82,10 @@ def test_a_picture_is_drawn_and_carries_its_settings(
     assert page.input_value("#steps") == "6"
 
 
-@PLACES
-def test_cancel_frees_the_engine_within_a_step(
-    open_page: OpenPage, url: str, engine: Engine, plugin: FakePlugin, place: str
-) -> None:
-    page = visit(open_page, url, place)
-    page.fill("#steps", "500")
-    plugin.loader.before = lambda _rows: time.sleep(0.05)
-    page.fill("#prompt", "red")
-    page.click("#generate")
-    until(lambda: any(job.step > 2 for job in engine.status().jobs))
-    until(lambda: "of 500" in page.inner_text("#saying"))
-    page.keyboard.press("Escape")
-    message(page, "Cancelled.")
-    until(lambda: not engine.status().jobs, within=0.5)
-
-
 def test_variations_share_the_engines_forwards(
     open_page: OpenPage, url: str, plugin: FakePlugin
 ) -> None:
-    page = visit(open_page, url)
+    page = come(open_page, url)
     plugin.loader.before = lambda _rows: time.sleep(0.02)
     draw(page, "red", count=4)
     rows = plugin.loader.models[0].forwards
@@ -121,7 +94,7 @@ def test_variations_share_the_engines_forwards(
 
 
 def test_the_server_names_the_fields_that_it_refuses(open_page: OpenPage, url: str) -> None:
-    page = visit(open_page, url)
+    page = come(open_page, url)
     page.click("#more > summary")
     page.evaluate("Imagine.dom.byId('clip').max = 100")  # as an older catalogue might have it
     page.fill("#clip", "99")
@@ -132,7 +105,7 @@ def test_the_server_names_the_fields_that_it_refuses(open_page: OpenPage, url: s
 
 
 def test_previews_stream_and_img2img_counts_its_own_steps(open_page: OpenPage, url: str) -> None:
-    page = visit(open_page, url)
+    page = come(open_page, url)
     draw(page, "red")
     page.click("#act-input")
     page.wait_for_selector("#input-preview:visible")
@@ -160,23 +133,83 @@ def test_previews_stream_and_img2img_counts_its_own_steps(open_page: OpenPage, u
 
 
 def test_a_strangers_sampler_is_on_the_page(open_page: OpenPage, url: str) -> None:
-    page = visit(open_page, url)
+    page = come(open_page, url)
     page.select_option("#sampler", label="Stranger's Way")
     draw(page, "red")
     assert "stranger" in page.inner_text("#caption")
 
 
-def test_the_server_enhances_a_prompt_without_a_language_model(
-    open_page: OpenPage, url: str
-) -> None:
-    page = visit(open_page, url)
-    if page.is_disabled("#enhance"):
-        pytest.skip(page.inner_text("#enhance-why"))
-    page.fill("#prompt", "a fox")
+def meta_of_download(page: Page) -> dict[str, Any]:
+    """The settings in the shown picture, downloaded."""
+    from PIL import Image
+
+    with page.expect_download() as download:
+        page.click("#act-download")
+    with Image.open(download.value.path()) as image:
+        meta: dict[str, Any] = json.loads(image.info["meta"])
+    return meta
+
+
+def enhance(page: Page, prompt: str) -> str:
+    """Have the prompt made better by the table, which works everywhere."""
+    page.fill("#prompt", prompt)
+    if page.is_visible("#enhancer"):
+        page.select_option("#enhancer", "table")
     page.click("#enhance")
     page.wait_for_selector("#enhance-undo:visible")
-    assert "fox" in page.input_value("#prompt")
-    assert page.input_value("#prompt") != "a fox"
+    until(lambda: page.input_value("#prompt") != prompt)
+    return page.input_value("#prompt")
+
+
+@PLACES
+def test_an_enhanced_prompt_keeps_what_it_was_made_of(
+    open_page: OpenPage, url: str, place: str
+) -> None:
+    page = come(open_page, url, place)
+    better = enhance(page, "a fox")
+    assert "fox" in better
+    draw(page, better)
+    meta = meta_of_download(page)
+    assert (meta["prompt"], meta["original_prompt"]) == (better, "a fox")
+    page.reload()
+    ready(page)
+    draw(page, better)
+    assert meta_of_download(page)["original_prompt"] == "a fox"  # the form is as it was
+    page.fill("#prompt", f"{better}, at night")
+    draw(page, f"{better}, at night")
+    assert not meta_of_download(page).get("original_prompt")  # that is what the user wrote
+
+
+def test_undo_goes_back_to_the_original_even_from_restored_settings(
+    open_page: OpenPage, url: str
+) -> None:
+    page = come(open_page, url)
+    better = enhance(page, "a fox")
+    draw(page, better)
+    page.click("#enhance-undo")
+    assert page.input_value("#prompt") == "a fox"
+    assert page.is_hidden("#enhance-undo")
+    draw(page, "a fox")
+    assert not meta_of_download(page).get("original_prompt")
+    page.locator(".thumb").nth(1).click()
+    until(lambda: page.inner_text(".caption-prompt") == better)
+    page.reload()
+    ready(page)
+    page.locator(".thumb").nth(1).click()
+    until(lambda: page.inner_text(".caption-prompt") == better)
+    page.click("#act-restore")
+    until(lambda: page.input_value("#prompt") == better)
+    page.click("#enhance-undo")
+    assert page.input_value("#prompt") == "a fox"
+
+
+@PLACES
+def test_the_servers_version_and_device_are_shown(
+    open_page: OpenPage, url: str, place: str
+) -> None:
+    page = come(open_page, url, place)
+    assert page.inner_text("#server-status-text") == "Ready on fake"
+    assert page.inner_text("#server-note") == f"Imagine {version()} on fake, at {url}"
 
 
 def test_the_page_opens_without_the_key_and_asks_for_it(
@@ -197,7 +230,7 @@ def test_a_server_that_stops_in_the_middle_is_told_apart_from_an_error(
     open_page: OpenPage, engine: Engine, plugin: FakePlugin
 ) -> None:
     with live(app_of(engine), on_stop=lambda: engine.close(grace=0)) as url:
-        page = visit(open_page, url)
+        page = come(open_page, url)
         page.fill("#steps", "500")
         plugin.loader.before = lambda _rows: time.sleep(0.05)
         page.fill("#prompt", "red")

@@ -3,7 +3,7 @@
 
 (() => {
   const { byId, say, remember, plural } = Imagine.dom;
-  const { form, input, gallery, stage, compare, run, shown, parameters } = Imagine;
+  const { api, form, input, gallery, stage, compare, run, jobs, shown, parameters } = Imagine;
   const { tell, clearErrors } = Imagine.messages;
   const { explain } = Imagine.explain;
 
@@ -26,43 +26,58 @@
     else await draw({ ...form.values(), seed: Imagine.seed.next() }, form.count());
   }
 
-  async function draw(values, count) {
+  /** Show a run to its end; returns its records and the error that ended it, if any. */
+  async function watch(going, count) {
     byId('stage').scrollIntoView({ block: 'nearest' });
     showRunning(true);
     const before = stage.current;
-    const { results, error, begun } = await run.start(values, { count, input: input.get() });
+    const { results, error, begun } = await going();
     showRunning(false);
     if (!begun) await shown.goBack(before);
     const records = results.map(({ record }) => record);
     if (records.length) Imagine.seed.made(records[0].values.seed);
     if (count === 1 && records.length === 1 && stage.current === null) stage.present(records[0]);
+    if (!error) finish(records, new Set(results.flatMap(({ warnings }) => warnings)));
+    return { records, error };
+  }
+
+  async function draw(values, count) {
+    const { error } = await watch(() => run.start(values, { count, input: input.get() }), count);
     if (error) explain(error, generate);
-    else finish(records, new Set(results.flatMap(({ warnings }) => warnings)));
+    // The server may have kept what a connection lost: look whether it is there.
+    if (error instanceof api.Unreachable || error instanceof api.ConnectionLost)
+      await Imagine.server.look();
+    else await recover();
   }
 
   function finish(records, warnings) {
-    for (const warning of warnings) {
-      if (!/\bon_disconnect\b/.test(warning)) tell('warn', String(warning)); // we only offered it
-    }
+    for (const warning of warnings) tell('warn', String(warning));
     say(byId('announce'), `${plural(records.length, 'picture')} finished.`);
   }
 
-  const recover = () =>
-    run.recover({
-      onFound(record) {
-        tell('good', 'The picture that you left behind is finished.');
-        if (!run.running()) shown.open(record);
-      },
-      onGone(values) {
-        const again = () => {
-          form.fill(values);
-          generate();
-        };
-        tell('warn', 'The server did not keep the picture that was being made when you left.', [
-          { label: 'Make it again', run: again },
-        ]);
-      },
-    });
+  /** Go on with the pictures that were being made when the page was left, or the server lost. */
+  async function recover() {
+    if (run.running()) return;
+    const left = await jobs.leftBehind();
+    if (run.running()) return left.forEach(({ id }) => jobs.release(id)); // after that one
+    if (!left.length) return;
+    const { records, error } = await watch(() => run.resume(left), left.length);
+    const many = records.length > 1;
+    if (records.length)
+      tell('good', `The picture${many ? 's' : ''} that you left behind ${many ? 'are' : 'is'} finished.`);
+    if (error?.status === 404) tellGone(left[0].values);
+    else if (error) explain(error);
+  }
+
+  function tellGone(values) {
+    const again = () => {
+      form.fill(values);
+      generate();
+    };
+    tell('warn', 'The server did not keep the picture that was being made when you left.', [
+      { label: 'Make it again', run: again },
+    ]);
+  }
 
   // ------------------------------------------------------------------------------- the form
 

@@ -11,6 +11,9 @@
     samplers: [],
     enhancers: [],
     limits: {},
+    /** The server's version, and the device it draws on once it knows. */
+    version: null,
+    device: null,
     /** The model of requests that name none; null where there is none. */
     defaultModel: null,
     /** Why there is no enhancer, in words; null where there is one. */
@@ -46,36 +49,34 @@
     catalogue.defaultModel = isName(byDefault) ? byDefault : null;
   }
 
+  async function readVersion() {
+    catalogue.version = (await api.json('/version')).version;
+  }
+
   async function readSamplers() {
     const { samplers, details } = await api.json('/samplers');
     catalogue.samplers = named(samplers, details);
   }
 
   async function readEnhancers() {
-    try {
-      const { enhancers, details } = await api.json('/enhancers');
-      catalogue.enhancers = named(enhancers, details);
-      const usable = catalogue.enhancers.some(({ problem }) => !problem);
-      const [first] = catalogue.enhancers;
-      catalogue.noEnhancer = usable
-        ? null
-        : (first?.problem ?? 'This server has no prompt enhancer.');
-    } catch (error) {
-      if (!(error instanceof api.ServerError)) throw error;
-      catalogue.enhancers = [];
-      catalogue.noEnhancer = 'This server has no prompt enhancer.';
-    }
+    const { enhancers, details } = await api.json('/enhancers');
+    catalogue.enhancers = named(enhancers, details);
+    const usable = catalogue.enhancers.some(({ problem }) => !problem);
+    const none = catalogue.enhancers[0]?.problem ?? 'This server has no prompt enhancer.';
+    catalogue.noEnhancer = usable ? null : none;
   }
 
   /** Ask the server for everything it offers; throws as `api.json` does. */
   async function refresh() {
-    await Promise.all([readModels(), readSamplers(), readEnhancers()]);
+    await Promise.all([readVersion(), readModels(), readSamplers(), readEnhancers()]);
   }
 
   async function look() {
     try {
-      const { status, ready, message } = await api.json('/health');
-      if (status === 'failed') return { state: 'failing', message };
+      const { status, ready, message, device } = await api.json('/health');
+      catalogue.device = device;
+      if (status === 'failed' || status === 'stalled') return { state: 'failing', message };
+      if (status === 'stopping') return { state: 'stopping' };
       return { state: ready === false ? 'loading' : 'ready' };
     } catch (error) {
       if (error instanceof api.ServerError && error.status === 401) return { state: 'locked' };

@@ -10,15 +10,14 @@ const Imagine = {};
   /**
    * Make an element. Strings become text nodes: nothing is ever parsed as HTML.
    * @param {string} tag
-   * @param {Object} [properties] DOM properties; `dataset` and `style` are merged.
+   * @param {Object} [properties] DOM properties; `dataset` is merged.
    * @param {...(Node|string)} children
    */
   function make(tag, properties = {}, ...children) {
     const element = document.createElement(tag);
-    const { dataset = {}, attributes = {}, ...rest } = properties;
+    const { dataset = {}, ...rest } = properties;
     Object.assign(element, rest);
     Object.assign(element.dataset, dataset);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
     element.append(...children);
     return element;
   }

@@ -6,6 +6,17 @@
   const { api, catalogue } = Imagine;
 
   const before = []; // what each Enhance replaced, the latest last
+  const originals = new Map(); // enhanced prompts, to what the user wrote
+
+  /** What the user wrote, where the prompt is, word for word, what an enhancer made of it. */
+  const original = () => originals.get(byId('prompt').value) ?? null;
+
+  function noteOriginal(text, prompt = byId('prompt').value) {
+    if (text !== null && text !== prompt) originals.set(prompt, text);
+  }
+
+  /** There is a way back from each Enhance, and from a prompt whose original is known. */
+  const show = () => (byId('enhance-undo').hidden = !before.length && original() === null);
 
   const fields = () => [byId('prompt'), byId('neg')];
 
@@ -43,9 +54,9 @@
     byId('enhance').classList.add('busy');
     try {
       const better = await ask();
+      noteOriginal(originals.get(old[0]) ?? old[0], better[0]);
       before.push(old);
       write(better);
-      byId('enhance-undo').hidden = false;
     } catch (error) {
       failed(error);
     } finally {
@@ -55,8 +66,7 @@
   }
 
   function undo() {
-    write(before.pop());
-    byId('enhance-undo').hidden = !before.length;
+    write(before.pop() ?? [original(), byId('neg').value]);
     byId('prompt').focus();
   }
 
@@ -65,5 +75,5 @@
     byId('enhance-undo').onclick = undo;
   }
 
-  Imagine.enhance = { build, offer };
+  Imagine.enhance = { build, offer, show, original, noteOriginal };
 })();

@@ -9,6 +9,7 @@
 
   const form = () => byId('form');
   const control = (name) => form().elements[name];
+  const entry = (name) => byId(name === 'img' ? 'input-file' : name);
 
   // ------------------------------------------------------------------------------ values
 
@@ -17,6 +18,7 @@
     deterministic: () => byId('deterministic').checked,
     model: () => byId('model').value || null,
     seed: () => byId('seed').value.trim() || null,
+    original_prompt: () => Imagine.enhance.original(),
   };
 
   function read(name) {
@@ -55,6 +57,7 @@
     },
     deterministic: (value) => (byId('deterministic').checked = value),
     stream: (value) => (byId('stream').value = value ?? 0),
+    original_prompt: (value) => Imagine.enhance.noteOriginal(value),
     sampler(value) {
       const { name, schedule } = meant(value);
       choose(byId('sampler'), name);
@@ -204,6 +207,7 @@
     describeSampler();
     size.show();
     tokens.show();
+    Imagine.enhance.show();
     apply('strength', !input.get() && 'For an input picture.');
     apply('preview', !(byId('stream').valueAsNumber > 0) && 'No previews are asked for.');
     apply(
@@ -227,7 +231,7 @@
         continue;
       }
       say(place, message);
-      byId(field === 'img' ? 'input-file' : field)?.setAttribute('aria-invalid', 'true');
+      entry(field)?.setAttribute('aria-invalid', 'true');
       place.closest('details')?.setAttribute('open', '');
     }
     document.querySelector('#form [aria-invalid=true]')?.focus();
@@ -243,8 +247,8 @@
   /** What can be seen to be wrong from here, in the server's form: [{field, message}]. */
   function problems() {
     const found = [];
-    for (const name of [...parameters.names, 'n']) {
-      const { disabled, validity, validationMessage: message } = control(name);
+    for (const { name, disabled, validity, validationMessage: message } of form().elements) {
+      if (name !== 'n' && !parameters.names.includes(name)) continue;
       const between = validity.stepMismatch && FRACTIONS.has(name); // arrows step, values need not
       if (!disabled && !validity.valid && !between) found.push({ field: name, message });
     }
@@ -266,7 +270,19 @@
     return found;
   }
 
+  /** Below each field a place for why it is off, and one for what is wrong with it. */
+  function placeWords(field) {
+    const name = field.dataset.field;
+    const words = ['why', 'error'].map((kind) =>
+      make('p', { className: kind, id: `${name}-${kind}` }),
+    );
+    const ids = [entry(name).getAttribute('aria-describedby') ?? '', ...words.map(({ id }) => id)];
+    entry(name).setAttribute('aria-describedby', ids.join(' ').trim());
+    field.append(...words);
+  }
+
   function build(changed) {
+    form().querySelectorAll('[data-field]').forEach(placeWords);
     size.build();
     Imagine.seed.build();
     form().addEventListener('input', ({ target }) => {

@@ -44,7 +44,12 @@
     const next = records.slice(shown, shown + PAGE);
     shown += next.length;
     thumbs().append(...next.map(thumbFor));
+    end.disconnect();
+    if (shown < records.length) end.observe(thumbs().lastElementChild);
   }
+
+  /** Whoever comes to see the last of the thumbnails is shown more. */
+  const end = new IntersectionObserver((seen) => seen.at(-1).isIntersecting && showMore());
 
   function showNote() {
     const bytes = records.reduce((sum, record) => sum + record.bytes, 0);
@@ -188,18 +193,6 @@
         event.stopPropagation();
       }
     };
-    thumbs().addEventListener(
-      'scroll',
-      () => {
-        const { scrollLeft, scrollTop, clientWidth, clientHeight, scrollWidth, scrollHeight } =
-          thumbs();
-        const near =
-          scrollLeft + clientWidth > scrollWidth - 800 &&
-          scrollTop + clientHeight > scrollHeight - 800;
-        if (near && shown < records.length) showMore();
-      },
-      { passive: true },
-    );
   }
 
   Imagine.gallery = {

@@ -3,40 +3,17 @@
 
 (() => {
   const { byId, make } = Imagine.dom;
-  const THINGS = [
-    'cat',
-    'rocket',
-    'boat',
-    'house',
-    'robot',
-    'lighthouse',
-    'mushroom',
-    'balloon',
-    'flower',
+  // prettier-ignore
+  const PARTS = [
+    ['a red', 'a blue', 'a green', 'a yellow', 'a pink', 'a purple', 'an orange', 'a white'],
+    ['cat', 'rocket', 'boat', 'house', 'robot', 'lighthouse', 'mushroom', 'balloon', 'flower'],
+    ['on a meadow', 'by the sea', 'in the desert', 'on mars', 'in the snow', 'in the mountains'],
+    ['at night', 'at sunset', 'on a sunny day'],
   ];
-  const COLOURS = [
-    'a red',
-    'a blue',
-    'a green',
-    'a yellow',
-    'a pink',
-    'a purple',
-    'an orange',
-    'a white',
-  ];
-  const PLACES = [
-    'on a meadow',
-    'by the sea',
-    'in the desert',
-    'on mars',
-    'in the snow',
-    'in the mountains',
-  ];
-  const TIMES = ['at night', 'at sunset', 'on a sunny day'];
   const FIRST = 'a red cat on a meadow at sunset';
 
   const one = (list) => list[Math.floor(Math.random() * list.length)];
-  const idea = () => [COLOURS, THINGS, PLACES, TIMES].map(one).join(' ');
+  const idea = () => PARTS.map(one).join(' ');
 
   function setPrompt(text) {
     byId('prompt').value = text;
@@ -50,7 +27,7 @@
         setPrompt(text);
         byId('prompt').focus();
       };
-      byId('ideas').append(make('button', { type: 'button', className: 'small', onclick }, text));
+      byId('ideas').append(make('button', { className: 'small', onclick }, text));
     }
     byId('surprise').onclick = () => setPrompt(idea());
     byId('first').onclick = () => {

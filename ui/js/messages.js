@@ -9,7 +9,6 @@
 
   function closeButton(message) {
     return make('button', {
-      type: 'button',
       className: 'bare',
       textContent: '×',
       ariaLabel: 'Close this message',
@@ -29,7 +28,6 @@
     const message = make('div', { className: 'message', role, dataset: { kind } });
     const buttons = actions.map(({ label, run }) =>
       make('button', {
-        type: 'button',
         className: 'small',
         textContent: label,
         onclick: () => {

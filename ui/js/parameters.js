@@ -4,35 +4,24 @@
 (() => {
   const LARGEST_SEED = 2n ** 64n - 1n;
 
-  const text = (otherwise) => ({
-    otherwise,
-    read: (value) => (typeof value === 'string' ? value : undefined),
-  });
-  const choice = (otherwise, ...allowed) => ({
-    otherwise,
-    read: (value) => (allowed.includes(value) ? value : undefined),
+  const text = (otherwise) => ({ otherwise, fits: (value) => typeof value === 'string' });
+  const choice = (...allowed) => ({
+    otherwise: allowed[0],
+    fits: (value) => allowed.includes(value),
   });
   const number = (otherwise, least, most, step = 0) => ({
     otherwise,
-    read(value) {
-      if (typeof value !== 'number' || !(value >= least && value <= most)) return undefined;
-      return step && value % step ? undefined : value;
-    },
+    fits: (value) =>
+      typeof value === 'number' && value >= least && value <= most && !(step && value % step),
   });
-  const flag = {
-    otherwise: false,
-    read: (value) => (typeof value === 'boolean' ? value : undefined),
-  };
   const optional = (kind, otherwise = null) => ({
+    ...kind,
     otherwise,
-    read: (value) => (value === null ? null : kind.read(value)),
+    fits: (value) => value === null || kind.fits(value),
   });
   const seed = {
-    read(value) {
-      const digits = String(value);
-      if (!/^\d{1,20}$/.test(digits) || BigInt(digits) > LARGEST_SEED) return undefined;
-      return BigInt(digits).toString();
-    },
+    fits: (value) => /^\d{1,20}$/.test(value) && BigInt(value) <= LARGEST_SEED,
+    take: (value) => value === null ? null : BigInt(value).toString(),
   };
 
   // prettier-ignore
@@ -50,9 +39,10 @@
     clip:          number(1, 1, 100, 1),
     strength:      number(0.8, 0, 1),
     stream:        optional(number(1, 0, 10000, 1), 1),
-    preview:       choice('fast', 'fast', 'vae'),
+    preview:       choice('fast', 'vae'),
     hires:         optional(number(1.5, 1, 8)),
-    deterministic: flag,
+    deterministic: choice(false, true),
+    original_prompt: optional(text('')),
   };
 
   /** The value of each parameter where nothing else is said. */
@@ -69,14 +59,16 @@
   function read(object) {
     const values = {};
     const refused = [];
-    for (const [name, { read: readOne }] of Object.entries(PARAMETERS)) {
+    for (const [name, { fits, take = (value) => value }] of Object.entries(PARAMETERS)) {
       if (!Object.hasOwn(object, name)) continue;
-      const value = readOne(object[name]);
-      if (value === undefined) refused.push(name);
-      else values[name] = value;
+      if (fits(object[name])) values[name] = take(object[name]);
+      else refused.push(name);
     }
     return { values, refused };
   }
 
-  Imagine.parameters = { names: Object.keys(PARAMETERS), defaults, read, readSeed: seed.read };
+  /** The seed in a text; undefined if there is none. */
+  const readSeed = (digits) => (seed.fits(digits) ? seed.take(digits) : undefined);
+
+  Imagine.parameters = { names: Object.keys(PARAMETERS), defaults, read, readSeed };
 })();

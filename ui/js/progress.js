@@ -23,11 +23,12 @@
       this.#pictures = Array.from({ length: count }, () => ({ phase: 'sending', step: 0, steps }));
     }
 
-    /** Take an event of picture `index`; the wire's names of phases, or "final", "failed". */
-    take(index, { status, step, steps, position }, now = performance.now()) {
+    /** Take an event of picture `index`; a line of the wire, or of `GET /jobs/ID`. */
+    take(index, { status, step, steps, position, wait, fraction }, now = performance.now()) {
       const picture = this.#pictures[index];
-      if (step !== undefined) Object.assign(picture, { step, steps, phase: 'denoising' });
-      else Object.assign(picture, { phase: status, position });
+      const phase = status === 'progress' || status === 'intermediate' ? 'denoising' : status;
+      Object.assign(picture, { phase, position, fraction, turn: now + wait * 1000 });
+      if (step !== undefined) Object.assign(picture, { step, steps });
       if (status === 'final') picture.step = picture.steps;
       if (step !== undefined && this.#firstStep === null) {
         this.#firstStep = now;
@@ -37,10 +38,6 @@
 
     #sum(key) {
       return this.#pictures.reduce((sum, picture) => sum + picture[key], 0);
-    }
-
-    #count(...phases) {
-      return this.#pictures.filter(({ phase }) => phases.includes(phase)).length;
     }
 
     /** Whether the server has taken anything on. */
@@ -68,24 +65,30 @@
 
     /** The picture that says most about the run: one being drawn, else the next in line. */
     get #speaker() {
-      const open = this.#pictures.filter(({ phase }) => phase !== 'final' && phase !== 'failed');
+      const open = this.#pictures.filter(({ phase }) => phase !== 'final');
       const order = ['denoising', 'decoding', 'encoding', 'loading', 'queued', 'sending'];
       return open.sort((a, b) => order.indexOf(a.phase) - order.indexOf(b.phase))[0] ?? null;
     }
 
-    #phaseText({ phase, step, steps, position }) {
+    #phaseText({ phase, step, steps, position, fraction, turn }, now) {
       if (phase === 'denoising' && step) return `Step ${step} of ${steps}`;
-      if (phase === 'queued' && position > 0) return `Waiting, ${position} ahead in the queue`;
-      return PHASES[phase] ?? phase;
+      if (phase === 'loading' && fraction > 0) {
+        return `${PHASES.loading}, ${Math.floor(fraction * 100)}%`;
+      }
+      if (phase !== 'queued') return PHASES[phase] ?? phase;
+      const ahead = position > 0 ? `, ${position} ahead in the queue` : '';
+      const wait = turn > now ? `, about ${secondsText((turn - now) / 1000)} to go` : '';
+      return PHASES.queued + ahead + wait;
     }
 
     /** One line for people. */
     text(now = performance.now()) {
       const speaker = this.#speaker;
       if (!speaker) return '';
-      const parts = [this.#phaseText(speaker)];
+      const parts = [this.#phaseText(speaker, now)];
       if (this.#pictures.length > 1) {
-        parts.unshift(`${this.#count('final')} of ${this.#pictures.length} finished`);
+        const finished = this.#pictures.filter(({ phase }) => phase === 'final').length;
+        parts.unshift(`${finished} of ${this.#pictures.length} finished`);
       }
       const left = this.secondsLeft(now);
       if (left !== null) parts.push(`about ${secondsText(left)} left`);

@@ -13,6 +13,7 @@
     ready: 'Ready',
     locked: 'Server wants a key',
     failing: 'Server has a fault',
+    stopping: 'Server is stopping',
     away: 'No server',
   };
   const answers = (state) => state === 'ready' || state === 'loading';
@@ -22,16 +23,27 @@
       await catalogue.refresh();
       form.offerAll();
       enhance.offer();
+      describe();
     } catch (error) {
       if (error.status === 401) show('locked');
       explain(error);
     }
   }
 
+  /** Which server this is, as far as it is known. */
+  function describe() {
+    const { version, device } = catalogue;
+    const where = device ? ` on ${device}` : '';
+    say(byId('server-note'), version ? `Imagine ${version}${where}, at ${api.address}` : '');
+  }
+
   function show(state, message) {
     byId('server-status').dataset.state = state;
     byId('server-status').title = typeof message === 'string' ? message : api.address;
-    say(byId('server-status-text'), STATES[state]);
+    const { device } = catalogue;
+    const ready = state === 'ready' && device && `Ready on ${device}`;
+    say(byId('server-status-text'), ready || STATES[state]);
+    describe();
   }
 
   function connect(look) {
@@ -65,6 +77,7 @@
       await readCatalogue();
       found();
     });
+    Imagine.server.look = look;
     byId('connect').onclick = () => connect(look);
     byId('server-status').onclick = openServer;
     for (const id of ['address', 'key']) {
@@ -77,5 +90,6 @@
     return look();
   }
 
-  Imagine.server = { build };
+  /** `look` asks the server again how it is; what it finds is shown, and `found` called. */
+  Imagine.server = { build, look: null };
 })();

@@ -207,10 +207,6 @@
     view('empty');
   }
 
-  /** The <img> that is being looked at, if it is one. */
-  const image = () =>
-    byId(byId('stage').dataset.view === 'picture' ? 'shown' : 'tiles').querySelector('img');
-
   function build() {
     byId('act-grid').onclick = showRun;
     new ResizeObserver(() => tiles.length > 1 && arrange()).observe(byId('canvas'));
@@ -223,11 +219,7 @@
     link,
     present,
     show,
-    showRun,
     empty,
-    image,
     view,
-    running,
-    columnsFor,
   });
 })();

@@ -1,0 +1,135 @@
+// A job of the server: noted while it lasts, so that a page that was left finds its picture again.
+'use strict';
+
+(() => {
+  const { remember } = Imagine.dom;
+  const { api, stream } = Imagine;
+  const MOST = 16; // notes that are kept
+  const AGAIN = 1000; // milliseconds between two looks at a job
+  const PATIENCE = { lock: 1000, id: 30000 }; // milliseconds
+
+  const held = new Map(); // the jobs that this window is about: id to what lets go of it
+  let leaving = false; // a page that is being left loses its connections: its jobs stay noted
+
+  const path = (id) => `/jobs/${encodeURIComponent(id)}`;
+  const noted = () => remember.get('jobs', []);
+
+  // ------------------------------------------------------------------------------- notes
+
+  /**
+   * Become the one window that is about this job; false where another one is. A window that is
+   * just being left has a moment to let go. Without locks (a browser has them for this machine's
+   * pages and for https) windows do not know of each other.
+   */
+  function hold(id) {
+    return new Promise((resolve) => {
+      const own = () => {
+        resolve(true);
+        return new Promise((release) => held.set(id, release));
+      };
+      if (!navigator.locks) return own();
+      const signal = AbortSignal.timeout(PATIENCE.lock);
+      return navigator.locks.request(`imagine ${id}`, { signal }, own).catch(() => resolve(false));
+    });
+  }
+
+  function release(id) {
+    held.get(id)?.();
+    held.delete(id);
+  }
+
+  function note(job) {
+    remember.set('jobs', [...noted().slice(1 - MOST), job]);
+    hold(job.id);
+  }
+
+  /** A job has ended and its picture is kept, or nobody wants it any more. */
+  function forget(id) {
+    if (leaving || !id) return;
+    remember.set(
+      'jobs',
+      noted().filter((job) => job.id !== id),
+    );
+    release(id);
+  }
+
+  /** The noted jobs of this server, {id, values}, that no window is about; now this one is. */
+  async function leftBehind() {
+    const ours = noted().filter(({ id, address }) => address === api.address && !held.has(id));
+    const free = await Promise.all(ours.map(({ id }) => hold(id)));
+    return ours.filter((job, at) => free[at]);
+  }
+
+  // ------------------------------------------------------------------------------ the job
+
+  const cancel = (id) => api.json(`${path(id)}/cancel`, { body: {} }).catch(() => {});
+
+  const aborted = (signal) =>
+    new Promise((resolve, reject) => {
+      signal.addEventListener('abort', () => reject(signal.reason));
+    });
+
+  async function look(id, { signal, onEvent }) {
+    for (;;) {
+      const job = await api.json(path(id), { signal });
+      if (job.error) throw new api.ServerError(200, job.error);
+      if (job.img) return { ...job, id };
+      onEvent(job);
+      await Promise.race([new Promise((next) => setTimeout(next, AGAIN)), aborted(signal)]);
+    }
+  }
+
+  /** The reply of a job that was left to the server; where that cannot be asked, its note stays. */
+  async function outcome(id, options) {
+    try {
+      return await look(id, options);
+    } catch (error) {
+      if (error.name === 'AbortError') cancel(id);
+      if (error.name === 'AbortError' || error instanceof api.ServerError) forget(id);
+      else release(id);
+      throw error;
+    }
+  }
+
+  /**
+   * Make a picture; where the connection is lost, its job is asked for. The caller forgets the
+   * reply's `id` once the picture is kept.
+   *
+   * Aborting `signal` rejects at once. The connection stays open until the server has told the
+   * job's id: closing it would not end the job.
+   */
+  async function make(body, values, { signal, onEvent }) {
+    const connection = new AbortController();
+    let id; // undefined before the first line, null where the server tells none
+    const drop = () => {
+      if (id && !connection.signal.aborted) cancel(id);
+      connection.abort();
+    };
+    const take = (event) => {
+      if (id === undefined) {
+        id = event.id ?? null;
+        if (signal.aborted) return drop();
+        if (id) note({ id, values, address: api.address });
+      }
+      return signal.aborted || onEvent(event);
+    };
+    const reply = stream.generate(body, { signal: connection.signal, onEvent: take });
+    try {
+      return { ...(await Promise.race([reply, aborted(signal)])), id };
+    } catch (error) {
+      if (id && error instanceof api.ConnectionLost) {
+        return await outcome(id, { signal, onEvent }).catch((second) => {
+          throw second.name === 'AbortError' || second.status < 400 ? second : error;
+        });
+      }
+      if (error.name === 'AbortError') setTimeout(drop, id === undefined ? PATIENCE.id : 0);
+      forget(id);
+      throw error;
+    }
+  }
+
+  addEventListener('pagehide', () => (leaving = true));
+  addEventListener('pageshow', () => (leaving = false));
+
+  Imagine.jobs = { make, outcome, forget, release, leftBehind };
+})();
