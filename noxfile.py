@@ -57,6 +57,14 @@ def slow(session: nox.Session) -> None:
     session.run("pytest", "-m", "slow", *session.posargs)
 
 
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Two hundred clients for twenty minutes; `-- 3600` plays for an hour."""
+    session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
+    seconds = session.posargs[0] if session.posargs else "1200"
+    session.run("pytest", "-s", "tests/soak", env={"SOAK_SECONDS": seconds})
+
+
 @nox.session
 def third_party(session: nox.Session) -> None:
     """Strangers' packages beside our wheel, in an environment without the checkout."""

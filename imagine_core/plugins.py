@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from imagine_core import hookspecs
-from imagine_core.errors import ImagineError, PluginError
+from imagine_core.errors import FAULTS, ImagineError, PluginError
 from imagine_core.interfaces import Device, Enhancer, ModelLoader, SamplerSpec
 from imagine_core.registry import Registry
 
@@ -125,7 +125,7 @@ class Plugins:
         for name, caller in self._callers(hook):
             try:
                 caller(**arguments)
-            except Exception as error:
+            except FAULTS as error:
                 if (name, hook) not in self._failed:
                     self._failed.add((name, hook))
                     log.exception(
@@ -156,7 +156,7 @@ class Plugins:
         for name, caller in self._callers(hook):
             try:
                 caller(register=partial(take, plugin=name), **arguments)
-            except Exception as error:  # a stranger's code: whatever it raises is its own problem
+            except FAULTS as error:  # a stranger's code: whatever it raises is its own problem
                 self._blame(name, hook, error)
 
     def _callers(self, hook: str) -> Iterator[tuple[str, pluggy.HookCaller]]:
@@ -168,7 +168,7 @@ class Plugins:
                 others = [other for _, other in everyone if other is not plugin]
                 yield name, self.manager.subset_hook_caller(hook, others)
 
-    def _blame(self, name: str, hook: str, error: Exception) -> None:
+    def _blame(self, name: str, hook: str, error: BaseException) -> None:
         text = str(error) if isinstance(error, PluginError) else f"{hook}: {_describe(error)}"
         old = self._reports[name]
         problem = text if old.problem is None else f"{old.problem}; {text}"
@@ -238,12 +238,12 @@ def _register(
 ) -> PluginReport:
     if manager.has_plugin(name):  # pluggy would skip it without a word
         return PluginReport(name=name, point=point, problem="another plugin has this name")
-    if isinstance(plugin, type):
-        plugin = plugin()
     try:
+        if isinstance(plugin, type):
+            plugin = plugin()
         manager.register(plugin, name=name)
         manager.check_pending()
-    except Exception as error:
+    except FAULTS as error:
         if manager.has_plugin(name):
             manager.unregister(name=name)
         return PluginReport(name=name, point=point, problem=_describe(error))

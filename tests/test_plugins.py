@@ -114,6 +114,33 @@ def test_a_plugin_that_raises_is_blamed_and_the_others_stay() -> None:
     assert problem == "register_samplers: RuntimeError: oops"
 
 
+class Unbuildable:
+    """Cannot be built without what nobody gives it."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+
+class Leaves:
+    """Ends the program where it is asked for samplers."""
+
+    @hookimpl
+    def register_samplers(self, register: Callable[[SamplerSpec], None]) -> None:
+        sys.exit("bye")
+
+
+@pytest.mark.parametrize(
+    ("plugin", "problem"),
+    [(Unbuildable, "TypeError: "), (Leaves, "register_samplers: SystemExit: bye")],
+)
+def test_a_plugin_that_cannot_be_built_or_ends_the_program_is_blamed(
+    plugin: type, problem: str
+) -> None:
+    plugins = build_plugins(only=[], extra=[("bad", plugin), ("good", Brings(sampler("fine")))])
+    assert plugins.samplers.names() == ["fine"]
+    assert problem in str(report(plugins.reports(), "bad").problem)
+
+
 def test_nonsense_is_refused_where_it_is_registered() -> None:
     class Nonsense:
         @hookimpl

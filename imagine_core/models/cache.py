@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from imagine_core.errors import OutOfMemory
+from imagine_core.errors import OutOfMemory, UnusableModel
 from imagine_core.interfaces import DiffusionModel, ModelInfo
 from imagine_core.models.catalogue import Stamp, stamp_of
 from imagine_core.models.memory import Memory, out_of_memory
@@ -181,10 +181,14 @@ class ModelCache:
             if entry is not None:
                 return entry
             self.make_room(info)
-            stamp = stamp_of(info.path)
-            entry = _Entry(
-                info, stamp, self._load_once_more(info), self._memory.weigh(info), leases=1
-            )
+            try:
+                stamp = stamp_of(info.path)
+                model = self._load_once_more(info)
+            except FileNotFoundError:
+                if info.path.exists():
+                    raise
+                raise UnusableModel(info.name, "its file was removed meanwhile") from None
+            entry = _Entry(info, stamp, model, self._memory.weigh(info), leases=1)
             with self._lock:
                 self._entries[info.path] = entry
             return entry

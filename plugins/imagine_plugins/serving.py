@@ -174,9 +174,13 @@ class GracefulServer(uvicorn.Server):
         """
         self.stopping.start()
         deadline = time.monotonic() + self._grace
-        while self.server_state.tasks and time.monotonic() < deadline:  # noqa: ASYNC110
+        while self._busy() and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(LOOK_SECONDS)  # uvicorn tells nobody when they are done
         await super().shutdown(sockets)
+
+    def _busy(self) -> bool:
+        """Whether somebody waits for an answer, or what nobody waits for is in progress."""
+        return bool(self.server_state.tasks) or self.stopping.is_alive()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -277,6 +277,28 @@ def test_sigterm_finishes_what_runs_and_is_no_failure(
     assert "Traceback" not in server.text
 
 
+def test_what_goes_on_without_its_client_is_finished_too(run: Callable[..., Process]) -> None:
+    server = run("--grace", "60s")
+    body = {**SMALL, "steps": 40, "stream": 1, "on_disconnect": "finish"}
+    with httpx.stream("POST", server.url() + "/generate", json=body, timeout=30) as answer:
+        next(answer.iter_lines())
+    server.process.terminate()
+    assert server.end() == 0
+    assert " done: tiny, 1 x 64x64, dpm++ 2m, 40 steps;" in server.text
+
+
+def test_what_goes_on_without_its_client_has_no_more_time_than_others(
+    run: Callable[..., Process],
+) -> None:
+    server = run("--grace", "0")
+    body = {**SMALL, "steps": 1000, "stream": 1, "on_disconnect": "finish", "n": 4}
+    with httpx.stream("POST", server.url() + "/generate", json=body, timeout=30) as answer:
+        next(answer.iter_lines())
+    server.process.terminate()
+    assert server.end() == 0
+    assert "failed (shutting_down): tiny" in server.text
+
+
 def test_whoever_comes_while_it_stops_is_told_so(engine: Engine, fake: FakePlugin) -> None:
     gate = threading.Event()
     fake.loader.before = lambda rows: gate.wait(30)

@@ -287,6 +287,15 @@ def test_a_failure_is_kept_as_well(start: Callable[..., Server]) -> None:
     assert kept["error"]["type"] == "generation_failed"
 
 
+def test_what_was_never_taken_on_drives_no_result_out(start: Callable[..., Server]) -> None:
+    server = start()
+    name = httpx.post(server.url + "/generate", json=FINISH, timeout=60).json()["id"]
+    for wrong in ({"model": "nobody"}, {"sampler": "nobody"}, {"enhance": "nobody"}):
+        refused = httpx.post(server.url + "/generate", json={**FINISH, **wrong}, timeout=30)
+        assert refused.status_code == 404
+    assert [job["id"] for job in get(server, "/jobs")["jobs"]] == [name]
+
+
 def test_a_client_that_stalls_is_finished_without(
     start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:

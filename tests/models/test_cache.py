@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from imagine_core.errors import OutOfMemory
+from imagine_core.errors import OutOfMemory, UnusableModel
 from imagine_core.interfaces import ModelInfo
 from imagine_core.models.cache import ModelCache
 from imagine_core.models.memory import Memory
@@ -129,6 +129,28 @@ def test_a_file_that_was_removed_still_serves_from_memory(tmp_path: Path) -> Non
     a.path.unlink()
     with cache.lease(a) as after:
         assert after is before
+
+
+def test_a_file_that_is_removed_before_it_is_loaded_makes_its_model_unusable(
+    tmp_path: Path,
+) -> None:
+    def vanish(info: ModelInfo) -> FakeModel:
+        info.path.unlink()
+        raise FileNotFoundError(info.path)
+
+    cache = ModelCache(vanish, keep_alive=-1)
+    a = info(tmp_path, "a")
+    for _ in range(2):  # while it is loaded, and before
+        with pytest.raises(UnusableModel, match="'a' cannot be used: its file was removed"):
+            cache.lease(a).__enter__()
+
+
+def test_another_file_that_a_loader_misses_is_its_own_fault(tmp_path: Path) -> None:
+    def miss(info: ModelInfo) -> FakeModel:
+        raise FileNotFoundError("vocabulary.json")
+
+    with pytest.raises(FileNotFoundError, match="vocabulary"):
+        ModelCache(miss, keep_alive=-1).lease(info(tmp_path, "a")).__enter__()
 
 
 def test_a_load_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:

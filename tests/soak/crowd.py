@@ -67,7 +67,8 @@ class Client:
             case "stays":
                 return await self._stay(name, body)
             case "leaves":
-                return await self._leave(name, body)
+                progress = self._random.random() < 0.8  # the first line says the id
+                return await self._leave(name, {**body, "progress": progress})
             case "leaves and comes back":
                 return await self._come_back(name, {**body, "on_disconnect": "finish"})
             case "breaks off":

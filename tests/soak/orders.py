@@ -19,7 +19,7 @@ from imagine_plugins.dialects.wire import read_order
 
 Pixels = npt.NDArray[np.int16]
 
-STEPS = 8
+STEPS = 6
 PLAIN: dict[str, Any] = {
     "prompt": "red",
     "width": 64,

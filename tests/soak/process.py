@@ -9,7 +9,7 @@ import sys
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from soak import soak_server
 
-ARGUMENTS = ("serve", "--host", "127.0.0.1", "-p", "0", "--max-rows", "24", "--log-format", "json")
+ARGUMENTS = ("serve", "--host", "127.0.0.1", "-p", "0", "--log-format", "json")
+BOUNDS = ("--max-rows", "96", "--max-queue", "120")
 
 
 class ServerProcess:
@@ -64,8 +65,10 @@ class ServerProcess:
         """What its open files are, sorted."""
         found = []
         for each in (self._proc / "fd").iterdir():
-            name = str(each.readlink())
-            found.append(name.partition(":")[0] if name.startswith(("socket", "pipe")) else name)
+            with suppress(FileNotFoundError):  # closed while we look
+                name = str(each.readlink())
+                kind = name.partition(":")[0]
+                found.append(kind if kind in ("socket", "pipe") else name)
         return sorted(found)
 
     def get(self, path: str) -> Any:
@@ -96,7 +99,7 @@ def soak_process(folder: Path, *, step: float) -> Iterator[ServerProcess]:
     """A server over one fake model."""
     folder.mkdir(exist_ok=True)
     (folder / "tiny.fake").touch()
-    command = [sys.executable, soak_server.__file__, *ARGUMENTS, "--models", str(folder)]
+    command = [sys.executable, soak_server.__file__, *ARGUMENTS, *BOUNDS, "--models", str(folder)]
     environment = {**os.environ, "SOAK_STEP": str(step)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         try:

@@ -9,6 +9,7 @@ import asyncio
 import bisect
 import os
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,8 @@ from soak.crowd import Client, Tally
 from soak.orders import BODIES, References
 from soak.process import ServerProcess, soak_process
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "15"))
-LONG = SECONDS >= 600
+SECONDS = float(os.environ.get("SOAK_SECONDS", "10"))
+LONG = SECONDS >= 300
 CLIENTS = 200
 STEP = 0.02
 
@@ -86,6 +87,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
         played.standing = {**server.get("/ps"), "listed": server.get("/jobs")["jobs"]}
         server.stop()
         played.outcomes, played.log = server.outcomes(), server.log
+    print(dict(played.tally.visits), [f"{size / 2**20:.1f} MiB" for size in played.memory])
     return played
 
 
@@ -95,6 +97,10 @@ def warm_up(server: ServerProcess) -> None:
         answer = httpx.post(f"{server.url}/generate", json={**body, "seed": 1}, timeout=60)
         assert answer.status_code == 200, answer.text
     server.get("/soak")
+    looks = [server.files()]
+    while looks.count(looks[-1]) < 10:  # the last connection may not be closed yet
+        time.sleep(0.1)
+        looks.append(server.files())
 
 
 async def play(server: ServerProcess, references: References, played: Played) -> None:
@@ -162,7 +168,7 @@ def test_nothing_went_wrong(played: Played) -> None:
 def test_no_job_is_left_over(played: Played) -> None:
     assert played.standing["jobs"] == []
     assert played.standing["queue"] == 0
-    assert all(job["status"] in ("final", "cancelled") for job in played.standing["listed"])
+    assert {job["status"] for job in played.standing["listed"]} <= {"final", "cancelled"}
     assert played.metrics["imagine_jobs queued"] == played.metrics["imagine_jobs running"] == 0
 
 
@@ -177,12 +183,17 @@ def test_memory_is_flat(played: Played) -> None:
     assert end <= quarter * GROWTH, f"{quarter / 2**20:.0f} MiB became {end / 2**20:.0f} MiB"
 
 
-def test_whoever_leaves_costs_the_device_two_more_steps_at_most(played: Played) -> None:
+def steps_after_leaving(played: Played) -> list[int]:
+    """Of each request whose client left, the steps that began before it had left the device."""
     began = sorted(played.began)
-    steps = sorted(
+    return sorted(
         bisect.bisect(began, played.ended[name]) - bisect.bisect(began, moment)
         for name, moment in played.tally.left.items()
-        if name in played.ended and played.outcomes[name] == ["cancelled"]
+        if played.outcomes[name] == ["cancelled"]
     )
+
+
+def test_whoever_leaves_costs_the_device_two_more_steps_at_most(played: Played) -> None:
+    steps = steps_after_leaving(played)
     assert len(steps) > 20
     assert steps[len(steps) * 99 // 100] <= STEPS_TO_CANCEL, steps

@@ -92,6 +92,7 @@ LIMITS: Json = {
     "smallest": 64,
     "multiple": 8,
 }
+READY: Json = {"status": "ready", "ready": True, "device": "cpu"}
 PHASES = ("queued", "loading", "encoding", "denoising")
 
 
@@ -137,7 +138,7 @@ class FakeServer:
     samplers: list[Json] = field(default_factory=lambda: [dict(sampler) for sampler in SAMPLERS])
     limits: Json = field(default_factory=lambda: dict(LIMITS))
     enhancers: list[Json] = field(default_factory=list)
-    keeps_jobs: bool = False
+    health: Json = field(default_factory=lambda: dict(READY))
     key: str | None = None
     queue_position: int = 0
     hold_at_step: int | None = None
@@ -145,6 +146,7 @@ class FakeServer:
     lose_at_step: int | None = None
     fail_at_step: int | None = None
     fail_for_seed: int | None = None
+    hold_for_seed: int | None = None
     nonsense: bool = False
     down: bool = False
     refuse: tuple[int, Json] | None = None
@@ -153,10 +155,6 @@ class FakeServer:
     enhanced: list[Json] = field(default_factory=list)
     steps_done: int = 0
     running: int = 0
-    left_at: float | None = None
-    jobs: dict[str, Json] = field(default_factory=dict)
-    jobs_asked: int = 0
-    cancelled: list[str] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
@@ -171,8 +169,6 @@ class FakeServer:
             Route("/version", self.get_version),
             Route("/enhancers", self.get_enhancers),
             Route("/enhance", self.post_enhance, methods=["POST"]),
-            Route("/jobs/{id}", self.get_job),
-            Route("/jobs/{id}/cancel", self.cancel_job, methods=["POST"]),
         ]
         page.register_routes(register=routes.append)
         cors = Middleware(
@@ -195,7 +191,7 @@ class FakeServer:
     async def get_health(self, request: Request) -> Response:
         if self.down:
             return error(503, "shutting_down", "the server is shutting down")
-        return JSONResponse({"status": "ready", "ready": True, "device": "cpu"})
+        return JSONResponse(self.health)
 
     async def get_version(self, request: Request) -> Response:
         return self.locked(request) or JSONResponse({"version": "0.1.0", "limits": self.limits})
@@ -212,22 +208,6 @@ class FakeServer:
         if body.get("neg"):
             reply["neg"] = "blurry, dull"
         return JSONResponse(reply)
-
-    async def get_job(self, request: Request) -> Response:
-        self.jobs_asked += 1
-        job = self.jobs.get(request.path_params["id"])
-        if not self.keeps_jobs or job is None:
-            return error(404, "unknown_name", "unknown job")
-        return JSONResponse(job)
-
-    async def cancel_job(self, request: Request) -> Response:
-        self.cancelled.append(request.path_params["id"])
-        return JSONResponse({"status": "cancelled"})
-
-    def finish_jobs(self) -> None:
-        """Go on with what clients have left, to its end."""
-        for number, body in enumerate(self.requests, start=1):
-            self.final(body, int(body["seed"]), f"job{number}")
 
     def locked(self, request: Request) -> Response | None:
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
@@ -254,24 +234,20 @@ class FakeServer:
         job = f"job{len(self.requests)}"
         self.running += 1
         try:
-            async for line in self.events(body, job):
+            async for line in self.events(body):
                 yield (json.dumps({"id": job, **line}) + "\n").encode()
-        except (asyncio.CancelledError, GeneratorExit):
-            self.left_at = time.monotonic()
-            raise
         finally:
             self.running -= 1
 
-    async def events(self, body: Json, job: str) -> AsyncIterator[Json]:
+    async def events(self, body: Json) -> AsyncIterator[Json]:
         seed, steps, every = int(body["seed"]), body["steps"], body.get("stream") or 0
-        self.jobs[job] = {"status": "queued"}
         for phase in PHASES:
             yield {"status": phase, "position": self.queue_position if phase == "queued" else 0}
             if self.hold_at_phase == phase:
                 await self.held()
         for step in range(1, steps + 1):
             await asyncio.sleep(self.step_seconds)
-            await self.fault(step)
+            await self.fault(step, seed)
             if self.fail_at_step == step or (self.fail_for_seed == seed and step == steps):
                 yield {"error": {"type": "out_of_memory", "message": "the device has no memory"}}
                 return
@@ -283,23 +259,22 @@ class FakeServer:
                 line |= {"status": "intermediate", "seed": str(seed), "img": encode(image)}
             yield line
         yield {"status": "decoding"}
-        yield self.final(body, seed, job)
+        yield self.final(body, seed)
 
-    async def fault(self, step: int) -> None:
+    async def fault(self, step: int, seed: int) -> None:
         if self.lose_at_step == step:
             raise ConnectionResetError
-        if self.hold_at_step == step:
+        if self.hold_at_step == step or self.hold_for_seed == seed:
             await self.held()
 
     async def held(self) -> None:
         while not self.released.is_set():  # noqa: ASYNC110 - a test sets it from its own thread
             await asyncio.sleep(0.01)
 
-    def final(self, body: Json, seed: int, job: str) -> Json:
+    def final(self, body: Json, seed: int) -> Json:
         image = picture(seed, body["width"], body["height"])
         reply: Json = {"status": "final", "img": encode(image), "seed": str(seed)}
         reply |= {"model": body.get("model", self.models[0]["name"]), "warnings": self.warnings}
-        self.jobs[job] = reply
         return reply
 
     # ------------------------------------------------------------------------------ serving

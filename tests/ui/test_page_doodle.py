@@ -90,7 +90,7 @@ def test_cancel_stops_a_long_picture(open_page: OpenPage, url: str) -> None:
     page.keyboard.press("Escape")
     message(page, "Cancelled.")
     running = "fetch('/ps').then((reply) => reply.json()).then((status) => status.jobs.length)"
-    until(lambda: page.evaluate(running) == 0, within=10)
+    until(lambda: page.evaluate(running) == 0, within=SLOW)
 
 
 def test_every_sampler_of_the_server_is_on_the_page(open_page: OpenPage, url: str) -> None:

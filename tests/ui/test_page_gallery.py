@@ -214,26 +214,48 @@ def test_on_a_phone_the_page_stays_at_the_picture_when_it_is_finished(open_page:
     until(lambda: page.evaluate("scrollY") < 100)  # back up from the gallery below
 
 
-def test_a_long_gallery_is_put_on_the_page_in_parts(page: Page) -> None:
-    draw_seeds(page, 1)
+def keep_copies(page: Page, count: int) -> None:
+    """Put so many older pictures into the gallery, and visit it anew."""
     page.evaluate(
-        """async () => {
+        """async (count) => {
             const { store } = await Imagine.store.openStore();
             const [record] = await store.all();
             const { output } = await store.picture(record.id);
-            for (let id = 1; id <= 150; id++) {
+            for (let id = 1; id <= count; id++) {
                 await store.add({ ...record, id, values: { ...record.values, seed: `${id}` } },
                     { output, input: null });
             }
-        }"""
+        }""",
+        count,
     )
     page.reload()
     ready(page)
+
+
+def test_a_long_gallery_is_put_on_the_page_in_parts(page: Page) -> None:
+    draw_seeds(page, 1)
+    keep_copies(page, 150)
     assert page.locator(".thumb").count() == 60
     page.click("#caption")
     page.keyboard.press("End")
     until(lambda: shown(page) == "1")
     assert page.locator(".thumb").count() == 151
+
+
+def test_on_a_phone_the_rest_of_a_long_gallery_comes_as_one_scrolls(open_page: OpenPage) -> None:
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    ready(page)
+    draw_seeds(page, 1)
+    keep_copies(page, 80)
+    assert page.locator(".thumb").count() == 60
+    page.locator(".thumb").last.scroll_into_view_if_needed()
+    page.locator(".thumb").nth(80).wait_for(state="attached")
+
+
+def test_the_picture_fills_the_screen_on_request(page: Page) -> None:
+    draw_seeds(page, 1)
+    page.click("#act-full")
+    until(lambda: page.evaluate("document.fullscreenElement?.id") == "canvas")
 
 
 def test_without_storage_the_page_works_and_says_so(open_page: OpenPage) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +17,8 @@ from imagine_core import SamplerSpec, hookimpl
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import FakePlugin, build_test_engine, euler
 from imagine_core.version import version
-from ui.browsing import OpenPage, draw, message, ready, small, until, visit
+from programs import command
+from ui.browsing import OpenPage, draw, message, ready, small, start, until, visit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -57,6 +60,17 @@ def come(open_page: OpenPage, url: str, place: str = "http") -> Page:
     return page
 
 
+def meta_of_download(page: Page) -> dict[str, Any]:
+    """The settings in the shown picture, downloaded."""
+    from PIL import Image
+
+    with page.expect_download() as download:
+        page.click("#act-download")
+    with Image.open(download.value.path()) as image:
+        meta: dict[str, Any] = json.loads(image.info["meta"])
+    return meta
+
+
 @PLACES
 def test_a_picture_is_drawn_and_carries_its_settings(
     open_page: OpenPage, url: str, place: str
@@ -86,8 +100,19 @@ def test_variations_share_the_engines_forwards(
     open_page: OpenPage, url: str, plugin: FakePlugin
 ) -> None:
     page = come(open_page, url)
-    plugin.loader.before = lambda _rows: time.sleep(0.02)
-    draw(page, "red", count=4)
+    together = threading.Event()
+
+    def before(_rows: int) -> None:
+        together.wait(60)
+        time.sleep(0.01)
+
+    plugin.loader.before = before
+    page.fill("#steps", "30")
+    page.fill("#n", "4")
+    start(page, "red")
+    until(lambda: page.evaluate("Imagine.dom.remember.get('jobs', []).length") == 4)  # taken on
+    together.set()
+    page.wait_for_selector("#generate:visible")
     rows = plugin.loader.models[0].forwards
     assert max(rows) > 2  # more than one picture (two rows with guidance) at a time
     assert page.locator(".tile.done").count() == 4
@@ -96,11 +121,13 @@ def test_variations_share_the_engines_forwards(
 def test_the_server_names_the_fields_that_it_refuses(open_page: OpenPage, url: str) -> None:
     page = come(open_page, url)
     page.click("#more > summary")
-    page.evaluate("Imagine.dom.byId('clip').max = 100")  # as an older catalogue might have it
+    page.evaluate("Imagine.form.problems = () => []")  # the page would not have sent it
     page.fill("#clip", "99")
     page.fill("#prompt", "red")
     page.click("#generate")
-    page.wait_for_selector("#clip-error:visible, .message[data-kind=bad]")
+    message(page, "The server cannot draw this: see the marked fields.", "bad")
+    assert page.inner_text("#clip-error") != ""
+    assert page.get_attribute("#clip", "aria-invalid") == "true"
     assert page.locator(".thumb").count() == 0
 
 
@@ -110,11 +137,8 @@ def test_previews_stream_and_img2img_counts_its_own_steps(open_page: OpenPage, u
     page.click("#act-input")
     page.wait_for_selector("#input-preview:visible")
     page.fill("#strength", "0.5")
-    lines: list[str] = []
-    page.on("response", lambda reply: lines.append(reply.url))
     page.evaluate(
         """() => {
-            const { generate } = Imagine.stream;
             globalThis.events = [];
             const { Progress } = Imagine.progress;
             const take = Progress.prototype.take;
@@ -132,22 +156,56 @@ def test_previews_stream_and_img2img_counts_its_own_steps(open_page: OpenPage, u
     assert {"queued", "denoising"} <= {event["status"] for event in events}
 
 
+@PLACES
+def test_the_server_knows_all_that_the_page_can_send(
+    open_page: OpenPage, url: str, place: str
+) -> None:
+    page = come(open_page, url, place)
+    draw(page, "red")
+    page.click("#act-input")
+    page.wait_for_selector("#input-preview:visible")
+    page.click("#more > summary")
+    page.check("#hires-on")
+    page.check("#deterministic")
+    page.select_option("#preview", "vae")
+    entered = {"neg": "dull", "steps": 7, "guidance": 5.5, "clip": 2, "strength": 0.65}
+    entered |= {"hires": 1.5, "stream": 2, "seed": "18446744073709551615"}
+    for name, value in entered.items():
+        page.fill(f"#{name}", str(value))
+    draw(page, "blue")
+    assert page.locator(".message[data-kind=warn]").count() == 0  # such as of unknown keys
+    meta = meta_of_download(page)
+    assert {name: meta[name] for name in entered if name != "stream"} == {
+        name: value for name, value in entered.items() if name != "stream"
+    }
+    assert (meta["prompt"], meta["model"], meta["width"]) == ("blue", "tiny", 128)
+    assert meta["img"]  # the input picture, too
+
+
+@pytest.mark.parametrize("suffix", [".png", ".json"])
+def test_the_files_of_imagine_run_bring_back_settings_and_picture(
+    open_page: OpenPage, url: str, tmp_path: Path, suffix: str
+) -> None:
+    file = tmp_path / f"red{suffix}"
+    asked = ["run", "a red door", "-a", url, "-m", "tiny", "-w", "128", "-h", "64", "-n", "9"]
+    asked += ["--seed", str(2**64 - 1), "--neg", "dull", "-o", str(tmp_path / "red.png")]
+    meta = ["--meta"] if suffix == ".json" else []
+    subprocess.run(command(*asked, *meta), check=True, capture_output=True, timeout=120)
+    page = visit(open_page, url)
+    page.set_input_files("#settings-file", file)
+    message(page, f"Loaded {file.name}.", "good")
+    values = page.evaluate("Imagine.form.values()")
+    assert (values["prompt"], values["neg"], values["model"]) == ("a red door", "dull", "tiny")
+    assert (values["width"], values["height"], values["steps"]) == (128, 64, 9)
+    assert values["seed"] == str(2**64 - 1)
+    page.get_by_role("img", name="a red door").wait_for()
+
+
 def test_a_strangers_sampler_is_on_the_page(open_page: OpenPage, url: str) -> None:
     page = come(open_page, url)
     page.select_option("#sampler", label="Stranger's Way")
     draw(page, "red")
     assert "stranger" in page.inner_text("#caption")
-
-
-def meta_of_download(page: Page) -> dict[str, Any]:
-    """The settings in the shown picture, downloaded."""
-    from PIL import Image
-
-    with page.expect_download() as download:
-        page.click("#act-download")
-    with Image.open(download.value.path()) as image:
-        meta: dict[str, Any] = json.loads(image.info["meta"])
-    return meta
 
 
 def enhance(page: Page, prompt: str) -> str:
@@ -231,7 +289,7 @@ def test_a_server_that_stops_in_the_middle_is_told_apart_from_an_error(
 ) -> None:
     with live(app_of(engine), on_stop=lambda: engine.close(grace=0)) as url:
         page = come(open_page, url)
-        page.fill("#steps", "500")
+        page.fill("#steps", "900")
         plugin.loader.before = lambda _rows: time.sleep(0.05)
         page.fill("#prompt", "red")
         page.click("#generate")

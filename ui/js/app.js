@@ -81,10 +81,17 @@
 
   // ------------------------------------------------------------------------------- the form
 
-  let saving;
+  let saving = null;
+  function keepForm() {
+    if (saving === null) return;
+    clearTimeout(saving);
+    saving = null;
+    remember.set('form', { ...form.values(), n: form.count() });
+  }
+
   function saveForm() {
     clearTimeout(saving);
-    saving = setTimeout(() => remember.set('form', { ...form.values(), n: form.count() }), 300);
+    saving = setTimeout(keepForm, 300);
   }
 
   function restoreForm() {
@@ -142,6 +149,7 @@
     await Imagine.server.build(recover);
   }
 
+  addEventListener('pagehide', keepForm);
   addEventListener('unhandledrejection', ({ reason }) => explain(reason));
   begin();
 })();

@@ -57,7 +57,7 @@
       byId('gallery-note'),
       records.length
         ? `${plural(records.length, 'picture')}, ${bytesText(bytes)}`
-        : 'What you make is kept here, in this browser.',
+        : 'Kept in this browser',
     );
     byId('gallery-clear').hidden = thumbs().hidden = !records.length;
   }

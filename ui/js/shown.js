@@ -23,8 +23,9 @@
   /** Show what was shown before a run that came to nothing. */
   async function goBack(record) {
     if (stage.current) return; // the user has gone somewhere already
-    if (record) await open(record);
-    else if (!gallery.newest()) stage.empty();
+    const last = record ?? gallery.newest();
+    if (last) await open(last);
+    else stage.empty();
   }
 
   async function compareWith(other) {

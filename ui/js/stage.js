@@ -159,9 +159,9 @@
       make(
         'p',
         { className: 'note' },
-        facts.filter(Boolean).join(' · '),
-        ' · seed ',
+        'Seed ',
         make('code', { id: 'shown-seed' }, values.seed ?? ''),
+        facts.filter(Boolean).map((fact) => ` · ${fact}`).join(''),
       ),
     );
   }

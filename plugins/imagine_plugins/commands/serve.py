@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 LOOK_SECONDS = 0.05
+LAST_WORDS_SECONDS = 2.0
+"""How long the step in progress may take to end when all grace is used up."""
 
 
 class Duration(click.ParamType[float]):
@@ -262,6 +264,7 @@ def serve(options: Options, plugins: Plugins) -> int:
         on_stop=stop,
     )
     server.run(sockets=[sock])
+    server.stopping.join(LAST_WORDS_SECONDS)
     if server.stopping.is_alive():
         # The device is in the middle of a step, or a model of being loaded: nothing can cut that
         # short, and Python would wait for it before it exits.

@@ -32,6 +32,7 @@ class Job:
         id: Nobody can guess it.
         keeps: Whether it goes on without its client, and its result is kept.
         images: Pictures that it makes.
+        begun: Whether it was taken on; what is refused before leaves nothing to be kept.
         status: How it stands: a phase, or how it ended.
         body: The last line, with the pictures or the error.
         until: When a kept result is let go of.
@@ -40,6 +41,7 @@ class Job:
     id: str = field(default_factory=new_id)
     keeps: bool
     images: int
+    begun: bool = False
     status: dict[str, Any]
     body: bytes | None = None
     until: float = 0.0
@@ -48,6 +50,7 @@ class Job:
 
     def take(self, event: GenerationEvent) -> None:
         """Note how far it is."""
+        self.begun = True
         match event:
             case PhaseEvent():
                 self.status = phase_line(event)
@@ -125,7 +128,7 @@ class Jobs:
                 yield
         except Exception as error:
             renamed = on_wire(error) if isinstance(error, RequestError) else error
-            if job.keeps:
+            if job.keeps and job.begun:
                 status = "cancelled" if isinstance(error, Cancelled) else "failed"
                 job.end(status, json_line({"id": job.id, "status": status, **explain(renamed)[1]}))
             raise

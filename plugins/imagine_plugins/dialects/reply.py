@@ -63,6 +63,7 @@ class Reply(Answer):
                 await asyncio.to_thread(self.service.engine.resolve, self.order.request)
                 if self.order.enhance:
                     self.service.plugins.enhancers.get(self.order.enhance)
+                self.job.begun = True
                 if self.order.progress:
                     await out.send(self._line(enhancing_line()), last=False)
                 self.order = await self._enhancing.improve(self.order)
