@@ -73,8 +73,9 @@ def failure(app: Starlette) -> ImagineError:
 # -------------------------------------------------------------------------------- against our own
 
 
-def phases_of(events: list[Any]) -> list[PhaseEvent]:
-    return [event for event in events if isinstance(event, PhaseEvent)]
+def phases_of(events: list[Any]) -> list[str]:
+    """Each phase once: how often the queue tells its place and its wait is a matter of speed."""
+    return list(dict.fromkeys(event.phase for event in events if isinstance(event, PhaseEvent)))
 
 
 def steps_of(events: list[Any]) -> list[tuple[int, int, int, int, bool]]:

@@ -146,7 +146,7 @@ def test_another_window_leaves_a_run_to_the_one_that_began_it(
     other = page.context.new_page()
     other.goto(f"{url}/")
     ready(other)
-    other.wait_for_timeout(1500)  # longer than it asks for the job
+    other.wait_for_timeout(1000)  # longer than it takes to find a job
     assert other.is_hidden("#cancel")
     gate.open()
     page.locator(".thumb").wait_for()
@@ -272,7 +272,9 @@ def test_who_cancels_before_the_server_has_said_a_word_cancels_all_the_same(
     page.keyboard.press("Escape")
     message(page, "Cancelled.", "info")
     assert engine.status().jobs
+    with page.expect_response("**/cancel"):
+        line.answers.set()
     gate.open()
-    line.answers.set()
     until(none_at_work(engine))
+    assert gate.begun <= 2  # the step that was allowed, and the one that it stood at
     assert noted(page) == []

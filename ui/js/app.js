@@ -20,7 +20,6 @@
     if (run.running()) return;
     clearErrors();
     form.clearErrors();
-    compare.close();
     const problems = form.problems();
     if (problems.length) form.showErrors(problems);
     else await draw({ ...form.values(), seed: Imagine.seed.next() }, form.count());
@@ -28,6 +27,7 @@
 
   /** Show a run to its end; returns its records and the error that ended it, if any. */
   async function watch(going, count) {
+    compare.close();
     byId('stage').scrollIntoView({ block: 'nearest' });
     showRunning(true);
     const before = stage.current;

@@ -6,7 +6,7 @@
   const { api, stream } = Imagine;
   const MOST = 16; // notes that are kept
   const AGAIN = 1000; // milliseconds between two looks at a job
-  const PATIENCE = { lock: 1000, id: 30000 }; // milliseconds
+  const PATIENCE = 30000; // milliseconds that a cancelled request has to tell its id
 
   const held = new Map(); // the jobs that this window is about: id to what lets go of it
   let leaving = false; // a page that is being left loses its connections: its jobs stay noted
@@ -16,20 +16,29 @@
 
   // ------------------------------------------------------------------------------- notes
 
+  /** This window's name, which it keeps when it is loaded again. */
+  function windowName() {
+    try {
+      return (sessionStorage['imagine.window'] ??= String(Math.random()));
+    } catch {
+      return null; // no storage, no notes
+    }
+  }
+
   /**
-   * Become the one window that is about this job; false where another one is. A window that is
-   * just being left has a moment to let go. Without locks (a browser has them for this machine's
-   * pages and for https) windows do not know of each other.
+   * Become the one window that is about this job; false where another one is. What this window
+   * was about before it was loaded again is let go of any moment. Without locks (a browser has
+   * them for this machine's pages and for https) windows do not know of each other.
    */
-  function hold(id) {
+  function hold({ id, owner }) {
     return new Promise((resolve) => {
-      const own = () => {
-        resolve(true);
-        return new Promise((release) => held.set(id, release));
+      const own = (lock) => {
+        resolve(Boolean(lock));
+        return lock && new Promise((letGo) => held.set(id, letGo));
       };
-      if (!navigator.locks) return own();
-      const signal = AbortSignal.timeout(PATIENCE.lock);
-      return navigator.locks.request(`imagine ${id}`, { signal }, own).catch(() => resolve(false));
+      if (!navigator.locks) return own(true);
+      const options = { ifAvailable: owner !== windowName() };
+      return navigator.locks.request(`imagine ${id}`, options, own);
     });
   }
 
@@ -40,7 +49,7 @@
 
   function note(job) {
     remember.set('jobs', [...noted().slice(1 - MOST), job]);
-    hold(job.id);
+    hold(job);
   }
 
   /** A job has ended and its picture is kept, or nobody wants it any more. */
@@ -56,7 +65,7 @@
   /** The noted jobs of this server, {id, values}, that no window is about; now this one is. */
   async function leftBehind() {
     const ours = noted().filter(({ id, address }) => address === api.address && !held.has(id));
-    const free = await Promise.all(ours.map(({ id }) => hold(id)));
+    const free = await Promise.all(ours.map(hold));
     return ours.filter((job, at) => free[at]);
   }
 
@@ -109,7 +118,7 @@
       if (id === undefined) {
         id = event.id ?? null;
         if (signal.aborted) return drop();
-        if (id) note({ id, values, address: api.address });
+        if (id) note({ id, values, address: api.address, owner: windowName() });
       }
       return signal.aborted || onEvent(event);
     };
@@ -122,7 +131,7 @@
           throw second.name === 'AbortError' || second.status < 400 ? second : error;
         });
       }
-      if (error.name === 'AbortError') setTimeout(drop, id === undefined ? PATIENCE.id : 0);
+      if (error.name === 'AbortError') setTimeout(drop, id === undefined ? PATIENCE : 0);
       forget(id);
       throw error;
     }
