@@ -17,7 +17,7 @@ from imagine_core.settings import ServerSettings, Settings
 from imagine_core.testing import FakePlugin, build_test_engine
 
 STEP = 0.02
-LONG = {**SMALL, "steps": 500}
+LONG = {**SMALL, "steps": 1000}
 
 
 class Server:

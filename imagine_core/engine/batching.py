@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 GAIN = 0.95
 """Doubling the rows must bring the time per row to at most this share of what it was."""
 
-SAMPLES = 2
+SAMPLES = 3
 """Forwards of a size that are timed before it is judged; the fastest counts, noise only adds."""
+
+PATIENCE, LONGEST_PATIENCE = 32, 1024
+"""Forwards for which a verdict holds: at first, and at most after it has proved right repeatedly.
+
+What else the machine does can spoil all the samples of a size, and it changes.
+"""
 
 REMEMBERED = 256
 """Keys whose limits are kept."""
@@ -26,13 +32,16 @@ class RowLimit:
     """The most rows of one forward that still pay, for one batch key.
 
     Sizes are tried in doublings, starting at `first`, and only when there is work to fill them: the
-    limit moves on from a size once it has proved cheaper per row than the size before it.
+    limit moves on from a size once it has proved cheaper per row than the size before it. A verdict
+    is put to the test again after a while, which doubles each time that it proves right.
     """
 
     first: int = 2
     most: int = 32
     _limit: int = field(init=False)
-    _settled: bool = field(init=False, default=False)
+    _verdict: int = field(init=False, default=0)
+    _held: int = field(init=False, default=0)
+    _patience: int = field(init=False, default=PATIENCE)
     _seen: dict[int, list[float]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -46,7 +55,12 @@ class RowLimit:
     def record(self, rows: int, seconds: float) -> None:
         """A forward of `rows` rows took `seconds`."""
         limit = self._limit
-        if self._settled or not limit // 2 < rows <= limit:
+        if not limit // 2 < rows <= limit:
+            return
+        if self._held:
+            self._held -= 1
+            if not self._held:
+                self._begin_again()
             return
         times = self._seen.setdefault(limit, [])
         times.append(seconds / rows)
@@ -54,16 +68,27 @@ class RowLimit:
             return
         best, before = min(times[1:]), self._seen.get(limit // 2)
         if before is not None and best > GAIN * min(before[1:]):
-            self._limit, self._settled = limit // 2, True
+            self._settle(limit // 2)
         elif limit * 2 > self.most:
-            self._settled = True
+            self._settle(limit)
         else:
             self._limit = limit * 2
 
     def shrink(self, rows: int) -> None:
         """`rows` rows did not fit in memory: never try as many again."""
-        self._limit = max(1, min(self._limit, rows // 2))
-        self._settled = True
+        self.most = max(1, min(self.most, rows // 2))
+        self._settle(min(self._limit, self.most))
+
+    def _settle(self, rows: int) -> None:
+        right = rows == self._verdict
+        self._patience = min(2 * self._patience, LONGEST_PATIENCE) if right else PATIENCE
+        self._limit = self._verdict = rows
+        self._held = self._patience
+
+    def _begin_again(self) -> None:
+        """From one size below, for the verdict may have been too high as well."""
+        self._seen.clear()
+        self._limit = min(max(self.first, self._limit // 2), self.most)
 
 
 class RowLimits(dict[Hashable, RowLimit]):

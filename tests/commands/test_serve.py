@@ -183,7 +183,7 @@ def test_health_answers_before_the_device_is_known(run: Callable[..., Process]) 
                 assert b"200 OK" in connection.recv(4096)
                 break
         except OSError:
-            assert time.monotonic() - server.started < 10
+            assert time.monotonic() - server.started < 60
             time.sleep(0.02)
     # Within a second, that is, on a machine that does nothing else: `nox -s bench` measures it.
     assert server.text == ""

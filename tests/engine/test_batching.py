@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 
-from imagine_core.engine.batching import REMEMBERED, SAMPLES, FairShare, RowLimit, RowLimits
+from imagine_core.engine.batching import (
+    LONGEST_PATIENCE,
+    PATIENCE,
+    REMEMBERED,
+    SAMPLES,
+    FairShare,
+    RowLimit,
+    RowLimits,
+)
 
 
 def feed(limit: RowLimit, seconds_per_forward: dict[int, float]) -> None:
-    """Run forwards of the size that `limit` asks for until it asks for no other."""
-    for _ in range(100):
+    """Run forwards of the size that `limit` asks for, enough for a verdict and not for another."""
+    for _ in range(PATIENCE):
         limit.record(limit.rows, seconds_per_forward[limit.rows])
 
 
@@ -51,8 +59,34 @@ def test_forwards_much_smaller_than_the_limit_say_nothing_about_it() -> None:
 def test_a_size_that_did_not_fit_is_never_tried_again() -> None:
     limit = RowLimit(first=8)
     limit.shrink(8)
-    feed(limit, {4: 0.1})
+    for _ in range(3):
+        feed(limit, {4: 0.1, 2: 1.0})
+        assert limit.rows <= 4
+
+
+def test_a_verdict_from_a_busy_moment_is_put_right() -> None:
+    limit = RowLimit(most=8)
+    feed(limit, {2: 2.0, 4: 8.0})
+    assert limit.rows == 2
+    quiet = {2: 2.0, 4: 3.0, 8: 5.0}
+    for _ in range(3):
+        feed(limit, quiet)
+    assert limit.rows == 8
+    later = {2: 2.0, 4: 3.0, 8: 9.0}
+    for _ in range(3):
+        feed(limit, later)
     assert limit.rows == 4
+
+
+def test_a_verdict_that_proves_right_is_put_to_the_test_ever_less_often() -> None:
+    limit = RowLimit(most=8)
+    sizes = []
+    for _ in range(10_000):
+        sizes.append(limit.rows)
+        limit.record(limit.rows, {2: 2.0, 4: 3.0, 8: 9.0}[limit.rows])
+    others = [at for at, rows in enumerate(sizes) if rows != 4]
+    assert len(others) < 0.02 * len(sizes)
+    assert others[-1] > len(sizes) - 2 * LONGEST_PATIENCE  # not for good even then
 
 
 def test_turns_are_shared_by_cost_and_nobody_starves() -> None:

@@ -179,7 +179,7 @@ def test_the_largest_headers_stay_within_bounds_of_time_and_memory(
         seconds, (_, peak) = time.process_time() - begin, tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert seconds < 2  # tracing slows it down
+    assert seconds < 10  # tracing slows it down
     assert peak < 4 * HEADER_LIMIT
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -101,6 +102,7 @@ def test_a_downloaded_picture_carries_its_settings(page: Page) -> None:
     draw_seeds(page, 2**64 - 1)
     with page.expect_download() as download:
         page.click("#act-download")
+    assert re.fullmatch(r"\d{8}_\d{6}\.png", download.value.suggested_filename)
     data = download.value.path().read_bytes()
     with Image.open(io.BytesIO(data)) as image:
         image.load()

@@ -12,12 +12,10 @@
     setTimeout(() => URL.revokeObjectURL(href), 60000);
   }
 
-  const two = (number) => String(number).padStart(2, '0');
-
   /** A file name from the time, as `imagine run` makes them: 20231027_153045. */
   function stamp(time = new Date()) {
-    const day = [time.getFullYear(), two(time.getMonth() + 1), two(time.getDate())].join('');
-    return `${day}_${[time.getHours(), time.getMinutes(), time.getSeconds()].map(two).join('')}`;
+    const here = new Date(time - time.getTimezoneOffset() * 60000).toISOString();
+    return here.slice(0, 19).replace(/[-:]/g, '').replace('T', '_');
   }
 
   /** Save the form, with the last picture where it was made with just these settings. */

@@ -38,7 +38,7 @@
       };
       if (!navigator.locks) return own(true);
       const options = { ifAvailable: owner !== windowName() };
-      return navigator.locks.request(`imagine ${id}`, options, own);
+      return navigator.locks.request(`imagine ${id}`, options, own).catch(own);
     });
   }
 
@@ -66,7 +66,8 @@
   async function leftBehind() {
     const ours = noted().filter(({ id, address }) => address === api.address && !held.has(id));
     const free = await Promise.all(ours.map(hold));
-    return ours.filter((job, at) => free[at]);
+    const still = noted().map(({ id }) => id);
+    return ours.filter(({ id }, at) => free[at] && still.includes(id));
   }
 
   // ------------------------------------------------------------------------------ the job
