@@ -108,7 +108,7 @@ class UnknownName(ImagineError):
         if self.nearest:
             hint = "did you mean " + " or ".join(repr(near) for near in self.nearest) + "?"
         elif names:
-            hint = "known: " + ", ".join(sorted(names.values())[:12])
+            hint = "known: " + ", ".join(sorted(names.values())[:24])
         else:
             hint = f"there is no {kind} here"
         super().__init__(f"unknown {kind} {name[:200]!r}; {hint}")
@@ -163,12 +163,17 @@ class Forbidden(ImagineError):
 
 
 class Busy(ImagineError):
-    """The queue is full; `retry_after` is the wait in seconds that is likely to help."""
+    """The queue is full; `retry_after` is the wait in seconds that is likely to help.
+
+    Attributes:
+        observed: Whether observers of generations were told, as of one that was refused.
+    """
 
     type = "busy"
 
     def __init__(self, message: str, *, retry_after: int = 5) -> None:
         self.retry_after = retry_after
+        self.observed = False
         super().__init__(message)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from imagine_core import hookspecs
-from imagine_core.errors import FAULTS, ImagineError, PluginError
+from imagine_core.errors import FAULTS, ImagineError, PluginError, SettingsError, UnknownName
 from imagine_core.interfaces import Device, Enhancer, ModelLoader, SamplerSpec
 from imagine_core.registry import Registry
 
@@ -208,11 +208,19 @@ def plugins_from_environment() -> Plugins:
 
     IMAGINE_PLUGINS names the only ones to load, IMAGINE_BLOCK_PLUGINS those to leave out,
     IMAGINE_PLUGINS_FOLDER the folder of packages that no pip has installed.
+
+    Raises:
+        SettingsError: IMAGINE_PLUGINS names one that is not installed.
     """
     add_folder(Path(os.environ.get("IMAGINE_PLUGINS_FOLDER") or "~/.imagine/plugins").expanduser())
     only = _names(os.environ.get("IMAGINE_PLUGINS"))
     block = _names(os.environ.get("IMAGINE_BLOCK_PLUGINS")) or ()
-    return build_plugins(only=only, block=block)
+    found = entry_points(group=GROUP)
+    for name in only or ():
+        if name not in found.names:
+            unknown = UnknownName("plugin", name, known=found.names)
+            raise SettingsError(f"IMAGINE_PLUGINS: {unknown}")
+    return build_plugins(only=only, block=block, found=found)
 
 
 def add_folder(folder: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from calls import SMALL, app_of, ask
 from imagine_core.engine import Engine
-from imagine_core.settings import ServerSettings
+from imagine_core.settings import Limits, ServerSettings
 from imagine_core.testing import FakePlugin, build_test_engine
 from imagine_plugins.logs import JsonFormatter, TextFormatter
 from slow_server import LONG, Server, wait_until
@@ -104,6 +104,21 @@ def test_a_failure_and_a_client_that_left_are_one_line_each(tmp_path: Path, obje
         assert ask(app_of(server.engine), "POST", "/generate", json=SMALL).status_code == 507
     ends = [(line["outcome"], line.get("error")) for line in objects.objects if "outcome" in line]
     assert ends == [("cancelled", None), ("failed", "out_of_memory")]
+
+
+def test_a_request_that_finds_the_queue_full_is_one_line(tmp_path: Path, objects: Heard) -> None:
+    with Server(tmp_path / "models", limits=Limits(queue=1), max_rows=2).running() as server:
+        connections = [server.post(LONG)]
+        wait_until(lambda: server.phases() == ["denoising"])
+        connections.append(server.post(LONG))
+        wait_until(lambda: server.phases() == ["denoising", "queued"])
+        answer = ask(app_of(server.engine), "POST", "/generate", json=SMALL)
+        assert answer.status_code == 503
+        for connection in connections:
+            connection.close()
+    ends = [(line["outcome"], line.get("error")) for line in objects.objects if "outcome" in line]
+    assert ends.count(("refused", "busy")) == 1
+    assert len(ends) == 3
 
 
 def too_much(rows: int) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from imagine_core import SamplerSpec, hookimpl
-from imagine_core.errors import UnknownName
+from imagine_core.errors import SettingsError, UnknownName
 from imagine_core.plugins import PluginReport, build_plugins, plugins_from_environment
 from imagine_core.testing import euler
 
@@ -222,6 +222,12 @@ def test_a_wheel_that_is_unpacked_into_a_folder_takes_part(
         assert "a sampler must be a SamplerSpec" in report.problem
     assert sys.path.count(str(tmp_path)) == 1
     assert sys.path[-1] == str(tmp_path)
+
+
+def test_a_variable_that_names_no_plugin_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("IMAGINE_PLUGINS", "imagine-command-run,imagine-command-lst")
+    with pytest.raises(SettingsError, match=r"IMAGINE_PLUGINS: .*did you mean 'imagine-command-l"):
+        plugins_from_environment()
 
 
 def test_there_need_be_no_folder_of_plugins(

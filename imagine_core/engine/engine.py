@@ -160,6 +160,7 @@ class Engine:
         except Busy as error:
             job.outcome, job.error = "refused", error
             self._observers.finished(job)
+            error.observed = True
             raise
 
     def resolve(

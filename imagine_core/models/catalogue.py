@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
+from imagine_core.settings import Settings, default_models_folder
 
 if TYPE_CHECKING:
     from imagine_core.plugins import Plugins
-    from imagine_core.settings import Settings
 
 log = logging.getLogger("imagine")
 
@@ -53,10 +53,12 @@ class Catalogue:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the user's folder, or None."""
+        """What is wrong with the user's folder, or None; one that nobody chose may be missing."""
         try:
             next(self.folder.iterdir(), None)
         except FileNotFoundError:
+            if self.folder == default_models_folder():
+                return None
             return f"the models folder {self.folder} does not exist"
         except NotADirectoryError:
             return f"the models folder {self.folder} is a file"
@@ -85,10 +87,16 @@ class Catalogue:
         return info
 
     def find(self, name: str) -> ModelInfo:
-        """The model called `name`, usable or not; raises `UnknownName`."""
-        models = self.models()
+        """The model called `name`, usable or not; raises `UnknownName`.
+
+        Files of foreign formats keep their suffix in the list, and are found without it as well.
+        """
+        models, wanted = self.models(), name.casefold()
         for info in models:
-            if info.name.casefold() == name.casefold():
+            if info.name.casefold() == wanted:
+                return info
+        for info in models:
+            if info.problem is not None and info.path.stem.casefold() == wanted:
                 return info
         raise UnknownName("model", name, known=[i.name for i in models if i.problem is None])
 

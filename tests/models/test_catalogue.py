@@ -11,6 +11,7 @@ import pytest
 from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo
 from imagine_core.models.catalogue import Catalogue, stamp_of
+from imagine_core.settings import default_models_folder
 from imagine_core.testing import FakeLoader
 
 
@@ -38,6 +39,26 @@ def test_a_broken_file_does_not_hide_a_bundled_model_of_its_name(tmp_path: Path)
     models = catalogue(tmp_path / "m", "doodle")
     models._loaders = (RefuseFolder(tmp_path / "m"), *models._loaders)
     assert models.get("doodle").path.parent == tmp_path / "bundled"
+
+
+def test_a_foreign_format_is_refused_without_its_suffix_as_well(tmp_path: Path) -> None:
+    models = catalogue(tmp_path / "m")
+    (tmp_path / "m" / "old.ckpt").touch()
+    models._loaders = (Pickles(), *models._loaders)
+    for name in ("old.ckpt", "Old"):
+        with pytest.raises(UnusableModel, match=r"'old\.ckpt' cannot be used: a pickle"):
+            models.get(name)
+
+
+class Pickles(FakeLoader):
+    """Knows that a .ckpt is a pickle."""
+
+    def recognise(self, path: Path) -> ModelInfo | None:
+        if path.suffix != ".ckpt":
+            return None
+        return ModelInfo(
+            name=path.name, path=path, loader="fake", family="pickle", size=1, problem="a pickle"
+        )
 
 
 class RefuseFolder(FakeLoader):
@@ -98,6 +119,14 @@ def test_a_missing_folder_is_a_problem_in_words_and_the_bundled_model_serves(
     (tmp_path / "m").rmdir()
     assert "does not exist" in str(models.problem)
     assert models.default().name == "doodle"
+
+
+def test_a_first_start_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Catalogue(default_models_folder()).problem is None
+    default_models_folder().parent.mkdir()
+    default_models_folder().write_text("no folder")
+    assert "is a file" in str(Catalogue(default_models_folder()).problem)
 
 
 def test_a_file_in_place_of_the_folder_is_a_problem_in_words(tmp_path: Path) -> None:

@@ -306,6 +306,17 @@ def test_a_disk_without_room_is_noticed_before_the_download(
     assert not any("Range" in asked.headers for asked in server.asked)
 
 
+@pytest.mark.parametrize("length", [10**16, 2**62])
+def test_a_length_beyond_all_disks_is_no_room_either(
+    server: FileServer, folder: Path, checkpoint: bytes, length: int
+) -> None:
+    server.files["/tiny.safetensors"] = Served(checkpoint, length=length)
+    with pytest.raises(OSError, match="there is no room") as caught:
+        pull(server, folder, f"{server.url}/tiny.safetensors")
+    assert caught.value.filename == str(folder)
+    assert files_under(folder) == {}
+
+
 def test_a_model_that_two_pull_is_pulled_by_one(
     server: FileServer, folder: Path, checkpoint: bytes
 ) -> None:

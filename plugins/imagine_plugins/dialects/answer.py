@@ -89,7 +89,7 @@ class Answer:
             await self.work(out)
         except Exception as error:
             renamed = on_wire(error) if isinstance(error, RequestError) else error
-            scope["imagine_logged"] = self.logged
+            scope["imagine_logged"] = self.logged or getattr(error, "observed", False)
             if out.left.is_set():
                 return
             if not out.started:

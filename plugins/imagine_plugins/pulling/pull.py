@@ -117,6 +117,7 @@ class Puller:
         path.write_bytes(data)
         size = size if remote.size is None else remote.size
         if size is not None:
+            self._require_room(size - len(data), path.parent)  # a file could not be as long as lies
             os.truncate(path, size)
         return replace(remote, size=size)
 
@@ -137,8 +138,10 @@ class Puller:
 
     def _require_space(self, plan: Plan, work: Path) -> None:
         there = sum(file.stat().st_size for file in work.rglob("*") if file.is_file())
-        missing = (_total(plan) or 0) - there
-        free = shutil.disk_usage(work).free
+        self._require_room((_total(plan) or 0) - there, work)
+
+    def _require_room(self, missing: int, place: Path) -> None:
+        free = shutil.disk_usage(place).free
         if missing + SPARE > free:
             raise OSError(
                 errno.ENOSPC,
