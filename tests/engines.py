@@ -1,0 +1,81 @@
+"""Requests to an engine over the fake model, and what tests do with them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from imagine_core import (
+    GenerationRequest,
+    GenerationResult,
+)
+from imagine_core.engine import Engine
+from imagine_core.testing import FakePlugin, collect
+
+RED = GenerationRequest(
+    prompt="red",
+    sampler="test euler",
+    steps=4,
+    guidance_scale=2.0,
+    width=64,
+    height=64,
+    seed=1,
+)
+
+
+def pixels(result: GenerationResult, index: int = 0) -> np.ndarray:
+    return np.asarray(result.images[index].image)
+
+
+def together(engine: Engine, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
+    """The results of requests that are made at the same moment."""
+
+    async def main() -> list[GenerationResult]:
+        lists = await asyncio.gather(*(collect(engine, request) for request in requests))
+        return [events[-1] for events in lists]  # type: ignore[misc]
+
+    return asyncio.run(main())
+
+
+def png(colour: tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> bytes:
+    import io
+
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", size, colour).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def mixed(count: int) -> list[GenerationRequest]:
+    """Requests of one size that differ in all else: prompt, seed, steps, guidance, start."""
+    return [
+        replace(
+            RED,
+            prompt=f"prompt {n} " + "long " * (90 if n % 5 == 0 else 0),
+            seed=n,
+            steps=6 + n % 4,
+            guidance_scale=(1.0, 1.5, 2.5)[n % 3],
+            init_image=png((n * 9, 90, 200)) if n % 4 == 3 else None,
+            strength=0.7,
+        )
+        for n in range(count)
+    ]
+
+
+async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+def warm(engine: Engine, fake: FakePlugin) -> None:
+    """Make forwards slow per call, not per row, and let the engine find out that sharing pays."""
+    fake.loader.before = lambda rows: time.sleep(0.01)
+    together(engine, mixed(16))
+    fake.loader.models[0].forwards.clear()
