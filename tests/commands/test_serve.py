@@ -28,7 +28,8 @@ from imagine_core.errors import SettingsError, UnknownName
 from imagine_core.settings import DEFAULT_HOST, Limits, ServerSettings, Settings
 from imagine_core.testing import FakePlugin, build_test_plugins
 from imagine_plugins.commands import serve
-from imagine_plugins.commands.serve import Duration, Options, command
+from imagine_plugins.commands.serve import Options, command
+from imagine_plugins.commands.values import Duration
 from imagine_plugins.serving import listen, shown_address
 
 FAKE = """

@@ -2,47 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import click
 from click.core import ParameterSource
 
 from imagine_core.cli import offline_option
 from imagine_core.settable import shared
-
-
-class Finite(click.ParamType[float]):
-    """A number that is neither infinite nor none at all."""
-
-    name = "float"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """The number in `value`."""
-        try:
-            number = float(str(value))
-        except ValueError:
-            number = math.nan
-        if not math.isfinite(number):
-            self.fail(f"{str(value)!r} is no finite number", param, ctx)
-        return number
-
-
-class Key(click.ParamType[str]):
-    """An API key: something that fits into a header."""
-
-    name = "text"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> str:
-        """The key, without the line break that files end in."""
-        key = str(value).strip()
-        if not key or not key.isprintable():
-            self.fail("a key must not be empty, nor hold a line break", param, ctx)
-        return key
-
+from imagine_plugins.commands.values import Key
 
 OFFLINE_OPTION = offline_option()
 

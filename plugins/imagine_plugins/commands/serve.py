@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -25,7 +23,8 @@ from imagine_core.settings import (
     Settings,
     default_models_folder,
 )
-from imagine_plugins.commands.options import OFFLINE_OPTION, Key
+from imagine_plugins.commands.options import OFFLINE_OPTION
+from imagine_plugins.commands.values import Duration, Key, Names
 
 if TYPE_CHECKING:
     import asyncio
@@ -36,48 +35,9 @@ if TYPE_CHECKING:
     from imagine_plugins.readiness import Readiness
     from imagine_plugins.serving import GracefulServer
 
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 LOOK_SECONDS = 0.05
 LAST_WORDS_SECONDS = 2.0
 """How long the step in progress may take to end when all grace is used up."""
-
-
-class Duration(click.ParamType[float]):
-    """Seconds, with or without units: 300, 30s, 5m, 1h30m; -1 is for ever."""
-
-    name = "duration"
-
-    def __init__(self, *, forever: bool = True) -> None:
-        self._forever = forever
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """The seconds in `value`."""
-        if isinstance(value, float):
-            return value
-        text = str(value).strip().lower()
-        if self._forever and re.fullmatch(r"-[0-9.]+[smh]?", text):
-            return -1.0
-        parts = re.findall(r"([0-9]+\.?[0-9]*)(ms|s|m|h|$)", text)
-        if not parts or "".join(number + unit for number, unit in parts) != text:
-            self.fail(f"{text!r} is no duration; it must look like 30s, 5m, 1h30m or 0", param, ctx)
-        return math.fsum(float(number) * UNITS.get(unit, 1.0) for number, unit in parts)
-
-
-class Names(click.ParamType[tuple[str, ...]]):
-    """Names with commas between them."""
-
-    name = "names"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        """The names in `value`."""
-        del param, ctx
-        if isinstance(value, tuple):
-            return value
-        return tuple(name.strip() for name in str(value).split(",") if name.strip())
 
 
 OPTIONS = [
