@@ -301,16 +301,22 @@ def test_what_goes_on_without_its_client_has_no_more_time_than_others(
 
 
 def test_whoever_comes_while_it_stops_is_told_so(engine: Engine, fake: FakePlugin) -> None:
-    gate = threading.Event()
-    fake.loader.before = lambda rows: gate.wait(30)
-    stop = partial(engine.close, grace=30)
+    begun, gate = threading.Event(), threading.Event()
+
+    def hold(rows: int) -> None:
+        begun.set()
+        gate.wait(60)
+
+    fake.loader.before = hold
+    stop = partial(engine.close, grace=60)
     body = {**SMALL, "stream": 1}
     with (
-        live_server(app_of(engine), on_stop=stop, grace=30) as (url, server),
+        live_server(app_of(engine), on_stop=stop, grace=60) as (url, server),
         httpx.stream("POST", url + "/generate", json={**body, "progress": True}) as answer,
     ):
         lines = answer.iter_lines()
         next(lines)
+        assert begun.wait(30)  # one that is still queued would not be finished
         server.should_exit = True
         deadline = time.monotonic() + 30
         while (health := httpx.get(url + "/health").json())["status"] != "stopping":

@@ -1,7 +1,7 @@
 // Calls to the Imagine server, and the ways in which they fail, told apart.
 'use strict';
 
-(() => {
+{
   const { remember } = Imagine.dom;
   const DEFAULT = 'http://localhost:5000';
 
@@ -109,4 +109,4 @@
     // No storage, no key.
   }
   Imagine.api = Object.assign(api, { ServerError, Unreachable, ConnectionLost, NotImagine });
-})();
+}

@@ -1,7 +1,7 @@
 // Wires the page together: who is told when something happens. Everything else has its own file.
 'use strict';
 
-(() => {
+{
   const { byId, say, remember, plural } = Imagine.dom;
   const { api, form, input, gallery, stage, compare, run, jobs, shown, parameters } = Imagine;
   const { tell, clearErrors } = Imagine.messages;
@@ -61,6 +61,7 @@
     const left = await jobs.leftBehind();
     if (run.running()) return left.forEach(({ id }) => jobs.release(id)); // after that one
     if (!left.length) return;
+    clearErrors(); // such as of the connection that was lost
     const { records, error } = await watch(() => run.resume(left), left.length);
     const many = records.length > 1;
     if (records.length)
@@ -74,7 +75,7 @@
       form.fill(values);
       generate();
     };
-    tell('warn', 'The server did not keep the picture that was being made when you left.', [
+    tell('warn', 'The server did not keep the picture that it was making.', [
       { label: 'Make it again', run: again },
     ]);
   }
@@ -152,4 +153,4 @@
   addEventListener('pagehide', keepForm);
   addEventListener('unhandledrejection', ({ reason }) => explain(reason));
   begin();
-})();
+}

@@ -1,8 +1,9 @@
 // Base64 and pictures, turned into each other in slices that never hold up the page.
 'use strict';
 
-(() => {
+{
   const { breathe } = Imagine.dom;
+  const MOST_PIXELS = 2 ** 26; // a small file can say that it is a picture without end
   const SLICE = 3 * 2 ** 17; // bytes: a multiple of 3, so that slices join without padding
 
   function decodeSlice(text) {
@@ -46,6 +47,10 @@
     const image = new Image();
     image.src = URL.createObjectURL(blob);
     try {
+      await new Promise((resolve, reject) => {
+        Object.assign(image, { onload: resolve, onerror: reject }); // its size is known
+      });
+      if (image.naturalWidth * image.naturalHeight > MOST_PIXELS) throw new Error('too large');
       await image.decode();
     } catch {
       URL.revokeObjectURL(image.src);
@@ -71,4 +76,4 @@
   }
 
   Imagine.bytes = { fromBase64, toBase64, bytesOf, decodedImage, thumbnail };
-})();
+}

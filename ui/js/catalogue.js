@@ -1,7 +1,7 @@
 // What the server offers: models, samplers, enhancers, limits, and whether it is ready.
 'use strict';
 
-(() => {
+{
   const { api } = Imagine;
   const CALM = 15000; // milliseconds between two looks at a server that is well
   const EAGER = 3000; // and at one that is not ready, or not there
@@ -110,4 +110,4 @@
   }
 
   Imagine.catalogue = Object.assign(catalogue, { refresh, watch });
-})();
+}

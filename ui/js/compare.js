@@ -1,7 +1,7 @@
 // Two pictures over each other with a slider between them.
 'use strict';
 
-(() => {
+{
   const { byId, say } = Imagine.dom;
   const { decodedImage } = Imagine.bytes;
 
@@ -49,4 +49,4 @@
   }
 
   Imagine.compare = { build, open, close, on };
-})();
+}

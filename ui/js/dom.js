@@ -4,7 +4,7 @@
 /** What the files of this page share; each adds one member, in the order of imagine-ui.html. */
 const Imagine = {};
 
-(() => {
+{
   const byId = (id) => document.getElementById(id);
 
   /**
@@ -63,4 +63,4 @@ const Imagine = {};
   };
 
   Imagine.dom = { byId, make, say, breathe, plural, bytesText, secondsText, remember };
-})();
+}

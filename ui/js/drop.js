@@ -1,7 +1,7 @@
 // Dragging: files from outside, pictures of the gallery, and pasted ones, onto the page.
 'use strict';
 
-(() => {
+{
   const { byId } = Imagine.dom;
   const { gallery, files, stage } = Imagine;
   const OURS = 'application/x-imagine-picture'; // a drag that began in this page's gallery
@@ -75,4 +75,4 @@
   }
 
   Imagine.drop = { build };
-})();
+}

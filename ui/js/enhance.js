@@ -1,7 +1,7 @@
 // The Enhance button: a better prompt from the server's enhancers, and the way back.
 'use strict';
 
-(() => {
+{
   const { byId, make, say } = Imagine.dom;
   const { api, catalogue } = Imagine;
 
@@ -76,4 +76,4 @@
   }
 
   Imagine.enhance = { build, offer, show, original, noteOriginal };
-})();
+}

@@ -1,7 +1,7 @@
 // What went wrong, in words: each kind of failure its own, with what can be done about it.
 'use strict';
 
-(() => {
+{
   const { byId, plural } = Imagine.dom;
   const { api, form } = Imagine;
   const { tell } = Imagine.messages;
@@ -53,4 +53,4 @@
   }
 
   Imagine.explain = { explain, openServer: address.run };
-})();
+}

@@ -1,7 +1,7 @@
 // Files to and from the disk: settings saved and loaded, pictures downloaded.
 'use strict';
 
-(() => {
+{
   const { byId, make } = Imagine.dom;
   const { form, gallery, input, stage, messages, settings } = Imagine;
   const { tell } = messages;
@@ -109,4 +109,4 @@
   }
 
   Imagine.files = { build, take, useAsInput, restore, downloadPicture };
-})();
+}

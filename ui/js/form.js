@@ -1,7 +1,7 @@
 // The form: its controls as one object of values, what the server offers in them, what applies.
 'use strict';
 
-(() => {
+{
   const { byId, make, say, bytesText, plural } = Imagine.dom;
   const { catalogue, parameters, size, tokens, input } = Imagine;
 
@@ -30,10 +30,11 @@
   /** Every parameter as it stands. An empty number is NaN, which the server would refuse too. */
   const values = () => Object.fromEntries(parameters.names.map((name) => [name, read(name)]));
 
-  /** Choose in a select; what it does not offer is added, and marked, rather than lost. */
+  /** Choose in a select; what the server does not offer is added, and marked, rather than lost. */
   function choose(select, value) {
     const known = [...select.options].some((option) => option.value === value);
-    if (!known && value) select.append(make('option', { value }, `${value} (not on this server)`));
+    const mark = catalogue.samplers.length ? ' (not on this server)' : '';
+    if (!known && value) select.append(make('option', { value }, value + mark));
     select.value = value ?? '';
   }
 
@@ -56,7 +57,7 @@
       if (value !== null) byId('hires').value = value;
     },
     deterministic: (value) => (byId('deterministic').checked = value),
-    stream: (value) => (byId('stream').value = value ?? 0),
+    stream: (value) => value !== null && (byId('stream').value = value), // null asks for nothing
     original_prompt: (value) => Imagine.enhance.noteOriginal(value),
     sampler(value) {
       const { name, schedule } = meant(value);
@@ -179,7 +180,7 @@
 
   function describeSampler() {
     const { evaluations, stochastic, plugin } = sampler() ?? {};
-    const parts = [];
+    const parts = sampler() || !catalogue.samplers.length ? [] : ['This server has no such sampler.'];
     if (evaluations > 0) parts.push(`${plural(evaluations, 'evaluation')} a step`);
     if (stochastic) parts.push('adds noise on the way');
     if (typeof plugin === 'string') parts.push(`from ${plugin}`);
@@ -206,7 +207,7 @@
     describeModel();
     describeSampler();
     size.show();
-    tokens.show();
+    tokens.show(Object.hasOwn(FAMILIES, model()?.family));
     Imagine.enhance.show();
     apply('strength', !input.get() && 'For an input picture.');
     apply('preview', !(byId('stream').valueAsNumber > 0) && 'No previews are asked for.');
@@ -304,4 +305,4 @@
     clearErrors,
     count: () => byId('n').valueAsNumber,
   };
-})();
+}

@@ -1,7 +1,7 @@
 // The gallery: every picture made here, kept in the browser, newest first.
 'use strict';
 
-(() => {
+{
   const { byId, make, say, plural, bytesText } = Imagine.dom;
   const { thumbnail } = Imagine.bytes;
   const SIDE = 320; // pixels of a thumbnail's longer side: sharp on dense screens
@@ -207,4 +207,4 @@
     newest: () => records[0] ?? null,
     all: () => [...records],
   };
-})();
+}

@@ -1,7 +1,7 @@
 // Prompts for the first visit and the Idea button, in words that every model knows.
 'use strict';
 
-(() => {
+{
   const { byId, make } = Imagine.dom;
   // prettier-ignore
   const PARTS = [
@@ -37,4 +37,4 @@
   }
 
   Imagine.ideas = { build };
-})();
+}

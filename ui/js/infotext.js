@@ -1,7 +1,7 @@
 // The "parameters" text of A1111, which many tools write, as our parameters.
 'use strict';
 
-(() => {
+{
   const NUMBERS = {
     Steps: 'steps',
     'CFG scale': 'guidance',
@@ -12,7 +12,7 @@
 
   function readDetails(line) {
     const meta = {};
-    for (const [, name, value] of line.matchAll(/\s*([\w ]+): ("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)/g)) {
+    for (const [, name, value] of line.matchAll(/(?:^|, *)(\w[\w ]*): ("(?:\\.|[^"\\])*"|[^,]*)/g)) {
       const plain = value.startsWith('"') ? JSON.parse(value) : value;
       if (Object.hasOwn(NUMBERS, name)) meta[NUMBERS[name]] = Number(plain);
       else if (name === 'Seed') meta.seed = plain;
@@ -34,4 +34,4 @@
   }
 
   Imagine.infotext = { read };
-})();
+}

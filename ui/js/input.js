@@ -1,7 +1,7 @@
 // The input picture of img2img: chosen, dropped or pasted, shown, removed.
 'use strict';
 
-(() => {
+{
   const { byId, say, bytesText } = Imagine.dom;
   const { decodedImage } = Imagine.bytes;
 
@@ -50,4 +50,4 @@
   }
 
   Imagine.input = { build, set, clear, get: () => current };
-})();
+}

@@ -1,7 +1,7 @@
 // A job of the server: noted while it lasts, so that a page that was left finds its picture again.
 'use strict';
 
-(() => {
+{
   const { remember } = Imagine.dom;
   const { api, stream } = Imagine;
   const MOST = 16; // notes that are kept
@@ -142,4 +142,4 @@
   addEventListener('pageshow', () => (leaving = false));
 
   Imagine.jobs = { make, outcome, forget, release, leftBehind };
-})();
+}

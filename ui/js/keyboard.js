@@ -1,7 +1,7 @@
 // Keys that work anywhere on the page.
 'use strict';
 
-(() => {
+{
   const { byId } = Imagine.dom;
   const { gallery } = Imagine;
 
@@ -35,4 +35,4 @@
   }
 
   Imagine.keyboard = { build };
-})();
+}

@@ -1,7 +1,7 @@
 // Messages to the user: what was done, what went wrong, and what can be done about it.
 'use strict';
 
-(() => {
+{
   const { byId, make } = Imagine.dom;
   const LIFE = { info: 6000, good: 4000 }; // milliseconds; warnings and errors wait to be read
 
@@ -57,4 +57,4 @@
   }
 
   Imagine.messages = { tell, clearErrors };
-})();
+}

@@ -1,10 +1,15 @@
 // What a generation is made of: one row a parameter, under its name on the wire.
 'use strict';
 
-(() => {
+{
   const LARGEST_SEED = 2n ** 64n - 1n;
 
-  const text = (otherwise) => ({ otherwise, fits: (value) => typeof value === 'string' });
+  const LONGEST = 1e5; // characters: what no server draws must not hold up the page
+
+  const text = (otherwise) => ({
+    otherwise,
+    fits: (value) => typeof value === 'string' && value.length <= LONGEST,
+  });
   const choice = (...allowed) => ({
     otherwise: allowed[0],
     fits: (value) => allowed.includes(value),
@@ -71,4 +76,4 @@
   const readSeed = (digits) => (seed.fits(digits) ? seed.take(digits) : undefined);
 
   Imagine.parameters = { names: Object.keys(PARAMETERS), defaults, read, readSeed };
-})();
+}

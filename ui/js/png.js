@@ -1,7 +1,7 @@
 // The text chunks of PNG files: read with every length checked, and written.
 'use strict';
 
-(() => {
+{
   const SIGNATURE = [137, 80, 78, 71, 13, 10, 26, 10];
   const LONGEST_TEXT = 64 * 2 ** 20; // bytes, unpacked: a small file must not fill the memory
   const latin1 = new TextDecoder('latin1');
@@ -109,4 +109,4 @@
   }
 
   Imagine.png = { isPng, readTexts, withTexts };
-})();
+}

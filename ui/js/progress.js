@@ -1,7 +1,7 @@
 // How far a run is: steps, time left and place in the queue, of one picture or of many.
 'use strict';
 
-(() => {
+{
   const { byId, say, secondsText } = Imagine.dom;
 
   const PHASES = {
@@ -114,13 +114,13 @@
     announced = news;
   }
 
-  function hide(lastWord = '') {
+  function hide() {
     byId('progress').hidden = true;
     say(byId('saying'), '');
-    say(byId('announce'), lastWord);
+    say(byId('announce'), '');
     document.title = 'Imagine';
     announced = null;
   }
 
   Imagine.progress = { Progress, show, hide };
-})();
+}

@@ -1,7 +1,7 @@
 // A run: one picture or several variations, from the request to the gallery.
 'use strict';
 
-(() => {
+{
   const { stage, gallery, seed, jobs } = Imagine;
   const { fromBase64, toBase64, bytesOf } = Imagine.bytes;
   const { Progress } = Imagine.progress;
@@ -127,4 +127,4 @@
   }
 
   Imagine.run = { start, resume, cancel, running: () => controller !== null, onOpen: () => {} };
-})();
+}

@@ -1,7 +1,7 @@
 // Seeds: drawn, locked, reused and counted on, as decimal strings that keep all 64 bits.
 'use strict';
 
-(() => {
+{
   const { byId, say } = Imagine.dom;
   const SEEDS = 2n ** 64n;
 
@@ -60,4 +60,4 @@
   }
 
   Imagine.seed = { build, draw, plus, set, next, made };
-})();
+}

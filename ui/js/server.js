@@ -1,7 +1,7 @@
 // The server's place on the page: its state in the header, its address and key, its catalogue.
 'use strict';
 
-(() => {
+{
   const { byId, say } = Imagine.dom;
   const { api, catalogue, form, enhance } = Imagine;
   const { tell } = Imagine.messages;
@@ -92,4 +92,4 @@
 
   /** `look` asks the server again how it is; what it finds is shown, and `found` called. */
   Imagine.server = { build, look: null };
-})();
+}

@@ -1,8 +1,8 @@
 // Settings files: what the page saves and loads, the same JSON and PNG as `imagine run` writes.
 'use strict';
 
-(() => {
-  const { fromBase64, toBase64, bytesOf } = Imagine.bytes;
+{
+  const { fromBase64, toBase64, bytesOf, decodedImage } = Imagine.bytes;
   const { isPng, readTexts, withTexts } = Imagine.png;
   const LARGEST_FILE = 128 * 2 ** 20;
 
@@ -25,9 +25,9 @@
   async function picture(bytes, what) {
     const blob = new Blob([bytes], isPng(bytes) ? { type: 'image/png' } : {});
     try {
-      (await createImageBitmap(blob)).close();
+      URL.revokeObjectURL((await decodedImage(blob)).src);
     } catch {
-      throw new BadFile(`${what} is not a picture`);
+      throw new BadFile(`${what} is not a picture that the browser can show`);
     }
     return blob;
   }
@@ -111,4 +111,4 @@
   }
 
   Imagine.settings = { load, toJson, toPng, BadFile };
-})();
+}

@@ -1,7 +1,7 @@
 // The shown picture and what can be done with it: open, compare, restore, download, delete.
 'use strict';
 
-(() => {
+{
   const { byId, plural } = Imagine.dom;
   const { form, gallery, stage, compare, run, files } = Imagine;
   const { tell } = Imagine.messages;
@@ -89,4 +89,4 @@
   }
 
   Imagine.shown = { build, open, goBack, remove };
-})();
+}

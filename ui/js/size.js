@@ -1,7 +1,7 @@
 // Width and height: presets of the aspect ratio at the size that the model likes, and swap.
 'use strict';
 
-(() => {
+{
   const { byId, make, say } = Imagine.dom;
   const RATIOS = [
     [1, 1],
@@ -72,4 +72,4 @@
   }
 
   Imagine.size = { build, show, recommend };
-})();
+}

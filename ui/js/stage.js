@@ -1,7 +1,7 @@
 // The stage: the tiles of a run as they fill, or one picture with what can be done with it.
 'use strict';
 
-(() => {
+{
   const { byId, make, say, secondsText } = Imagine.dom;
   const { decodedImage } = Imagine.bytes;
 
@@ -222,4 +222,4 @@
     empty,
     view,
   });
-})();
+}

@@ -1,7 +1,7 @@
 // The gallery's memory: IndexedDB, or this window's memory where the browser has none to give.
 'use strict';
 
-(() => {
+{
   const NAME = 'imagine';
 
   const done = (request) =>
@@ -93,4 +93,4 @@
   }
 
   Imagine.store = { openStore };
-})();
+}

@@ -1,7 +1,7 @@
 // POST /generate and its stream of lines: phases, steps, previews, and the finished picture.
 'use strict';
 
-(() => {
+{
   const { api } = Imagine;
   const LONGEST_LINE = 256 * 2 ** 20; // characters: a server gone mad must not fill the memory
 
@@ -61,4 +61,4 @@
   }
 
   Imagine.stream = { generate };
-})();
+}

@@ -1,9 +1,9 @@
 // About how many tokens a prompt takes: CLIP's own vocabulary is larger than this whole page.
 'use strict';
 
-(() => {
+{
   const { byId, say } = Imagine.dom;
-  const CHUNK = 75; // tokens that a CLIP text encoder reads at once
+  const CHUNK = 75; // tokens that Stable Diffusion's text encoders read at once
   const WORD = 10; // letters that CLIP's vocabulary usually holds as one token
   const PIECE = 4; // letters of a typical token in a word that it does not hold
 
@@ -19,12 +19,13 @@
     return pieces.reduce((sum, piece) => sum + (/^\p{L}/u.test(piece) ? wordTokens(piece) : 1), 0);
   }
 
-  function show() {
+  /** Show the count; in chunks where the model is known to read them. */
+  function show(inChunks) {
     const count = estimate(byId('prompt').value);
     const chunks = Math.ceil(count / CHUNK);
     const more = chunks > 1 ? ` in ${chunks} chunks of ${CHUNK}` : ` of ${CHUNK}`;
-    say(byId('tokens'), count ? `≈ ${count}${more} tokens` : '');
+    say(byId('tokens'), count ? `≈ ${count}${inChunks ? more : ''} tokens` : '');
   }
 
-  Imagine.tokens = { estimate, show };
-})();
+  Imagine.tokens = { show };
+}
