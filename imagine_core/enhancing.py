@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from imagine_core.errors import EnhancerFailed, FieldError, RequestError
 from imagine_core.interfaces import Enhancement, Enhancer, EnhanceTask
+from imagine_core.quoting import quoted
 from imagine_core.registry import Registry
 
 log = logging.getLogger("imagine")
@@ -169,4 +170,4 @@ def _described(enhancer: Enhancer, error: Exception) -> EnhancerFailed:
     if isinstance(error, EnhancerFailed):
         return error
     log.debug("enhancer %r raised", enhancer.name, exc_info=error)
-    return EnhancerFailed(enhancer.name, f"it raised {type(error).__name__}: {error}")
+    return EnhancerFailed(enhancer.name, f"it raised {quoted(error)}")

@@ -35,7 +35,7 @@ from datetime import datetime
 from typing import ClassVar
 
 FAULTS = (Exception, SystemExit)
-"""How a plugin's code fails: one that calls `sys.exit` shall not end a thread of the engine's."""
+"""How a plugin's code fails, `sys.exit` included, where Ctrl-C has to get through."""
 
 
 class ImagineError(Exception):

@@ -15,6 +15,7 @@ from imagine_core.engine.worker import Worker
 from imagine_core.errors import (
     Busy,
     FieldError,
+    GenerationFailed,
     ImagineError,
     RequestError,
     SettingsError,
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from imagine_core.plugins import Plugins
     from imagine_core.settings import Settings
     from imagine_core.types import GenerationEvent, GenerationRequest
+
+
+LOST = "the engine's thread has ended; the log says why, and the server must be started again"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +100,11 @@ class Engine:
         """Whether the engine takes no more work."""
         return self._closed
 
+    @property
+    def _lost(self) -> bool:
+        """Whether the thread has ended before its time: nobody would answer a request."""
+        return self._worker.ended and not self._closed
+
     def check(self, request: GenerationRequest) -> list[FieldError]:
         """Everything about `request` that cannot be served, all at once."""
         return check_request(request, self.settings.limits)
@@ -137,8 +146,8 @@ class Engine:
         """A snapshot of the engine."""
         worker = self._worker
         failure = worker.failure
-        if self._started and not self._closed and not worker.alive:
-            failure = ImagineError("the engine's thread has ended")
+        if self._lost:
+            failure = ImagineError(LOST)
         device = worker.device
         forwards, evaluations = worker.work
         return EngineStatus(
@@ -169,12 +178,15 @@ class Engine:
         """`request` as it would run, every name resolved, with what makes its pictures.
 
         Raises:
-            RequestError, UnknownName, UnusableModel, ShuttingDown, Stalled: It would not run.
+            RequestError, UnknownName, UnusableModel, ShuttingDown, Stalled, GenerationFailed: It
+                would not run.
         """
         if self._closed:
             raise ShuttingDown
         if self._worker.stalled is not None:
             raise self._worker.stalled
+        if self._lost:
+            raise GenerationFailed(LOST)
         problems = self.check(request)
         if problems:
             raise RequestError(problems)

@@ -24,7 +24,7 @@ from imagine_core.engine.drawing import (
     total_steps,
 )
 from imagine_core.engine.steering import Guard, Sampler
-from imagine_core.errors import FAULTS, ImagineError
+from imagine_core.errors import ImagineError
 from imagine_core.types import (
     GeneratedImage,
     Generation,
@@ -267,7 +267,7 @@ class Job:
         for trajectory in self.trajectories:
             try:
                 trajectory.drawing.close()
-            except FAULTS:
+            except BaseException:
                 log.exception("request %s: %s failed while it was closed", self.id, self.culprit)
             trajectory.want = None
         self.trajectories.clear()

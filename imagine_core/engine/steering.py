@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
-from imagine_core.errors import FAULTS, GenerationFailed
+from imagine_core.errors import GenerationFailed
 from imagine_core.interfaces import Evaluation, SamplingTask
+from imagine_core.quoting import quoted
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +61,7 @@ class Run:
             return Finished(self._latent(stop.value))
         except GenerationFailed:
             raise
-        except FAULTS as error:
+        except BaseException as error:  # whatever a stranger's code raises is its own end
             raise self._failed(error) from error
         self._check(wanted)
         self._at = f"at step {wanted.step + 1}"
@@ -75,7 +76,7 @@ class Run:
             sampling: object = self._guard(partial(self._sampler.spec.sample, self._task))
         except GenerationFailed:
             raise
-        except FAULTS as error:
+        except BaseException as error:  # whatever a stranger's code raises is its own end
             raise self._failed(error) from error
         if isinstance(sampling, Generator):
             return sampling
@@ -83,8 +84,7 @@ class Run:
         raise GenerationFailed(f"{self._sampler.culprit} must be a generator, got {kind}")
 
     def _failed(self, error: BaseException) -> GenerationFailed:
-        what = f"{type(error).__name__}: {error}"
-        return GenerationFailed(f"{self._sampler.culprit} failed {self._at}: {what}")
+        return GenerationFailed(f"{self._sampler.culprit} failed {self._at}: {quoted(error)}")
 
     def _latent(self, latent: object) -> torch.Tensor:
         if getattr(latent, "shape", None) != self._task.noise.shape:

@@ -10,7 +10,6 @@ from imagine_core.engine.batching import FairShare, RowLimits
 from imagine_core.engine.drawing import Denoise
 from imagine_core.engine.forward import forward
 from imagine_core.engine.pace import Pace
-from imagine_core.errors import FAULTS
 from imagine_core.models.memory import out_of_memory
 
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Stepping:
             with self._loading.watching_memory(size, "denoising", rows):
                 predictions = forward(model, [_wanted(trajectory) for trajectory in batch])
             self._wait_for_device()
-        except FAULTS as error:
+        except BaseException as error:
             self._count(batch)
             yield from self._failed(batch, error)
             return

@@ -18,7 +18,6 @@ from imagine_core.engine.stepping import Stepping, batch_key
 from imagine_core.engine.waiting import Waiting
 from imagine_core.engine.watchdog import Watchdog
 from imagine_core.errors import (
-    FAULTS,
     GenerationFailed,
     ImagineError,
     SettingsError,
@@ -26,6 +25,7 @@ from imagine_core.errors import (
 )
 from imagine_core.models.loading import Loading
 from imagine_core.models.memory import out_of_memory
+from imagine_core.quoting import quoted
 
 if TYPE_CHECKING:
     from imagine_core.engine.jobs import Job, Trajectory
@@ -54,6 +54,11 @@ class Worker:
         settings: How long models stay, in which precision, and how many rows a forward has.
         observers: Are told when a job has ended.
         preload: The models to load at the start.
+
+    Attributes:
+        device: What it computes on, as soon as that is chosen.
+        failure: Why no picture can be made, if none can.
+        ended: Whether the thread is at its end, whatever brought it there.
     """
 
     def __init__(
@@ -67,6 +72,7 @@ class Worker:
     ) -> None:
         self.device: Device | None = None
         self.failure: ImagineError | None = None
+        self.ended = False
         self._loading = Loading(
             self._device,
             load,
@@ -97,11 +103,6 @@ class Worker:
         """Start the thread, and the one that watches it."""
         self._thread.start()
         self._watchdog.start()
-
-    @property
-    def alive(self) -> bool:
-        """Whether the loop runs."""
-        return self._thread.is_alive()
 
     @property
     def stalled(self) -> Stalled | None:
@@ -138,6 +139,12 @@ class Worker:
     # -- the loop --------------------------------------------------------------------------
 
     def _run(self) -> None:
+        try:
+            self._loop()
+        finally:
+            self.ended = True
+
+    def _loop(self) -> None:
         import torch
 
         with torch.inference_mode():
@@ -145,7 +152,7 @@ class Worker:
             while not (self._stopping and not self.jobs()):
                 try:
                     self._turn()
-                except FAULTS:  # the loop outlives whatever went wrong in it
+                except BaseException:  # the loop outlives whatever went wrong in it
                     log.exception("the engine failed; all requests in progress are given up")
                     self._give_up(GenerationFailed("the engine failed; the log says why"))
         self._loading.close()
@@ -155,9 +162,9 @@ class Worker:
             self.device = self._choose_device()
         except ImagineError as error:
             self.failure = error
-        except FAULTS as error:
+        except BaseException as error:
             log.exception("no device could be chosen")
-            self.failure = SettingsError(f"no device could be chosen: {error}")
+            self.failure = SettingsError(f"no device could be chosen: {quoted(error)}")
         if self.failure is None:
             self._loading.start(self._preload)
         else:
@@ -340,7 +347,7 @@ class Worker:
         """Whatever the block raises is the end of `job`, and of no other."""
         try:
             yield
-        except FAULTS as error:
+        except BaseException as error:
             if out_of_memory(error):
                 self._device().empty_cache()
             self._fail(job, explain(job, error))

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from imagine_core.errors import FAULTS, OutOfMemory
+from imagine_core.errors import OutOfMemory
 from imagine_core.models.cache import ModelCache
 from imagine_core.models.memory import (
     Memory,
@@ -143,7 +143,7 @@ class Loading:
         try:
             for info in preload():
                 self._preload(info)
-        except FAULTS as error:  # a request for it will be told the same
+        except BaseException as error:  # a request for it will be told the same
             log.error("not every model was preloaded: %s", error)  # noqa: TRY400
         self.ready.set()
 
@@ -154,14 +154,14 @@ class Loading:
         try:
             with self.models.lease(info):
                 pass
-        except FAULTS as error:
+        except BaseException as error:
             log.error("%s was not preloaded: %s", info.name, error)  # noqa: TRY400
 
     def _load(self, job: Job, loaded: Loaded, failed: Failed) -> None:
         started, resources = time.perf_counter(), ExitStack()
         try:
             model = resources.enter_context(self.models.lease(job.info))
-        except FAULTS as error:
+        except BaseException as error:  # a future would keep it to itself
             failed(job, _explained(job, error))
         else:
             job.timings["loading"] = time.perf_counter() - started

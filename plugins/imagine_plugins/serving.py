@@ -115,6 +115,9 @@ class PatientProtocol(H11Protocol):
             pass  # the body broke off under an answer that has begun: there is no second one
         self.transport.close()
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: who asks for another protocol is answered in this one, as HTTP has it."""
+
     def _expect_head(self) -> None:
         # uvicorn's own handler closes politely, in whatever state the connection is.
         self._head_due = self.loop.call_later(HEADER_SECONDS, self.timeout_keep_alive_handler)
@@ -173,14 +176,19 @@ class GracefulServer(uvicorn.Server):
         a connection that is refused says nothing of a server that will be back.
         """
         self.stopping.start()
-        deadline = time.monotonic() + self._grace
-        while self._busy() and time.monotonic() < deadline:  # noqa: ASYNC110
+        began = time.monotonic()
+        while self._busy(time.monotonic() - began):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_SECONDS)  # uvicorn tells nobody when they are done
         await super().shutdown(sockets)
 
-    def _busy(self) -> bool:
-        """Whether somebody waits for an answer, or what nobody waits for is in progress."""
-        return bool(self.server_state.tasks) or self.stopping.is_alive()
+    def _busy(self, seconds: float) -> bool:
+        """Whether somebody waits for an answer, or what nobody waits for is in progress.
+
+        What has no time left ends with its step, and is told so while the loop still runs.
+        """
+        if self.stopping.is_alive():
+            return seconds < self._grace + LAST_WORDS_SECONDS
+        return bool(self.server_state.tasks) and seconds < self._grace
 
 
 def listen(host: str, port: int) -> socket.socket:

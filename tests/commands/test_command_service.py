@@ -261,9 +261,48 @@ def test_options_that_serve_would_refuse_are_refused(
     assert not unit.exists()
 
 
-def test_a_key_among_the_options_is_refused_with_where_to_put_it() -> None:
-    with pytest.raises(SettingsError, match=r"IMAGINE_API_KEY=.* into the file 'environment'"):
-        service.check_options(["--api-key", "secret"])
+@pytest.mark.parametrize("scope", ["user", "system"])
+def test_a_key_among_the_options_is_refused_with_the_file_to_put_it_into(
+    imagine: Imagine, systemctl: Systemctl, unit: Path, tmp_path: Path, scope: str
+) -> None:
+    flags = ["--system"] if scope == "system" else []
+    ended = imagine("service", "install", *flags, "--", "--api-key", "secret")
+    settings = Path("/etc") if scope == "system" else tmp_path / "config"
+    assert ended.code == 2
+    assert f"write IMAGINE_API_KEY=... into {settings}/imagine/environment instead" in ended.err
+    assert "secret" not in ended.err
+    assert not unit.exists()
+
+
+@pytest.mark.parametrize("option", ["-p", "--api-key"])
+def test_an_option_of_serve_without_the_dashes_is_told_of_them(
+    imagine: Imagine, systemctl: Systemctl, unit: Path, option: str
+) -> None:
+    ended = imagine("service", "install", option, "6000")
+    assert ended.code == 2
+    assert f"{option} is an option of serve: imagine service install -- {option}" in ended.err
+    assert "did you mean" in imagine("service", "install", "--sytem").err.lower()
+    assert not unit.exists()
+
+
+def test_the_file_of_variables_is_the_one_that_the_unit_names(unit: Path) -> None:
+    folders = {"user": Path(os.environ["XDG_CONFIG_HOME"]), "system": Path("/etc")}
+    for each in UNITS.values():
+        (line,) = re.findall(r"^EnvironmentFile=-(.*)$", each.text(), re.MULTILINE)
+        named = line.replace("%E", str(folders[each.scope]))  # as systemd.unit(5) has it
+        assert manager.environment_file(each.scope) == Path(named)
+
+
+def test_only_the_systems_service_runs_as_somebody_else(imagine: Imagine) -> None:
+    ended = imagine("service", "install", "--print", "--run-as", "anna")
+    assert ended.code == 2
+    assert "--run-as is for --system" in ended.err
+
+
+@pytest.mark.parametrize("name", ["anna\nExecStartPre=/bin/evil", "an na", "%u", ""])
+def test_what_is_no_name_of_an_account_gets_into_no_unit(name: str) -> None:
+    with pytest.raises(SettingsError, match="is not the name of an account"):
+        Unit(command=[PROGRAM, "serve"], scope="system", account=name).text()
 
 
 def test_a_models_folder_must_be_given_in_full() -> None:

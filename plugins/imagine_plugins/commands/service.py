@@ -18,7 +18,7 @@ from imagine_core.cli import FAILED
 from imagine_core.errors import ImagineError, SettingsError
 from imagine_plugins.commands import serve
 from imagine_plugins.commands.output import note
-from imagine_plugins.systemd.manager import Manager, unit_file
+from imagine_plugins.systemd.manager import Manager, environment_file, unit_file
 from imagine_plugins.systemd.unit import NAME, Unit
 
 Scope = Literal["user", "system"]
@@ -46,7 +46,9 @@ def _install(
 
     OPTIONS are those of serve, after two dashes: imagine service install -- -p 6000
     """
-    check_options(options)
+    if run_as is not None and scope == "user":
+        raise click.UsageError("--run-as is for --system: a user's service runs as that user")
+    check_options(options, scope)
     unit = Unit(
         command=[*program(), "serve", *options],
         scope=scope,
@@ -88,7 +90,7 @@ def _status(*, scope: Scope) -> int:
     return 0 if known.get("ActiveState") == "active" else FAILED
 
 
-def check_options(options: Sequence[str]) -> None:
+def check_options(options: Sequence[str], scope: Scope = "user") -> None:
     """Refuse options that `imagine serve` would refuse, or that a unit should not hold.
 
     Raises:
@@ -104,7 +106,7 @@ def check_options(options: Sequence[str]) -> None:
     if "api_key" in given:
         raise SettingsError(
             "every user of this machine can read the options of a service: write "
-            "IMAGINE_API_KEY=... into the file 'environment' instead, see docs/deployment.md"
+            f"IMAGINE_API_KEY=... into {environment_file(scope)} instead, see docs/deployment.md"
         )
     models = given.get("models")
     if models is not None and not models.expanduser().is_absolute():
@@ -145,8 +147,24 @@ def _manager(scope: Scope, verb: str) -> Manager:
     return manager
 
 
+class _Install(click.Command):
+    """Says of an option of serve that it goes behind two dashes."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """As every command."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            flag = error.option_name
+            if any(flag in (*each.opts, *each.secondary_opts) for each in serve.command.params):
+                message = f"{flag} is an option of serve: {ctx.command_path} -- {flag} ..."
+                raise click.UsageError(message, ctx) from None
+            raise
+
+
 def _command(name: str, callback: Callable[..., object], *params: click.Parameter) -> click.Command:
-    return click.Command(name, callback=callback, help=callback.__doc__, params=[*params, SYSTEM])
+    kind = _Install if callback is _install else click.Command
+    return kind(name, callback=callback, help=callback.__doc__, params=[*params, SYSTEM])
 
 
 service = click.Group(

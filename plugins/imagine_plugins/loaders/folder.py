@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagine_core.errors import UnusableModel
 from imagine_core.interfaces import ModelInfo
+from imagine_core.quoting import quoted
 from imagine_plugins.loaders import configs
 from imagine_plugins.loaders.header import HeaderError, read_header
 from imagine_plugins.loaders.layout import Slot
@@ -119,7 +120,7 @@ _PROBLEMS = (_FolderError, configs.ConfigError, HeaderError, SidecarError, OSErr
 
 def _sentence(error: Exception) -> str:
     if isinstance(error, OSError):
-        return f"it cannot be read: {error.strerror or error}"
+        return f"it cannot be read: {error.strerror or quoted(error)}"
     return str(error)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from imagine_core.errors import UnusableModel
+from imagine_core.quoting import quoted
 from imagine_plugins.loaders.configs import ConfigError
 from imagine_plugins.loaders.vocabulary import VocabularyError
 from imagine_plugins.loaders.weights import WeightsError
@@ -19,4 +20,6 @@ def named(model: str) -> Iterator[None]:
     except (ConfigError, VocabularyError, WeightsError) as error:
         raise UnusableModel(model, str(error)) from error
     except OSError as error:
-        raise UnusableModel(model, f"it cannot be read: {error.strerror or error}") from error
+        raise UnusableModel(
+            model, f"it cannot be read: {error.strerror or quoted(error)}"
+        ) from error

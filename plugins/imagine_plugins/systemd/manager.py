@@ -112,5 +112,14 @@ def unit_file(scope: Literal["user", "system"]) -> Path:
     """Where the unit is installed."""
     if scope == "system":
         return Path("/etc/systemd/system") / NAME
-    home = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(home) / "systemd" / "user" / NAME
+    return _user_settings() / "systemd" / "user" / NAME
+
+
+def environment_file(scope: Literal["user", "system"]) -> Path:
+    """Where the unit reads its variables from: systemd's %E."""
+    folder = Path("/etc") if scope == "system" else _user_settings()
+    return folder / "imagine" / "environment"
+
+
+def _user_settings() -> Path:
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")

@@ -107,7 +107,11 @@ class Unit:
         )
 
     def _account(self) -> str:
-        return DYNAMIC if self.account is None else f"User={self.account}\n"
+        if self.account is None:
+            return DYNAMIC
+        if not self.account.isprintable() or set(self.account) & set(" %") or not self.account:
+            raise SettingsError(f"{self.account!r} is not the name of an account")
+        return f"User={self.account}\n"
 
 
 def quoted(word: str) -> str:
