@@ -14,8 +14,9 @@ from typing import Literal
 
 from imagine_core.errors import OutOfMemory, UnusableModel
 from imagine_core.interfaces import DiffusionModel, ModelInfo
-from imagine_core.models.catalogue import Stamp, stamp_of
+from imagine_core.models.catalogue import Stamp, has_changed
 from imagine_core.models.memory import Memory, out_of_memory
+from imagine_core.models.settling import load_settled
 
 log = logging.getLogger("imagine")
 
@@ -82,6 +83,8 @@ class ModelCache:
         self._replaced: list[_Entry] = []
         self._lock = threading.RLock()
         self._loading = threading.Lock()
+        self._coming: str | None = None
+        self._unwanted = False
 
     @contextmanager
     def lease(self, info: ModelInfo) -> Iterator[DiffusionModel]:
@@ -162,6 +165,9 @@ class ModelCache:
                         return "when idle"
                     self._drop(entry)
                     return "unloaded"
+            if self._coming == name.casefold():
+                self._unwanted = True
+                return "when idle"
         return "not loaded"
 
     def close(self) -> None:
@@ -181,17 +187,30 @@ class ModelCache:
             if entry is not None:
                 return entry
             self.make_room(info)
-            try:
-                stamp = stamp_of(info.path)
-                model = self._load_once_more(info)
-            except FileNotFoundError:
-                if info.path.exists():
-                    raise
-                raise UnusableModel(info.name, "its file was removed meanwhile") from None
-            entry = _Entry(info, stamp, model, self._memory.weigh(info), leases=1)
-            with self._lock:
-                self._entries[info.path] = entry
-            return entry
+            with self._announced(info):
+                return self._load_entry(info)
+
+    @contextmanager
+    def _announced(self, info: ModelInfo) -> Iterator[None]:
+        """`info` can be unloaded during the block, though it is not there yet."""
+        self._coming, self._unwanted = info.name.casefold(), False
+        try:
+            yield
+        finally:
+            self._coming = None
+
+    def _load_entry(self, info: ModelInfo) -> _Entry:
+        try:
+            stamp, model = load_settled(info, self._load_once_more)
+        except FileNotFoundError:
+            if info.path.exists():
+                raise
+            raise UnusableModel(info.name, "its file was removed meanwhile") from None
+        entry = _Entry(info, stamp, model, self._memory.weigh(info), leases=1)
+        with self._lock:
+            entry.leaving = self._unwanted
+            self._entries[info.path] = entry
+        return entry
 
     def _load_once_more(self, info: ModelInfo) -> DiffusionModel:
         """Load, and try again without the idle models where memory ran out after all."""
@@ -220,11 +239,7 @@ class ModelCache:
         entry = self._entries.get(info.path)
         if entry is None:
             return None
-        try:
-            unchanged = stamp_of(info.path) == entry.stamp
-        except OSError:  # removed from disk: what is in memory still serves
-            return entry
-        if unchanged:
+        if not has_changed(info.path, entry.stamp):  # removed, what is in memory still serves
             return entry
         if not entry.leases:
             self._drop(entry)

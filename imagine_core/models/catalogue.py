@@ -174,15 +174,24 @@ def build_catalogue(settings: Settings, plugins: Plugins) -> Catalogue:
 
 def stamp_of(path: Path) -> Stamp:
     """What changes when a model is replaced: times of change and sizes, its sidecar's included."""
-    if path.is_dir():
-        sidecar, files = path.with_name(f"{path.name}.json"), sorted(path.glob("*/*"))
-        files += sorted(path.glob("*"))
-    else:
-        sidecar, files = path.with_suffix(".json"), [path]
-    stats = [each.stat() for each in (*files, sidecar) if each.exists()]
+    files = [*path.glob("*/*"), *path.glob("*")] if path.is_dir() else [path]
+    stats = [each.stat() for each in (*files, sidecar_of(path)) if each.exists()]
     if not stats:
         raise FileNotFoundError(path)
     return sum(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats)
+
+
+def has_changed(path: Path, stamp: Stamp) -> bool:
+    """Whether another model is there than when it was stamped; one that is gone left no other."""
+    try:
+        return stamp_of(path) != stamp
+    except OSError:
+        return False
+
+
+def sidecar_of(path: Path) -> Path:
+    """Where the JSON file beside a model is, if it has one."""
+    return path.with_name(f"{path.name}.json") if path.is_dir() else path.with_suffix(".json")
 
 
 def _unreadable(path: Path, loader: str, problem: str) -> ModelInfo:

@@ -43,6 +43,7 @@ def test_show_says_what_a_file_says_of_itself(imagine: Imagine, tmp_path: Path) 
 def test_show_says_what_is_wrong(imagine: Imagine, models: str) -> None:
     (Path(models) / "broken.fake").touch()
     assert "it is broken; get another one" in imagine("show", "broken", "--models", models).out
+    assert "recommended size" not in imagine("show", "broken", "--models", models).out
     ended = imagine("show", "tinny", "--models", models)
     assert ended.code == 1
     assert "did you mean 'tiny'" in ended.err
@@ -65,7 +66,7 @@ def test_ps_lists_what_is_loaded_until_stop_unloads_it(imagine: Imagine, server:
     ended = imagine("ps", "-a", server, "--api-key", KEY)
     assert (ended.code, ended.err) == (0, "")
     header, row = ended.out.splitlines()
-    assert header.split() == ["NAME", "FAMILY", "SIZE", "DTYPE", "UNTIL"]
+    assert header.split() == ["NAME", "FAMILY", "MEMORY", "DTYPE", "UNTIL"]
     assert row.split()[:2] == ["tiny", "fake"]
     assert row.endswith("from now")
     assert "float32" in row
@@ -87,7 +88,8 @@ def test_ps_shows_where_every_job_stands(imagine: Imagine, monkeypatch: pytest.M
         "dtype": "bfloat16",
         "models": [
             {"name": "big", "family": "sd1", "memory": 2_100_000_000, "in_use": 2},
-            {"name": "small", "family": "sd1", "size": 7_000_000, "expires_in": None},
+            {"name": "small", "family": "sd1", "memory": 7_000_000, "size": 1, "expires_in": None},
+            {"name": "old", "family": "sd1", "size": 7_000_000, "expires_in": 60},
         ],
         "jobs": [
             {**job, "id": "a", "phase": "denoising", "step": 7},
@@ -104,9 +106,10 @@ def test_ps_shows_where_every_job_stands(imagine: Imagine, monkeypatch: pytest.M
     rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
     assert rows[1] == ["big", "sd1", "2.1 GB", "bfloat16", "in use"]
     assert rows[2] == ["small", "sd1", "7 MB", "bfloat16", "forever"]
-    assert rows[5] == ["a", "big", "512x768", "euler", "7/25", "denoising"]
-    assert rows[6][-2:] == ["0/25", "loading 42%"]
-    assert rows[7][-2:] == ["0/25", "queued, 3 ahead"]
+    assert rows[3][:4] == ["old", "sd1", "-", "bfloat16"]
+    assert rows[6] == ["a", "big", "512x768", "euler", "7/25", "denoising"]
+    assert rows[7][-2:] == ["0/25", "loading 42%"]
+    assert rows[8][-2:] == ["0/25", "queued, 3 ahead"]
 
 
 @pytest.mark.parametrize("command", [["ps"], ["stop", "tiny"]])
@@ -162,6 +165,25 @@ def test_rm_of_a_link_leaves_what_it_leads_to(
     (Path(models) / "link.fake").symlink_to(tmp_path / "real.fake")
     assert imagine("rm", "link", "-y", "--models", models).code == 0
     assert (tmp_path / "real.fake").exists()
+
+
+def test_rm_of_a_pickle_leaves_the_sidecar_of_its_conversion(
+    imagine: Imagine, tmp_path: Path
+) -> None:
+    folder = tmp_path / "m"
+    folder.mkdir()
+    write_checkpoint(folder / "mine.safetensors", TINY_SD1)
+    for name in ("mine.ckpt", "mine.json"):
+        (folder / name).write_text("{}")
+    assert imagine("rm", "mine.ckpt", "-y", "--models", folder).code == 0
+    assert sorted(path.name for path in folder.iterdir()) == ["mine.json", "mine.safetensors"]
+    assert imagine("rm", "mine", "-y", "--models", folder).code == 0
+    assert list(folder.iterdir()) == []
+
+
+def test_rm_of_a_model_that_is_named_twice_deletes_it_once(imagine: Imagine, models: str) -> None:
+    ended = imagine("rm", "tiny", "TINY", "-y", "--models", models)
+    assert (ended.code, ended.err) == (0, "deleted tiny (fake, 0 B)\n")
 
 
 def test_rm_refuses_what_came_with_a_plugin(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from calls import SMALL, app_of, ask, error_of, fields_of, lines_of
+from checkpoints import SD1, SDXL, shapes, write_hollow
 from imagine_core.testing import FakePlugin, build_test_engine
 
 
@@ -29,6 +31,35 @@ def test_a_model_is_shown_with_its_hash(app: Starlette) -> None:
     listed = ask(app, "GET", "/models").json()["details"]
     tiny = next(each for each in listed if each["name"] == "tiny")
     assert answer.json() == {**tiny, "hash": answer.json()["hash"]}
+
+
+def test_checkpoints_are_listed_and_of_other_files_is_said_what_they_are(
+    tmp_path: Path, fake: FakePlugin
+) -> None:
+    folder = tmp_path / "models"
+    folder.mkdir()
+    write_hollow(
+        folder / "xl.safetensors", shapes(SDXL), metadata={"modelspec.license": "OpenRAIL"}
+    )
+    write_hollow(folder / "style.safetensors", {"a.lora_up.weight": (4, 4)})
+    write_hollow(folder / "half.safetensors", shapes(SD1))
+    os.truncate(folder / "half.safetensors", 10**9)
+    (folder / "page.safetensors").write_text("<!doctype html>")
+    (folder / "old.ckpt").write_bytes(b"PK")
+    engine = build_test_engine(folder, fake)
+    answer = ask(app_of(engine), "GET", "/models").json()
+    engine.close(grace=0)
+    assert [name for name in answer["models"] if name != "doodle"] == ["xl"]
+    found = {each["name"]: each for each in answer["details"]}
+    assert found["xl"]["recommended_size"] == [1024, 1024]
+    assert found["xl"]["metadata"] == {"license": "OpenRAIL"}
+    for name, words in (
+        ("style", "this is a LoRA"),
+        ("half", "the download is incomplete"),
+        ("page", "the file is a web page"),
+        ("old.ckpt", "this is a pickle"),
+    ):
+        assert words in found[name]["problem"]
 
 
 def test_an_unknown_model_is_answered_with_the_nearest(app: Starlette) -> None:

@@ -16,8 +16,9 @@ from imagine_plugins.loaders.recognition import recognise_checkpoint
 from imagine_plugins.loaders.weights import WeightsError, build
 from reference import CPU, Half, load, single_file_pipeline
 
-LAYOUTS = [TINY_SD1, TINY_SD2, TINY_SDXL, inpainting(TINY_SD1)]
-NAMES = ["sd1", "sd2", "sdxl", "sd1-inpaint"]
+WHOLE = [TINY_SD1, TINY_SD2, TINY_SDXL]
+LAYOUTS = [*WHOLE, *map(inpainting, WHOLE)]
+NAMES = ["sd1", "sd2", "sdxl", "sd1-inpaint", "sd2-inpaint", "sdxl-inpaint"]
 BF16 = Half(torch.bfloat16)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,9 @@ def test_a_sidecar_overrides_what_the_file_says(tmp_path: Path) -> None:
         ('{"recommended_size": "big"}', "recommended_size must be"),
         ('{"recommended_size": [1, 2, 3]}', "recommended_size must be"),
         ('{"recommended_size": [513, 512]}', "multiples of 8"),
-        ('{"prediction_type": ', "m.json beside it cannot be read"),
+        ('{"prediction_type": ', "m.json beside it is no JSON from line 1 on"),
+        ("[" * 100_000, "m.json beside it is no JSON; mend"),
+        (f'{{"recommended_size": {"9" * 5000}}}', "m.json beside it is no JSON; mend"),
     ],
 )
 def test_a_sidecar_that_is_wrong_is_told_rather_than_ignored(
@@ -117,6 +120,28 @@ def test_a_sidecar_that_is_wrong_is_told_rather_than_ignored(
     info = CheckpointLoader().recognise(path)
     assert info is not None
     assert words in (info.problem or "")
+    assert info.family == "sd1"
+
+
+def test_a_sidecar_that_cannot_be_read_is_told_without_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, SD1)
+    beside(tmp_path, prediction_type="v")
+
+    def refuse(file: Path, *_: object) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    info = CheckpointLoader().recognise(path)
+    assert info is not None
+    assert info.problem == "m.json beside it cannot be read: Permission denied"
+
+
+def test_a_sidecar_may_begin_with_a_mark_as_windows_editors_write_it(tmp_path: Path) -> None:
+    path = write(tmp_path, SD1)
+    (tmp_path / "m.json").write_text('{"prediction_type": "v"}', "utf-8-sig")
+    assert noise(path)[0] == "v_prediction"
 
 
 def test_a_folder_takes_the_sidecar_of_its_name(tmp_path: Path) -> None:

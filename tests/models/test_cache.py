@@ -121,6 +121,49 @@ def test_a_file_that_changed_is_loaded_anew_while_old_leases_go_on(tmp_path: Pat
     assert len(cache.loaded()) == 1
 
 
+def test_a_file_that_is_replaced_while_it_is_loaded_is_loaded_again(tmp_path: Path) -> None:
+    a = info(tmp_path, "a")
+    made: list[FakeModel] = []
+
+    def load(info: ModelInfo) -> FakeModel:
+        made.append(FakeModel())
+        if len(made) == 1:
+            info.path.write_bytes(b"another file")
+        return made[-1]
+
+    with ModelCache(load, keep_alive=-1).lease(a) as model:
+        assert model is made[1]
+    assert [each.closed for each in made] == [True, False]
+
+
+def test_a_load_that_fails_since_its_file_was_replaced_is_tried_again(tmp_path: Path) -> None:
+    a = info(tmp_path, "a")
+
+    def load(info: ModelInfo) -> FakeModel:
+        if info.path.read_bytes() == b"x":
+            info.path.write_bytes(b"another file")
+            raise UnusableModel(info.name, "half of it is missing")
+        return FakeModel()
+
+    with ModelCache(load, keep_alive=-1).lease(a):
+        pass
+
+
+def test_a_file_that_is_being_written_is_no_model_yet(tmp_path: Path) -> None:
+    made: list[FakeModel] = []
+
+    def load(info: ModelInfo) -> FakeModel:
+        info.path.write_bytes(info.path.read_bytes() + b"x")
+        made.append(FakeModel())
+        return made[-1]
+
+    cache = ModelCache(load, keep_alive=-1)
+    with pytest.raises(UnusableModel, match="its file is being written"):
+        cache.lease(info(tmp_path, "a")).__enter__()
+    assert [each.closed for each in made] == [True, True]
+    assert cache.loaded() == []
+
+
 def test_a_file_that_was_removed_still_serves_from_memory(tmp_path: Path) -> None:
     cache = ModelCache(Loads(), keep_alive=-1)
     a = info(tmp_path, "a")
@@ -170,6 +213,20 @@ def test_unload_spares_a_model_in_use(tmp_path: Path) -> None:
         assert [row.name for row in cache.loaded()] == ["a"]
     assert cache.loaded() == []
     assert cache.unload("a") == "not loaded"
+
+
+def test_unload_of_a_model_that_loads_lets_it_go_after_its_first_use(tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def load(info: ModelInfo) -> FakeModel:
+        said.append(cache.unload(info.name.upper()))
+        return FakeModel()
+
+    cache = ModelCache(load, keep_alive=-1)
+    a = info(tmp_path, "a")
+    with cache.lease(a):
+        assert [row.name for row in cache.loaded()] == ["a"]
+    assert (said, cache.loaded(), cache.unload("a")) == (["when idle"], [], "not loaded")
 
 
 def test_unload_lets_an_idle_model_go_at_once(tmp_path: Path) -> None:

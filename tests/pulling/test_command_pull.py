@@ -42,6 +42,7 @@ def test_what_cannot_be_pulled_is_one_line_and_an_exit_code(
         ("nonsense", 2, "is neither OWNER/NAME"),
         ("me/missing", 1, "there is nothing at"),
         ("http://models.example/a.safetensors", 2, "unencrypted"),
+        ("https://[", 2, "is no https URL"),
         (f"{server.url}/a.ckpt", 1, "this is a pickle"),
     ):
         assert main(["pull", source, "--models", str(folder)]) == code
@@ -49,6 +50,14 @@ def test_what_cannot_be_pulled_is_one_line_and_an_exit_code(
         assert error.startswith("Error: ")
         assert says in error
         assert error.count("\n") == 1
+
+
+def test_a_hub_address_that_is_none_is_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://[")
+    assert main(["pull", "me/tiny", "--models", str(folder)]) == 2
+    assert capsys.readouterr().err == "Error: 'https://[' is no https URL\n"
 
 
 @pytest.mark.parametrize("flag", [["--offline", "pull"], ["pull", "--offline"]])

@@ -255,9 +255,20 @@ def test_no_server_is_an_error_after_some_tries(tmp_path: Path, server: FileServ
     server.server_close()
     watch = Watch()
     downloader = Downloader(Web(), watch, pause=watch.pauses.append)
-    with pytest.raises(ServerFailed, match=r"127.0.0.1"):
+    with pytest.raises(ServerFailed, match=r"^nothing came \(127\.0\.0\.1: \w") as caught:
         downloader.fetch(Remote(url=f"{url}/f", name="f"), tmp_path / "f")
+    assert "Errno" not in caught.value.message
     assert len(watch.pauses) == TRIES - 1
+
+
+@pytest.mark.parametrize("header", ["X-Linked-Size", "Content-Range"])
+def test_a_length_of_thousands_of_digits_is_none(
+    server: FileServer, tmp_path: Path, header: str
+) -> None:
+    value = "bytes 0-1/" if header == "Content-Range" else ""
+    server.files["/f"] = Served(DATA, headers={header: value + "9" * 5000})
+    fetch(server, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == DATA
 
 
 def test_redirects_without_end_are_given_up(server: FileServer, tmp_path: Path) -> None:
@@ -272,11 +283,33 @@ def test_only_https_leaves_this_machine(server: FileServer, tmp_path: Path) -> N
         fetch(server, tmp_path / "f")
 
 
-@pytest.mark.parametrize("url", ["ftp://models.example/f", "file:///etc/passwd", "https://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://models.example/f",
+        "file:///etc/passwd",
+        "https://",
+        "https://[/f",
+        "https://127.0.0.1:x/f",
+        "https://127.0.0.1:99999/f",
+        "https://models..example/f",
+        f"https://{'m' * 64}.example/f",
+        "https://\u2603..example/f",
+    ],
+)
 def test_other_kinds_of_urls_are_refused(tmp_path: Path, url: str) -> None:
     downloader = Downloader(Web(), Watch())
     with pytest.raises(SettingsError, match="no https URL"):
         downloader.fetch(Remote(url=url, name="f"), tmp_path / "f")
+
+
+@pytest.mark.parametrize("location", ["http://127.0.0.1:x/f", "https://models..example/f"])
+def test_a_redirect_to_what_is_no_url_is_the_servers_fault(
+    server: FileServer, tmp_path: Path, location: str
+) -> None:
+    server.files["/f"] = Served(location=location)
+    with pytest.raises(ServerFailed, match=r"no URL|Invalid port"):
+        fetch(server, tmp_path / "f")
 
 
 def test_nothing_elsewhere_is_asked_while_offline(
@@ -309,6 +342,13 @@ def test_a_token_does_not_go_to_a_server_that_merely_has_the_file(
     server.files["/f"] = Served(DATA)
     fetch(server, tmp_path / "f", web=Web(endpoint="https://hub.example", token=TOKEN))
     assert "Authorization" not in server.asked[0].headers
+
+
+@pytest.mark.parametrize("token", ["secret\nvalue", "secr\u00e9t"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_shown(token: str) -> None:
+    with pytest.raises(SettingsError, match="HF_TOKEN") as caught:
+        Web(token=token)
+    assert "secr" not in caught.value.message
 
 
 def test_errors_show_no_secrets_of_an_address(server: FileServer) -> None:

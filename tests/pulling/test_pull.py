@@ -132,6 +132,17 @@ def test_a_url_of_any_server_becomes_a_model(
     assert server.asked == []
 
 
+def test_a_pull_that_fails_leaves_no_folder_that_was_not_there(
+    server: FileServer, tmp_path: Path
+) -> None:
+    (tmp_path / "there").mkdir()
+    for folder in ("there", "new/models"):
+        with pytest.raises(ServerFailed):
+            pull(server, tmp_path / folder, f"{server.url}/missing.safetensors")
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert list((tmp_path / "there").iterdir()) == []
+
+
 def test_several_files_are_named_for_a_choice(
     server: FileServer, folder: Path, checkpoint: bytes
 ) -> None:
@@ -273,7 +284,7 @@ def test_a_lora_is_refused_by_its_header_alone(server: FileServer, folder: Path)
     with pytest.raises(UnusableModel, match=r"it is lora: .*LoRA"):
         pull(server, folder, f"{server.url}/lora.safetensors")
     assert len(server.asked) == 1
-    assert list(folder.iterdir()) == []
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "pytorch_model.bin", "model.gguf"])
@@ -315,6 +326,18 @@ def test_a_length_beyond_all_disks_is_no_room_either(
         pull(server, folder, f"{server.url}/tiny.safetensors")
     assert caught.value.filename == str(folder)
     assert files_under(folder) == {}
+
+
+def test_a_size_that_no_file_can_have_is_not_believed(
+    server: FileServer, folder: Path, checkpoint: bytes
+) -> None:
+    server.add_repo("me/tiny", {"tiny.safetensors": checkpoint})
+    listing = server.files["/api/models/me/tiny/revision/main"]
+    told = json.loads(listing.data)
+    told["siblings"][0]["size"] = 10**4000
+    listing.data = json.dumps(told).encode()
+    info, _ = pull(server, folder, "me/tiny")
+    assert info.size == len(checkpoint)
 
 
 def test_a_model_that_two_pull_is_pulled_by_one(

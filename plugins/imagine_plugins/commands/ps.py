@@ -22,12 +22,12 @@ def ps(*, address: str | None, api_key: str | None, as_json: bool) -> None:
         return
     dtype = str(found.get("dtype") or "-")
     print_table(
-        ("NAME", "FAMILY", "SIZE", "DTYPE", "UNTIL"),
+        ("NAME", "FAMILY", "MEMORY", "DTYPE", "UNTIL"),
         [
             (
                 str(model["name"]),
                 str(model.get("family", "-")),
-                file_size(model.get("memory") or model.get("size", 0)),
+                file_size(model["memory"]) if model.get("memory") else "-",
                 dtype,
                 _until(model),
             )

@@ -12,7 +12,7 @@ import click
 from imagine_core import hookimpl
 from imagine_core.cli import one_line, plugins_of
 from imagine_core.errors import SettingsError
-from imagine_core.models.catalogue import build_catalogue
+from imagine_core.models.catalogue import Catalogue, build_catalogue, sidecar_of
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.options import models_option
 from imagine_plugins.commands.output import file_size, note
@@ -26,7 +26,7 @@ def remove(*, names: tuple[str, ...], yes: bool, models: str | None) -> None:
     folder = default_models_folder() if models is None else Path(models).expanduser()
     plugins = plugins_of(click.get_current_context())
     catalogue = build_catalogue(Settings(models=folder), plugins)
-    found = [catalogue.find(name) for name in names]
+    found = {info.path: info for info in map(catalogue.find, names)}.values()
     for info in found:
         if info.path.parent != folder:
             raise SettingsError(f"{info.name!r} came with a plugin and cannot be removed")
@@ -34,19 +34,23 @@ def remove(*, names: tuple[str, ...], yes: bool, models: str | None) -> None:
         what = f"{info.name} ({info.family}, {file_size(info.size)})"
         if not yes:
             click.confirm(f"Delete {one_line(what)} from {folder}?", abort=True, err=True)
-        delete(info)
+        delete(info, catalogue)
         note(f"deleted {what}")
 
 
-def delete(info: ModelInfo) -> None:
-    """Delete the file or folder of a model and its sidecar; of a link, the link alone."""
+def delete(info: ModelInfo, catalogue: Catalogue) -> None:
+    """Delete the file or folder of a model; of a link, the link alone.
+
+    Its sidecar goes as well, unless it is another's too: a pickle and its conversion share one.
+    """
     path = info.path
-    beside = path.with_name(f"{path.name}.json") if path.is_dir() else path.with_suffix(".json")
+    beside = sidecar_of(path)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink()
-    if beside.is_file():
+    shared = any(sidecar_of(other.path) == beside for other in catalogue.models())
+    if beside.is_file() and not shared:
         beside.unlink()
 
 

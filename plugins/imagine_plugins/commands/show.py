@@ -62,7 +62,7 @@ def _lines(model: Model) -> Iterator[tuple[str, str]]:
             yield key, str(model[key])
     if model.get("size"):
         yield "size", file_size(model["size"])
-    if model.get("recommended_size"):
+    if model.get("recommended_size") and not model.get("problem"):
         yield "recommended size", "x".join(map(str, model["recommended_size"]))
     if model.get("clip_layers"):
         yield "clip layers", str(model["clip_layers"])

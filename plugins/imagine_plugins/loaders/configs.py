@@ -185,9 +185,11 @@ def component_name(kind: str, number: int) -> str:
 def _pipeline(index: Mapping[str, Any]) -> int:
     """The number of text encoders of the pipeline."""
     name = index.get("_class_name")
-    if not isinstance(name, str) or name not in PIPELINES:
+    if not isinstance(name, str):
+        raise ConfigError("model_index.json does not say of what pipeline it is (_class_name)")
+    if name not in PIPELINES:
         raise ConfigError(
-            f"a folder for {name!s:.80}, which is not supported; Stable Diffusion 1, 2 and XL are"
+            f"a folder for {name:.80}, which is not supported; Stable Diffusion 1, 2 and XL are"
         )
     count = PIPELINES[name]
     for component, classes in CLASSES.items():

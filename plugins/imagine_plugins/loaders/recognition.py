@@ -68,7 +68,7 @@ def recognise_checkpoint(path: Path) -> Recognition:
         return _recognise(path, header)
     except RefusedError as error:
         return Recognition(family=error.family, problem=str(error), metadata=_metadata(header))
-    except (configs.ConfigError, SidecarError) as error:
+    except configs.ConfigError as error:
         return Recognition(family="unknown", problem=str(error), metadata=_metadata(header))
     except OSError as error:  # gone since its header was read
         return Recognition(family="broken", problem=f"the file cannot be read: {error.strerror}")
@@ -195,7 +195,10 @@ def _text_layout(header: Header, number: int) -> tuple[str, str]:
 
 
 def _described(path: Path, header: Header, plan: Architecture) -> Recognition:
-    overrides = read_sidecar(path)
+    try:
+        overrides = read_sidecar(path)
+    except SidecarError as error:
+        raise RefusedError(plan.family, str(error)) from error
     noise = scheduler(plan, header, path=path, overrides=overrides)
     plan = replace(plan, scheduler=noise, size=_size(plan, header, noise, overrides))
     return Recognition(

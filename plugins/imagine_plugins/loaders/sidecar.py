@@ -49,9 +49,14 @@ def read_sidecar(path: Path) -> Overrides:
             return Overrides()
         if beside.stat().st_size > SIZE_LIMIT:
             raise SidecarError(f"{beside.name} beside it is larger than a megabyte")
-        content = json.loads(beside.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise SidecarError(f"{beside.name} beside it cannot be read: {error!s:.200}") from error
+        content = json.loads(beside.read_text("utf-8-sig"))  # Windows' editors put a mark first
+    except OSError as error:
+        raise SidecarError(f"{beside.name} beside it cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        place = f" from line {error.lineno} on" if isinstance(error, json.JSONDecodeError) else ""
+        raise SidecarError(
+            f"{beside.name} beside it is no JSON{place}; mend or delete it"
+        ) from error
     if not isinstance(content, dict):
         return Overrides()
     return Overrides(

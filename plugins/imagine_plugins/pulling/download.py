@@ -104,10 +104,7 @@ class Downloader:
             except Lost as error:
                 failures = 1 if made() > before else failures + 1
                 if failures >= TRIES:
-                    raise ServerFailed(
-                        f"the download stopped ({error}); the same command goes on from there",
-                        lost=True,
-                    ) from error
+                    raise ServerFailed(_given_up(error, made=made()), lost=True) from error
                 self._watcher.say(f"connection lost ({error}); trying again")
                 self._pause(min(2.0 ** (failures - 1), LONGEST_PAUSE))
 
@@ -177,6 +174,12 @@ class Downloader:
                 f"{stated.name} came damaged: its sha256 is {found}, and should be "
                 f"{stated.sha256}; it was deleted, try again"
             )
+
+
+def _given_up(error: Lost, *, made: int) -> str:
+    if made:
+        return f"the download stopped ({error}); the same command goes on from there"
+    return f"nothing came ({error}); try again later"
 
 
 def sha256_of(path: Path) -> str:

@@ -13,7 +13,7 @@ from imagine_core.errors import ServerFailed, SettingsError, UnusableModel
 from imagine_plugins.loaders.checkpoint import OTHER_FILES
 from imagine_plugins.loaders.folder import INDEX, WEIGHTS
 from imagine_plugins.pulling.download import Remote
-from imagine_plugins.pulling.web import Web, shown
+from imagine_plugins.pulling.web import Web, parts_of, shown
 
 ENDPOINT = "https://huggingface.co"
 HUB_HOSTS = {"huggingface.co", "www.huggingface.co", "hf.co"}
@@ -27,6 +27,8 @@ NOT_NEEDED = {"safety_checker", "feature_extractor", "image_encoder"}
 CONFIGURATION = {".json", ".txt"}
 PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 MOST_NAMED = 8
+LARGEST = 2**63 - 1
+"""Bytes of a file, to any system; JSON may say more."""
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -207,7 +209,7 @@ class Repository:
 def _place(source: str, endpoint: str, revision: str | None) -> _Place | None:
     """The place that `source` names in a hub; None if it is a URL of something else."""
     if "://" in source:
-        parts = urlsplit(source)
+        parts = parts_of(source)
         if parts.hostname not in {*HUB_HOSTS, urlsplit(endpoint).hostname}:
             return None
         return _from_page(unquote(parts.path).strip("/").split("/"), source, revision)
@@ -275,4 +277,5 @@ def _is_safe(name: object) -> bool:
 
 def _size(entry: Mapping[str, Any]) -> int | None:
     size = entry.get("size")
-    return size if isinstance(size, int) and not isinstance(size, bool) and size >= 0 else None
+    is_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= LARGEST
+    return size if is_size else None

@@ -66,8 +66,7 @@ class Puller:
         name = checked_name(name or plan.name)
         target = self._folder / (name if plan.folder else f"{name}{SUFFIX}")
         self._refuse_taken(name)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with self._workplace(plan) as work:
+        with _made(self._folder), self._workplace(plan) as work:
             fetched = work / target.name
             info = self._fetch(plan, fetched)
             self._refuse_taken(name)
@@ -163,7 +162,7 @@ class Puller:
         """The hidden folder of this download, with what an earlier try left if it still fits."""
         digest = hashlib.sha256(plan.identity.encode()).hexdigest()[:16]
         work = self._folder / f"{HIDDEN}{digest}"
-        work.mkdir(exist_ok=True)
+        work.mkdir(parents=True, exist_ok=True)  # a pull that failed may just have cleared up
         with _locked(work / "lock"):
             version = work / "version"
             with suppress(OSError):
@@ -205,6 +204,19 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != "lock":
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make `folder` for the block; what had to be made and is empty in the end goes again."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # it is not empty
+            for each in missing:
+                each.rmdir()
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from imagine_core import network
 from imagine_core.errors import ServerFailed, SettingsError
@@ -21,7 +21,10 @@ MOST_REDIRECTS = 8
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 JSON_LIMIT = 16 * 2**20
 SHA256 = re.compile(r'"?([0-9a-fA-F]{64})"?')
-CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
+CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-[0-9]{1,19}|\*)/([0-9]{1,19}|\*)")
+LENGTH = re.compile(r"[0-9]{1,19}")
+LOGIN = re.compile(r"(?<=://)[^/]*@")
+ERRNO = re.compile(r"\[Errno -?[0-9]+\] ")
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -62,9 +65,14 @@ class Web:
     Args:
         endpoint: The server that the token is for.
         token: The token, if there is one.
+
+    Raises:
+        SettingsError: One of the two cannot be what it should be.
     """
 
     def __init__(self, *, endpoint: str = "", token: str | None = None) -> None:
+        if token and not (token.isascii() and token.isprintable()):
+            raise SettingsError("HF_TOKEN holds a character that no token has; copy it again")
         self._origin = origin(endpoint) if endpoint else None
         self._token = token
 
@@ -82,7 +90,8 @@ class Web:
         try:
             yield from self._get(url, headers or {})
         except httpx.TransportError as error:
-            raise Lost(f"{urlsplit(url).hostname}: {str(error) or type(error).__name__}") from error
+            said = ERRNO.sub("", str(error)) or type(error).__name__
+            raise Lost(f"{urlsplit(url).hostname}: {said}") from error
 
     def json(self, url: str) -> Any:
         """The JSON at `url`."""
@@ -101,7 +110,7 @@ class Web:
 
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         # A proxy for the world is none for this machine.
-        trust = not network.is_loopback(urlsplit(url).hostname or "")
+        trust = not network.is_loopback(parts_of(url).hostname or "")
         size: int | None = None
         sha256: str | None = None
         with httpx.Client(timeout=timeout, trust_env=trust) as http:
@@ -126,7 +135,7 @@ class Web:
 
 def check_url(url: str) -> None:
     """Raise if Imagine must not connect there: only https leaves this machine."""
-    parts = urlsplit(url)
+    parts = parts_of(url)
     host = parts.hostname or ""
     if parts.scheme not in ("https", "http") or not host:
         raise SettingsError(f"{shown(url)!r} is no https URL")
@@ -136,6 +145,20 @@ def check_url(url: str) -> None:
             "use https"
         )
     network.check(url)
+
+
+def parts_of(url: str) -> SplitResult:
+    """The parts of a URL; raises `SettingsError` for what no library would take for one."""
+    import httpx
+
+    try:
+        parts = urlsplit(url)
+        httpx.URL(url)
+        (parts.hostname or "").encode("idna")  # as the look-up of its address does
+        _ = parts.port  # which is only checked when it is asked for
+    except (ValueError, httpx.InvalidURL):
+        raise SettingsError(f"{shown(url)[:200]!r} is no https URL") from None
+    return parts
 
 
 def require_good(response: httpx.Response) -> None:
@@ -169,21 +192,23 @@ def read_at_most(response: httpx.Response, limit: int) -> bytes:
 
 def shown(url: str) -> str:
     """`url` without what may be secret in it: the query of a signed address, a password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return LOGIN.sub("", re.split("[?#]", url, maxsplit=1)[0], count=1)
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
     """What makes two URLs the same server."""
-    parts = urlsplit(url)
+    parts = parts_of(url)
     default = {"https": 443, "http": 80}.get(parts.scheme)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or default
 
 
 def _redirected(url: str, location: str) -> str:
     """Where a redirect leads; nobody elsewhere may point us at this machine."""
-    target = urljoin(url, location)
-    here = network.is_loopback(urlsplit(target).hostname or "")
+    try:
+        target = urljoin(url, location)
+        here = network.is_loopback(parts_of(target).hostname or "")
+    except (ValueError, SettingsError) as error:
+        raise ServerFailed(f"{shown(url)} redirects to something that is no URL") from error
     if here and not network.is_loopback(urlsplit(url).hostname or ""):
         raise ServerFailed(f"{shown(url)} redirects to this machine, which is not right")
     return target
@@ -192,15 +217,18 @@ def _redirected(url: str, location: str) -> str:
 def _size(response: httpx.Response) -> int | None:
     """Bytes of the whole file, as the last server states them."""
     if response.status_code == 200:
-        length = response.headers.get("content-length", "")
-        return int(length) if length.isdecimal() else None
+        return _length(response.headers.get("content-length", ""))
     match = CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
     return int(match[2]) if match and match[2] != "*" else None
 
 
 def _linked_size(response: httpx.Response) -> int | None:
-    size = response.headers.get("x-linked-size", "")
-    return int(size) if size.isdecimal() else None
+    return _length(response.headers.get("x-linked-size", ""))
+
+
+def _length(text: str) -> int | None:
+    """A number of bytes; one with thousands of digits is none, and costs an error to read."""
+    return int(text) if LENGTH.fullmatch(text) else None
 
 
 def _linked_sha256(response: httpx.Response) -> str | None:
