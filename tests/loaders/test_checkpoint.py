@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, inpainting, write_checkpoint
 from imagine_core.errors import UnusableModel
+from imagine_plugins.loaders import weights
 from imagine_plugins.loaders.checkpoint import CheckpointLoader
 from imagine_plugins.loaders.recognition import recognise_checkpoint
 from imagine_plugins.loaders.weights import WeightsError, build
@@ -70,6 +72,23 @@ def test_weights_of_any_precision_are_cast_to_the_devices(tmp_path: Path, stored
     prediction = model.predict(torch.randn(1, 4, 16, 16), torch.tensor([500.0]), conditioning)
     assert prediction.dtype == torch.float32
     assert prediction.isfinite().all()
+
+
+@pytest.mark.parametrize("device", ["bfloat16", "float32"])
+@pytest.mark.parametrize("stored", ["F32", "F16", "BF16", "F8_E4M3"])
+def test_what_is_read_in_pieces_is_what_the_file_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str, device: str
+) -> None:
+    path = write_checkpoint(tmp_path / "tiny.safetensors", TINY_SD1, dtype=stored)
+    target = Half(getattr(torch, device))
+    whole = parameters(load(path, device=target))
+    monkeypatch.setattr(weights, "PIECE", 104)
+    pieces = parameters(load(path, device=target))
+    assert all(torch.equal(pieces[name], whole[name]) for name in whole)
+    key = "model.diffusion_model.time_embed.0.weight"
+    expected = load_file(path)[key].to(target.dtype())
+    found = [value for name, value in whole.items() if "time_embedding.linear_1.weight" in name]
+    assert [torch.equal(value, expected) for value in found] == [True]
 
 
 def test_full_precision_is_float32_whatever_the_device_prefers(tmp_path: Path) -> None:

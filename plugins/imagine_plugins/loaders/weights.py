@@ -1,7 +1,7 @@
 """Reads tensors into modules: checked name by name, never mapped to the file.
 
 A mapped file that somebody overwrites ends the process with SIGBUS, so every tensor is read into
-memory of its own; a few at a time, so that casting needs little more than the result.
+memory of its own; in pieces that are cast at once, so that this needs little more than the result.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ import mmap
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from io import FileIO
 from pathlib import Path
 from threading import Lock
@@ -35,6 +36,9 @@ FLOATS = {
 
 READERS = 2
 """Threads that fill a module: one reads while the other casts."""
+
+PIECE = 2**20
+"""Bytes that are read before they are cast: they are still in the processor's cache then."""
 
 
 class WeightsError(Exception):
@@ -117,10 +121,12 @@ def build(  # noqa: PLR0913 - what a module is, what fills it, where it goes and
 
     def fitted(target: str, value: torch.Tensor) -> torch.Tensor:
         shaped = _shaped(target, value, parameters[target].shape)
-        return shaped.to(dtype).to(device) if room is None else room.take(shaped)
+        if room is None:
+            return shaped.to(dtype).to(device)
+        return shaped if room.holds(shaped) else room.take(shaped)
 
     state: dict[str, torch.Tensor] = {}
-    for filled, size in _filled(slots, weights, parameters, fitted):
+    for filled, size in _filled(slots, weights, parameters, fitted, room):
         state |= {names[target]: value for target, value in filled.items()}
         meter(size)
     module.load_state_dict(state, strict=False, assign=True)
@@ -130,10 +136,11 @@ def build(  # noqa: PLR0913 - what a module is, what fills it, where it goes and
 
 
 class _Room:
-    """Memory for all parameters of a module at once, in huge pages where the system has them.
+    """Memory for all parameters of a module at once.
 
-    The half million page faults that a model of 2 GB costs otherwise take as long as reading it,
-    and what is a mapping of its own goes back to the system as a whole.
+    What is a mapping of its own goes back to the system as a whole. Not in huge pages: they load a
+    fifth faster where the machine is real, and take twice as long where it is a virtual one that
+    hands free ones back to its host.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor], dtype: torch.dtype) -> None:
@@ -147,11 +154,18 @@ class _Room:
 
     def take(self, value: torch.Tensor) -> torch.Tensor:
         """A copy of `value` in this memory."""
+        return self.reserve(value.numel()).view(value.shape).copy_(value)
+
+    def reserve(self, count: int) -> torch.Tensor:
+        """So many values of this memory, for the caller to fill."""
         with self._lock:
             start = self._used
-            self._used += self._aligned(value.numel())
-        place = self._values[start : start + value.numel()].view(value.shape)
-        return place.copy_(value)
+            self._used += self._aligned(count)
+        return self._values[start : start + count]
+
+    def holds(self, value: torch.Tensor) -> bool:
+        """Whether `value` is in this memory already."""
+        return value.untyped_storage().data_ptr() == self._values.untyped_storage().data_ptr()
 
     def _aligned(self, count: int) -> int:
         """So many values, and what is left of their last cache line."""
@@ -162,11 +176,7 @@ class _Room:
 def _mapped(size: int) -> mmap.mmap:
     if sys.platform == "win32":
         return mmap.mmap(-1, size)
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory
+    return mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
 
 def _empty(create: Callable[[], Any]) -> Any:
@@ -189,17 +199,23 @@ def _filled(
     weights: Weights,
     wanted: Container[str],
     fitted: Callable[[str, torch.Tensor], torch.Tensor],
+    room: _Room | None,
 ) -> Iterator[tuple[dict[str, torch.Tensor], int]]:
-    """The values that each stored tensor gives, with its bytes, in the order of the files."""
+    """The values that each stored tensor gives, with its bytes, in the order of the files.
+
+    A tensor that is one parameter as it stands is read into `room` at once.
+    """
     found = [(weights[slot.key], slot) for slot in slots if slot.key in weights]
     found.sort(key=lambda pair: (pair[0].path, pair[0].tensor.start))
 
     def fill(pair: tuple[Stored, Slot]) -> tuple[dict[str, torch.Tensor], int]:
         stored, slot = pair
-        value = read(stored)
+        size = stored.tensor.end - stored.tensor.start
+        as_it_stands = not slot.transposed and len(slot.targets) == 1 and slot.targets[0] in wanted
+        value = read(stored, room if as_it_stands else None)
         parts = (value.T.contiguous() if slot.transposed else value).chunk(len(slot.targets))
         values = zip(slot.targets, parts, strict=True)
-        return {name: fitted(name, part) for name, part in values if name in wanted}, value.nbytes
+        return {name: fitted(name, part) for name, part in values if name in wanted}, size
 
     with _opened() as read, ThreadPoolExecutor(READERS, "imagine-read") as pool:
         try:
@@ -227,30 +243,54 @@ def _require_complete(module: Any) -> None:
 
 
 @contextmanager
-def _opened() -> Iterator[Callable[[Stored], torch.Tensor]]:
+def _opened() -> Iterator[Callable[[Stored, _Room | None], torch.Tensor]]:
     """Reads stored tensors, for any thread; the files stay open until the end of the block."""
     with ExitStack() as stack:
         files: dict[Path, FileIO] = {}
         lock = Lock()
 
-        def read(stored: Stored) -> torch.Tensor:
+        def fill(path: Path, start: int, values: torch.Tensor) -> None:
             with lock:
-                if stored.path not in files:
-                    files[stored.path] = stack.enter_context(stored.path.open("rb", buffering=0))
-                return _tensor(files[stored.path], stored.tensor)
+                if path not in files:
+                    files[path] = stack.enter_context(path.open("rb", buffering=0))
+                _fill(files[path], start, values)
 
-        yield read
+        yield partial(_read, fill)
 
 
-def _tensor(file: FileIO, tensor: Tensor) -> torch.Tensor:
+def _read(
+    fill: Callable[[Path, int, torch.Tensor], None], stored: Stored, room: _Room | None
+) -> torch.Tensor:
+    """A tensor, in `room` and its dtype where there is one, else as it is in the file."""
     import torch
 
-    data = torch.empty(tensor.end - tensor.start, dtype=torch.uint8)
-    file.seek(tensor.start)
-    rest = memoryview(data.numpy())  # type: ignore[arg-type]
+    tensor = stored.tensor
+    dtype = getattr(torch, FLOATS[tensor.dtype])
+    count = (tensor.end - tensor.start) // dtype.itemsize
+    values = torch.empty(count, dtype=dtype) if room is None else room.reserve(count)
+    piece = None if values.dtype == dtype else torch.empty(PIECE // dtype.itemsize, dtype=dtype)
+    start = tensor.start
+    for into in torch.split(values, PIECE // dtype.itemsize):
+        read = into if piece is None else piece[: len(into)]
+        fill(stored.path, start, read)
+        start += read.nbytes
+        if piece is not None:
+            _cast(read, into)
+    return values.view(tensor.shape)
+
+
+def _cast(values: torch.Tensor, into: torch.Tensor) -> None:
+    """Copy; between two short dtypes torch is five times as fast by way of float32."""
+    into.copy_(values.float() if max(values.itemsize, into.itemsize) <= 2 else values)
+
+
+def _fill(file: FileIO, start: int, values: torch.Tensor) -> None:
+    import torch
+
+    file.seek(start)
+    rest = memoryview(values.view(torch.uint8).numpy())  # type: ignore[arg-type]
     while rest:
-        count = file.readinto(rest)  # Linux reads 2 GB at most at once
+        count = file.readinto(rest)
         if not count:
             raise WeightsError("the file became shorter while it was read; copy it again")
         rest = rest[count:]
-    return data.view(getattr(torch, FLOATS[tensor.dtype])).reshape(tensor.shape)
