@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from imagine_core.errors import GenerationFailed, ImagineError, OutOfMemory
@@ -11,18 +12,28 @@ from imagine_core.models.memory import out_of_memory
 if TYPE_CHECKING:
     from imagine_core.engine.jobs import Job
 
+    Fits = Callable[[Job], tuple[int, int] | None]
+
 log = logging.getLogger("imagine")
 
 
-def explain(job: Job, error: BaseException) -> ImagineError:
-    """`error` in words for the caller of `job`; what they cannot mend is in the log as well."""
+def explain(job: Job, error: BaseException, *, fits: Fits) -> ImagineError:
+    """`error` in words for the caller of `job`; what they cannot mend is in the log as well.
+
+    Args:
+        job: The job.
+        error: What ended it.
+        fits: Says what size there should be memory for.
+    """
     if isinstance(error, ImagineError):
         return error
     request = job.request
     if out_of_memory(error):
+        size = fits(job)
+        try_this = "a smaller model" if size is None else f"{size[0]}x{size[1]}, which should fit,"
         return OutOfMemory(
             f"the device ran out of memory for {request.width}x{request.height}; "
-            f"try a smaller size or fewer pictures at once"
+            f"try {try_this} or fewer pictures at once"
         )
     log.error("request %s failed", job.id, exc_info=error)
     return GenerationFailed(

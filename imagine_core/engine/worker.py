@@ -272,7 +272,7 @@ class Worker:
         )
 
     def _not_loaded(self, job: Job, error: BaseException) -> None:
-        self._fail(job, explain(job, error))
+        self._fail(job, self._explained(job, error))
 
     def _loaded(self, job: Job, model: DiffusionModel, resources: ExitStack) -> None:
         if job.cancelled:
@@ -325,7 +325,7 @@ class Worker:
         for trajectory, answer in self._stepping.step(self._trajectories()):
             job = trajectory.job
             if isinstance(answer, BaseException):
-                self._fail(job, explain(job, answer))
+                self._fail(job, self._explained(job, answer))
                 continue
             job.enter("denoising")
             with self._blaming(job):
@@ -342,6 +342,9 @@ class Worker:
 
     # -- faults ----------------------------------------------------------------------------
 
+    def _explained(self, job: Job, error: BaseException) -> ImagineError:
+        return explain(job, error, fits=self._loading.smaller)
+
     @contextmanager
     def _blaming(self, job: Job) -> Iterator[None]:
         """Whatever the block raises is the end of `job`, and of no other."""
@@ -350,7 +353,7 @@ class Worker:
         except BaseException as error:
             if out_of_memory(error):
                 self._device().empty_cache()
-            self._fail(job, explain(job, error))
+            self._fail(job, self._explained(job, error))
 
     def _stalled(self, error: Stalled) -> None:
         """A sampler holds this thread for good: nobody shall wait. On the watchdog's thread."""

@@ -132,6 +132,11 @@ class Loading:
             self._rested = True
             trim()
 
+    def smaller(self, job: Job) -> tuple[int, int] | None:
+        """A size that memory should do for, where that of `job` was too large."""
+        free = self._device().free_memory()
+        return self._workspace.smaller(job.size, self._itemsize(), free=free)
+
     def make_do(self) -> bool:
         """Memory ran out: give back what can be. Whether idle models could go."""
         self._give_back()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -24,6 +25,9 @@ load holds one tensor twice."""
 VALUES_PER_PIXEL = 2048
 """Bound of what a picture takes that was never measured. The autoencoder's decoder is the peak: it
 holds some eight maps of 256 channels at the picture's own size."""
+
+SIZE_STEP = 64
+"""Multiples that sizes are suggested in."""
 
 REMEMBERED = 256
 
@@ -122,6 +126,17 @@ class Workspace:
             return pixels * VALUES_PER_PIXEL * itemsize
         nearest, taken = max(measured)
         return taken * max(pixels, nearest) // nearest
+
+    def smaller(self, size: Size, itemsize: int, *, free: int | None) -> tuple[int, int] | None:
+        """The largest size of about this shape that `free` bytes should do for, or None.
+
+        Where more seemed to be free than was needed, half as many pixels should do.
+        """
+        _, width, height = size
+        needed = self.expect(size, itemsize)
+        share = free / needed if free is not None and free < needed else 0.5
+        fits = [int(side * math.sqrt(share)) // SIZE_STEP * SIZE_STEP for side in (width, height)]
+        return (fits[0], fits[1]) if min(fits) else None
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -139,8 +139,10 @@ def test_out_of_memory_ends_one_request_and_the_next_is_served(
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried ...")
 
     fake.loader.before = too_big
-    with pytest.raises(OutOfMemory, match="64x64"):
+    with pytest.raises(OutOfMemory, match=r"for 64x64; try a smaller model or fewer"):
         draw_one(engine, RED)
+    with pytest.raises(OutOfMemory, match=r"for 512x256; try 320x128, which should fit, or fewer"):
+        draw_one(engine, replace(RED, width=512, height=256))
     fake.loader.before = id
     assert draw_one(engine, RED).images
 

@@ -59,6 +59,21 @@ def test_larger_pictures_are_expected_to_take_more_and_smaller_ones_no_less() ->
     assert workspace.expect((A, 256, 256), 2) == 3000
 
 
+def test_what_should_fit_has_the_same_shape_and_the_memory_that_is_free() -> None:
+    workspace = Workspace()
+    workspace.record((A, 1024, 512), "decoding", 1, 8000)
+    assert workspace.smaller((A, 1024, 512), 2, free=4100) == (704, 320)
+    assert workspace.smaller((A, 2048, 1024), 2, free=2000) == (512, 256)
+    assert workspace.smaller((A, 64, 64), 2, free=2000) is None
+
+
+@pytest.mark.parametrize("free", [None, 9000])
+def test_what_did_not_fit_though_it_seemed_to_is_halved(free: int | None) -> None:
+    workspace = Workspace()
+    workspace.record((A, 1024, 1024), "decoding", 1, 8000)
+    assert workspace.smaller((A, 1024, 1024), 2, free=free) == (704, 704)
+
+
 def test_a_device_that_cannot_tell_has_room_for_everything() -> None:
     assert Memory().has(10**18)
     assert not Memory(free=lambda: 99).has(100)
