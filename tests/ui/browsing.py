@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import shutil
 import time
@@ -50,6 +51,7 @@ def visit(open_page: OpenPage, url: str, place: str = "http", model: str = "tiny
         ready(page)
         connect(page, url)
     page.locator(f"#model option[value={model}]").wait_for(state="attached")
+    page.locator("#server-note", has_text=url).wait_for()  # and not of the server before
     ready(page)
     return page
 
@@ -77,6 +79,32 @@ def draw(page: Page, prompt: str = "a boat", *, count: int = 1) -> None:
     page.click("#generate")
     page.locator(".thumb").nth(before + count - 1).wait_for()
     page.wait_for_selector("#generate:visible")
+
+
+def drop(page: Page, target: str, name: str, data: bytes, kind: str = "") -> None:
+    """Drop a file from outside the browser."""
+    page.evaluate(
+        """([target, name, data, type]) => {
+            const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], name, { type }));
+            const options = { dataTransfer, bubbles: true, cancelable: true };
+            for (const event of ['dragover', 'drop']) {
+                document.querySelector(target).dispatchEvent(new DragEvent(event, options));
+            }
+        }""",
+        [target, name, base64.b64encode(data).decode(), kind],
+    )
+
+
+def drag(page: Page, source: str, target: str) -> None:
+    """Drag with the mouse, over the page and onto a target that may appear on the way."""
+    page.hover(source)
+    page.mouse.down()
+    page.mouse.move(400, 300, steps=3)
+    page.hover(target)
+    page.hover(target)
+    page.mouse.up()
 
 
 def until(holds: Callable[[], object], *, within: float = 30.0) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ui.browsing import asked, draw, message, until
+from ui.browsing import asked, draw, drop, message, until
 from ui.fake_server import picture
 
 if TYPE_CHECKING:
@@ -39,22 +39,6 @@ def load(page: Page, file: Path) -> None:
 def values(page: Page) -> dict[str, Any]:
     found: dict[str, Any] = page.evaluate("Imagine.form.values()")
     return found
-
-
-def drop(page: Page, target: str, name: str, data: bytes, kind: str = "") -> None:
-    """Drop a file from outside the browser."""
-    page.evaluate(
-        """([target, name, data, type]) => {
-            const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-            const dataTransfer = new DataTransfer();
-            dataTransfer.items.add(new File([bytes], name, { type }));
-            const options = { dataTransfer, bubbles: true, cancelable: true };
-            for (const event of ['dragover', 'drop']) {
-                document.querySelector(target).dispatchEvent(new DragEvent(event, options));
-            }
-        }""",
-        [target, name, base64.b64encode(data).decode(), kind],
-    )
 
 
 def png_with(**texts: str) -> bytes:
@@ -148,6 +132,18 @@ def test_an_old_sampler_name_means_the_sampler_and_its_schedule(page: Page) -> N
     assert (page.input_value("#sampler"), page.input_value("#schedule")) == ("dpm++ 2m", "karras")
 
 
+def test_what_a_file_says_nothing_of_stays(page: Page, tmp_path: Path) -> None:
+    """`imagine run` asks for no previews unless it is told to, and notes that as null."""
+    page.click("#more > summary")
+    page.fill("#guidance", "3")
+    page.fill("#stream", "2")
+    file = tmp_path / "run.json"
+    file.write_text('{"meta": {"prompt": "a mill", "stream": null}}')
+    load(page, file)
+    message(page, "Loaded run.json.")
+    assert (page.input_value("#guidance"), page.input_value("#stream")) == ("3", "2")
+
+
 @pytest.mark.parametrize("target", ["#stage", "#prompt", "header", "#drop [data-do=restore]"])
 def test_a_settings_file_can_be_dropped_anywhere(page: Page, target: str) -> None:
     drop(page, target, "s.json", b'{"prompt": "dropped", "steps": 3}', "application/json")
@@ -204,6 +200,19 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
 BOMB = b"meta\0\0" + zlib.compress(b" " * (65 * 2**20), 9)
+
+
+def huge(side: int) -> bytes:
+    """A small file that is a picture of `side` times `side` pixels, black."""
+    row = bytes(1 + side // 8)
+    packer = zlib.compressobj(9)
+    data = b"".join(packer.compress(row) for _ in range(side)) + packer.flush()
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0))
+    text = chunk(b"tEXt", b'meta\0{"prompt": "x"}')
+    return SIGNATURE + header + text + chunk(b"IDAT", data) + chunk(b"IEND", b"")
+
+
+HUGE = huge(16_000)
 HOSTILE = {
     "nothing": b"",
     "not JSON": b"{prompt: 'x'}",
@@ -215,6 +224,11 @@ HOSTILE = {
     "a picture that is none": b'{"meta": {"prompt": "x"}, "out": "bm90IGEgcGljdHVyZQ=="}',
     "a picture not in base64": b'{"meta": {"prompt": "x"}, "out": "<svg onload=alert(1)>"}',
     "an input that is none": b'{"meta": {"prompt": "x", "img": "bm90IGEgcGljdHVyZQ=="}}',
+    "a prompt without end": json.dumps({"prompt": "a:1 )(" * 10**6}).encode(),
+    "a picture of 256 megapixels": HUGE,
+    "a picture of 256 megapixels inside": json.dumps(
+        {"meta": {"prompt": "x"}, "out": base64.b64encode(HUGE).decode()}
+    ).encode(),
     "a PNG cut short": png_with(meta='{"prompt": "x"}')[:60],
     "a PNG whose chunk is endless": SIGNATURE + b"\xff\xff\xff\xf0IHDR",
     "a PNG with broken JSON": SIGNATURE + HEADER + chunk(b"tEXt", b'meta\0{"prompt":'),
@@ -240,6 +254,21 @@ def test_a_hostile_file_gives_a_message_and_changes_nothing(page: Page, tmp_path
         page.evaluate("document.querySelector('#messages').replaceChildren()")
     assert page.evaluate("({}).prompt") is None
     assert page.locator(".thumb").count() == 0
+
+
+def test_a_picture_that_is_too_large_to_show_is_no_input(page: Page) -> None:
+    drop(page, "#input-well", "black.png", HUGE, "image/png")
+    message(page, "black.png is not a picture that the browser can read", "bad")
+    assert page.is_hidden("#input-preview")
+
+
+@pytest.mark.parametrize("rest", [" " * 60_000, "a " * 30_000, "a: " * 20_000, ', a: "' * 10_000])
+def test_an_infotext_made_to_be_slow_is_read_at_once(page: Page, tmp_path: Path, rest: str) -> None:
+    file = tmp_path / "slow.png"
+    file.write_bytes(png_with(parameters=f"a mill\nSteps: 3,{rest}"))
+    load(page, file)
+    message(page, "Loaded slow.png.", "good")
+    assert page.input_value("#steps") == "3"
 
 
 MARKUP = '<img src=x onerror="document.title=1"><script>document.title=1</script>'

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ui.browsing import OpenPage, asked, connect, draw, message, ready, until
+from ui.browsing import OpenPage, asked, connect, draw, drop, message, ready, until
+from ui.fake_server import picture
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -130,6 +131,25 @@ def test_the_limits_are_those_of_the_server(page: Page) -> None:
     assert page.locator("#steps:focus").count() == 1
 
 
+def test_other_limits_of_a_server_hold_without_a_change_to_the_page(
+    open_page: OpenPage, fake: FakeServer
+) -> None:
+    fake.limits |= {"images": 3, "smallest": 128, "multiple": 64, "prompt": 9, "body": 1000}
+    page = open_page()
+    ready(page)
+    page.locator("#prompt").press_sequentially("a boat at sea")
+    assert page.input_value("#prompt") == "a boat at"
+    page.fill("#n", "4")
+    page.fill("#width", "96")
+    page.fill("#height", "200")
+    drop(page, "#input-well", "start.png", picture(1, 96, 64), "image/png")
+    page.wait_for_selector("#input-preview:visible")
+    page.click("#generate")
+    for field, words in {"n": "3", "width": "128", "height": "192", "img": "1 kB"}.items():
+        assert words in page.inner_text(f"#{field}-error")
+    assert fake.requests == []
+
+
 def test_a_picture_beyond_the_servers_pixels_is_refused_before_it_is_sent(
     page: Page, fake: FakeServer
 ) -> None:
@@ -189,6 +209,56 @@ def test_the_negative_prompt_is_off_without_guidance(page: Page) -> None:
     assert "guidance scale is 1 or less" in page.inner_text("#neg-why")
     page.fill("#guidance", "1.5")
     assert page.is_enabled("#neg")
+
+
+def test_clip_skip_is_off_for_a_model_with_one_layer(open_page: OpenPage, fake: FakeServer) -> None:
+    fake.models[0]["clip_layers"] = 1
+    page = open_page()
+    ready(page)
+    page.click("#more > summary")
+    assert page.is_disabled("#clip")
+    assert page.is_disabled("[data-of=clip]")
+    assert page.inner_text("#clip-why") == "This model's text encoder has one layer."
+
+
+def test_hires_is_off_where_the_server_draws_no_larger(page: Page) -> None:
+    page.click("#more > summary")
+    page.check("#hires-on")
+    assert page.get_attribute("#hires", "max") == "4"  # 2048 x 2048 of 512 x 512
+    page.fill("#width", "2048")
+    page.fill("#height", "2048")
+    assert page.is_disabled("#hires-on")
+    assert page.is_disabled("#hires")
+    assert "already as large as this server draws" in page.inner_text("#hires-why")
+
+
+def test_there_is_no_last_seed_to_reuse_at_first(page: Page) -> None:
+    assert page.is_disabled("#seed-reuse")
+    assert "once there is one" in str(page.get_attribute("#seed-reuse", "title"))
+
+
+def test_without_a_server_nothing_is_said_of_what_it_has(open_page: OpenPage) -> None:
+    page = open_page("file")
+    ready(page)
+    page.select_option("#sampler", "euler a")
+    page.select_option("#schedule", "karras")
+    page.select_option("#model", "doodle")
+    page.wait_for_timeout(400)  # the form is kept a moment after a change
+    page.evaluate("localStorage['imagine.address'] = JSON.stringify('http://127.0.0.1:9')")
+    page.reload()
+    page.wait_for_selector("#server-status[data-state=away]")
+    chosen = [page.inner_text(f"#{name} option:checked") for name in ("sampler", "schedule")]
+    assert [*chosen, page.inner_text("#model option:checked")] == ["euler a", "karras", "doodle"]
+    assert page.is_disabled("#enhance")
+    assert page.inner_text("#enhance-why") == "Enhance is off. The server has not answered yet."
+
+
+def test_a_sampler_that_the_server_lacks_is_kept_and_remarked_on(page: Page) -> None:
+    page.evaluate("Imagine.form.fill({ sampler: 'restart' })")
+    assert page.inner_text("#sampler option:checked") == "restart (not on this server)"
+    assert page.inner_text("#sampler-note") == "This server has no such sampler."
+    page.select_option("#sampler", "heun")
+    assert page.inner_text("#sampler-note").startswith("2 evaluations a step")
 
 
 def test_the_kind_of_preview_is_off_without_previews(page: Page) -> None:
@@ -262,6 +332,7 @@ def test_a_seed_that_is_none_is_refused_beside_its_field(page: Page, fake: FakeS
     ],
 )
 def test_the_token_count_is_about_that_of_clip(page: Page, prompt: str, count: int) -> None:
+    page.select_option("#model", "dreamshaper_8")
     page.fill("#prompt", prompt)
     shown = page.inner_text("#tokens")
     estimate = int(shown.split()[1])
@@ -270,10 +341,13 @@ def test_the_token_count_is_about_that_of_clip(page: Page, prompt: str, count: i
 
 
 def test_weights_are_no_tokens_and_long_prompts_are_counted_in_chunks(page: Page) -> None:
+    page.select_option("#model", "sdxl_base")
     page.fill("#prompt", "(cat:1.3)")
     assert page.inner_text("#tokens") == "≈ 1 of 75 tokens"
     page.fill("#prompt", "cat " * 80)
     assert page.inner_text("#tokens") == "≈ 80 in 2 chunks of 75 tokens"
+    page.select_option("#model", "doodle")
+    assert page.inner_text("#tokens") == "≈ 80 tokens"  # its chunks are of another length
 
 
 def test_an_idea_fills_the_prompt(page: Page) -> None:
@@ -379,6 +453,12 @@ def test_the_served_page_talks_to_its_own_server_and_says_why(page: Page, fake: 
     assert page.input_value("#address") == fake.url
     assert page.is_disabled("#address")
     assert "talks to no other" in page.inner_text("#address-why")
+
+
+def test_the_whole_seed_can_be_seen(page: Page) -> None:
+    page.fill("#seed", str(2**64 - 1))
+    sides = page.evaluate("(({ scrollWidth, clientWidth }) => [scrollWidth, clientWidth])(seed)")
+    assert sides[0] == sides[1]
 
 
 def test_a_page_opened_as_a_file_takes_any_address(open_page: OpenPage, fake: FakeServer) -> None:

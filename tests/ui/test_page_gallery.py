@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ui.browsing import OpenPage, asked, draw, message, ready, until
+from ui.browsing import OpenPage, asked, drag, draw, message, ready, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -125,16 +125,6 @@ def test_prompts_beyond_ascii_survive_in_a_downloaded_picture(page: Page) -> Non
 # -------------------------------------------------------------------------------- reusing
 
 
-def drag(page: Page, source: str, target: str) -> None:
-    """Drag with the mouse, over the page and onto a target that may appear on the way."""
-    page.hover(source)
-    page.mouse.down()
-    page.mouse.move(400, 300, steps=3)
-    page.hover(target)
-    page.hover(target)
-    page.mouse.up()
-
-
 def test_a_picture_dragged_onto_the_input_is_drawn_from(page: Page, fake: FakeServer) -> None:
     draw_seeds(page, 1)
     drag(page, ".thumb", "#drop [data-do=input]")
@@ -214,6 +204,21 @@ def test_on_a_phone_the_page_stays_at_the_picture_when_it_is_finished(open_page:
     assert page.evaluate("scrollY") < 100
     page.locator(".thumb").first.tap()
     until(lambda: page.evaluate("scrollY") < 100)  # back up from the gallery below
+
+
+def test_on_a_phone_the_run_comes_into_view_from_far_down_the_form(
+    open_page: OpenPage, fake: FakeServer
+) -> None:
+    page = open_page(viewport={"width": 390, "height": 844}, has_touch=True, is_mobile=True)
+    ready(page)
+    fake.hold_at_step = 2
+    page.fill("#prompt", "a boat")
+    page.fill("#n", "4")
+    page.locator("#reset").scroll_into_view_if_needed()
+    page.click("#generate")
+    page.wait_for_selector("#cancel:visible")
+    top = "document.querySelector('#stage').getBoundingClientRect().top"
+    until(lambda: page.evaluate(top) >= 0)
 
 
 def keep_copies(page: Page, count: int) -> None:

@@ -201,6 +201,22 @@ def test_a_server_that_is_out_of_reach_for_a_while_still_brings_the_picture(
     assert page.locator(".thumb").count() == 1
 
 
+def test_a_server_that_comes_back_without_the_picture_leaves_one_message(
+    open_page: OpenPage, line: Line, gate: Gate
+) -> None:
+    page = come(open_page, line.url, "file")
+    start_and_hold(page, gate)
+    line.cut()
+    message(page, "The connection was lost.", "bad")
+    page.wait_for_selector("#server-status[data-state=away]")
+    unknown = "remember.get('jobs').map((job) => ({ ...job, id: '0'.repeat(24) }))"
+    page.evaluate(f"(({{ remember }}) => remember.set('jobs', {unknown}))(Imagine.dom)")
+    line.mend()
+    message(page, "did not keep the picture", "warn")
+    assert page.locator(".message").count() == 1
+    gate.open()
+
+
 # ------------------------------------------------------------------------------------- queued
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import tarfile
@@ -210,6 +211,25 @@ def test_nothing_is_wider_than_the_window(open_page: OpenPage, size: str) -> Non
     assert box["width"] > 250
 
 
+def test_the_page_is_dark_where_the_system_is_and_light_where_it_is_not(
+    open_page: OpenPage,
+) -> None:
+    page = open_page(color_scheme="light")
+    colours = "(({ backgroundColor, color }) => [backgroundColor, color])(getComputedStyle(%s))"
+
+    def brightness(element: str) -> list[int]:
+        found: list[str] = page.evaluate(colours % element)
+        return [sum(map(int, re.findall(r"\d+", colour)[:3])) // 3 for colour in found]
+
+    for element in ("document.body", "document.getElementById('prompt')"):
+        page.emulate_media(color_scheme="light")
+        paper, ink = brightness(element)
+        assert paper - ink > 150
+        page.emulate_media(color_scheme="dark")
+        paper, ink = brightness(element)
+        assert ink - paper > 150
+
+
 # ------------------------------------------------------------------------------------ fast
 
 
@@ -359,6 +379,15 @@ def test_memory_of_old_pictures_is_given_back(page: Page) -> None:
         page.locator(".thumb").last.click()
     page.locator(".thumb").first.click()
     until(lambda: page.evaluate("alive.size") <= 4)
+
+
+def test_the_documentation_says_what_each_script_is_for() -> None:
+    """The gallery, the form, the stream reader and the settings each have a file of their own."""
+    text = (FOLDER.parent / "docs" / "page.md").read_text()
+    table = "".join(line for line in text.splitlines(keepends=True) if line.startswith("| `"))
+    names = {path.name for path in (FOLDER / "js").iterdir()}
+    assert {name for name in names if f"`{name}`" not in table} == set()
+    assert {"gallery.js", "form.js", "stream.js", "settings.js"} <= names
 
 
 def test_every_script_is_listed_and_every_listed_one_is_there() -> None:

@@ -28,10 +28,11 @@
   /** Show a run to its end; returns its records and the error that ended it, if any. */
   async function watch(going, count) {
     compare.close();
-    byId('stage').scrollIntoView({ block: 'nearest' });
     showRunning(true);
     const before = stage.current;
-    const { results, error, begun } = await going();
+    const outcome = going();
+    byId('stage').scrollIntoView({ block: 'nearest' });
+    const { results, error, begun } = await outcome;
     showRunning(false);
     if (!begun) await shown.goBack(before);
     const records = results.map(({ record }) => record);

@@ -17,7 +17,7 @@
     /** The model of requests that name none; null where there is none. */
     defaultModel: null,
     /** Why there is no enhancer, in words; null where there is one. */
-    noEnhancer: 'Not known yet: the server has not answered.',
+    noEnhancer: 'The server has not answered yet.',
     state: 'unknown',
   };
 

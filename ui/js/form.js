@@ -8,7 +8,6 @@
   const FRACTIONS = new Set(['guidance', 'strength', 'hires']);
 
   const form = () => byId('form');
-  const control = (name) => form().elements[name];
   const entry = (name) => byId(name === 'img' ? 'input-file' : name);
 
   // ------------------------------------------------------------------------------ values
@@ -23,7 +22,7 @@
 
   function read(name) {
     if (Object.hasOwn(readers, name)) return readers[name]();
-    const element = control(name);
+    const element = byId(name);
     return element.type === 'number' ? element.valueAsNumber : element.value;
   }
 
@@ -72,8 +71,8 @@
     for (const name of parameters.names) {
       if (!Object.hasOwn(some, name)) continue;
       if (Object.hasOwn(writers, name)) writers[name](some[name]);
-      else if (control(name).tagName === 'SELECT') choose(control(name), some[name]);
-      else control(name).value = some[name];
+      else if (byId(name).tagName === 'SELECT') choose(byId(name), some[name]);
+      else byId(name).value = some[name];
     }
     refresh();
   }
@@ -150,7 +149,7 @@
 
   /** Switch a control off with its reason, or on again (no reason). */
   function apply(name, why, off = Boolean(why)) {
-    control(name).disabled = off;
+    byId(name).disabled = off;
     const slider = document.querySelector(`[data-of=${name}]`);
     if (slider) slider.disabled = off;
     say(byId(`${name}-why`), why || '');
@@ -187,7 +186,7 @@
     say(byId('sampler-note'), parts.join(', '));
   }
 
-  const FAMILIES = { sd1: 'Stable Diffusion 1', sd2: 'Stable Diffusion 2', sdxl: 'SDXL' };
+  const FAMILIES = { sd: '', sd1: 'Stable Diffusion 1', sd2: 'Stable Diffusion 2', sdxl: 'SDXL' };
 
   function describeModel() {
     const { family, bytes, best, problem } = model() ?? {};
@@ -207,7 +206,7 @@
     describeModel();
     describeSampler();
     size.show();
-    tokens.show(Object.hasOwn(FAMILIES, model()?.family));
+    tokens.show(/^sd([12]|xl)/.test(model()?.family));
     Imagine.enhance.show();
     apply('strength', !input.get() && 'For an input picture.');
     apply('preview', !(byId('stream').valueAsNumber > 0) && 'No previews are asked for.');
@@ -248,7 +247,7 @@
   /** What can be seen to be wrong from here, in the server's form: [{field, message}]. */
   function problems() {
     const found = [];
-    for (const { name, disabled, validity, validationMessage: message } of form().elements) {
+    for (const { id: name, disabled, validity, validationMessage: message } of form().elements) {
       if (name !== 'n' && !parameters.names.includes(name)) continue;
       const between = validity.stepMismatch && FRACTIONS.has(name); // arrows step, values need not
       if (!disabled && !validity.valid && !between) found.push({ field: name, message });

@@ -73,7 +73,8 @@
     showAddress();
     const look = catalogue.watch(async (state, previous, message) => {
       show(state, message);
-      if (!answers(state) || answers(previous)) return;
+      if (!answers(state)) return enhance.offer(); // or why there is nothing
+      if (answers(previous)) return;
       await readCatalogue();
       found();
     });
