@@ -64,10 +64,10 @@ def open_page(browser: Browser, fake: FakeServer, faults: list[str]) -> Iterator
         if place == "http":
             page.goto(f"{fake.url}/")
         else:
-            file = (FOLDER / "imagine-ui.html").as_uri()
-            address = f"localStorage['imagine.address'] ??= JSON.stringify('{fake.url}')"
-            context.add_init_script(f"if (location.protocol === 'file:') {address}")
-            page.goto(file)
+            page.goto((FOLDER / "imagine-ui.html").as_uri())
+            address = f"localStorage['imagine.address'] = JSON.stringify('{fake.url}')"
+            page.evaluate(f"navigator.locks.query().then(() => {{ {address} }})")
+            page.reload()
         return page
 
     yield opener

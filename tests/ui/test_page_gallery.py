@@ -273,3 +273,30 @@ def test_without_storage_the_page_works_and_says_so(open_page: OpenPage) -> None
     ready(page)
     draw(page)
     assert page.locator(".thumb").count() == 1
+
+
+def test_where_the_browser_forbids_all_storage_the_page_works_as_well(open_page: OpenPage) -> None:
+    page = open_page()
+    forbid = "{ get() { throw new Error('forbidden'); } }"
+    for storage in ("localStorage", "sessionStorage"):
+        page.add_init_script(f"Object.defineProperty(window, '{storage}', {forbid})")
+    page.reload()
+    ready(page)
+    draw(page)
+
+
+def test_a_file_reads_no_storage_before_the_browser_shows_it(open_page: OpenPage) -> None:
+    page = open_page("file")
+    page.add_init_script("navigator.locks.query = () => new Promise((go) => (window.go = go))")
+    page.add_init_script("""{
+        const { getItem } = Storage.prototype;
+        window.early = [];
+        Storage.prototype.getItem = function (key) {
+            window.early?.push(key);
+            return getItem.call(this, key);
+        };
+    }""")
+    page.reload()
+    assert page.evaluate("window.early") == []
+    page.evaluate("{ window.early = null; window.go(); }")
+    ready(page)  # at the address that was kept

@@ -41,7 +41,7 @@
       ? location.origin + location.pathname.slice(0, -1)
       : null;
   // Every file:// page shares one localStorage: a key must not outlive the window there.
-  const keyStore = location.protocol === 'file:' ? sessionStorage : localStorage;
+  const keyStore = () => (location.protocol === 'file:' ? sessionStorage : localStorage);
 
   const normal = (address) => {
     const url = /^https?:\/\//i.test(address) ? address : `http://${address}`;
@@ -50,8 +50,18 @@
 
   const api = {
     servedFrom,
-    address: servedFrom ?? remember.get('address', DEFAULT),
+    address: servedFrom ?? DEFAULT,
     key: '',
+
+    /** Go on with the server of the last visit. */
+    recall() {
+      api.address = servedFrom ?? remember.get('address', DEFAULT);
+      try {
+        api.key = keyStore().getItem('imagine.key') ?? '';
+      } catch {
+        // No storage, no key.
+      }
+    },
 
     /** Talk to another server from now on. Throws a TypeError if the address cannot be one. */
     use(address, key) {
@@ -63,9 +73,9 @@
       }
       api.key = key;
       try {
-        keyStore.setItem('imagine.key', key);
+        keyStore().setItem('imagine.key', key);
       } catch {
-        // The key is then asked for again after a reload.
+        // A reload then asks for the key again.
       }
     },
 
@@ -103,10 +113,5 @@
     return new ServerError(response.status, { retry_after: wait, ...body?.error });
   }
 
-  try {
-    api.key = keyStore.getItem('imagine.key') ?? '';
-  } catch {
-    // No storage, no key.
-  }
   Imagine.api = Object.assign(api, { ServerError, Unreachable, ConnectionLost, NotImagine });
 }

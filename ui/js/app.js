@@ -134,6 +134,9 @@
   }
 
   async function begin() {
+    // Chromium may show a file:// page no storage until the browser's process has answered it.
+    await navigator.locks?.query().catch(() => {});
+    api.recall();
     wireForm();
     for (const part of [stage, compare, shown, Imagine.files, Imagine.drop]) part.build();
     Imagine.enhance.build(explain);
