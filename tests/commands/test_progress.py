@@ -40,7 +40,12 @@ def step(number: int, *, steps: int = 10, image: int = 0) -> StepEvent:
     [
         (PhaseEvent(phase="queued"), "starting"),
         (PhaseEvent(phase="queued", position=3), "waiting: 3 ahead"),
+        (PhaseEvent(phase="queued", position=3, wait=72.4), "waiting: 3 ahead, about 1:13"),
         (PhaseEvent(phase="loading"), "loading the model"),
+        (
+            PhaseEvent(phase="loading", fraction=0.25),
+            "loading the model [######------------------] 25%",
+        ),
         (PhaseEvent(phase="decoding"), "finishing"),
         (step(5), "drawing [############------------] 5/10"),
     ],

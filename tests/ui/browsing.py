@@ -81,6 +81,26 @@ def draw(page: Page, prompt: str = "a boat", *, count: int = 1) -> None:
     page.wait_for_selector("#generate:visible")
 
 
+def enhance(page: Page, prompt: str) -> str:
+    """Have the prompt made better by the table, which works everywhere."""
+    page.fill("#prompt", prompt)
+    if page.is_visible("#enhancer"):
+        page.select_option("#enhancer", "table")
+    page.click("#enhance")
+    page.wait_for_selector("#enhance-undo:visible")
+    until(lambda: page.input_value("#prompt") != prompt)
+    return page.input_value("#prompt")
+
+
+def save_settings(page: Page, folder: Path) -> Path:
+    """Save the settings, as a file in `folder`."""
+    with page.expect_download() as download:
+        page.click("#save-settings")
+    file = folder / "settings.json"
+    download.value.save_as(file)
+    return file
+
+
 def drop(page: Page, target: str, name: str, data: bytes, kind: str = "") -> None:
     """Drop a file from outside the browser."""
     page.evaluate(

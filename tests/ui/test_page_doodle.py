@@ -15,13 +15,23 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-import imagine_plugins
-from ui.browsing import OpenPage, drag, draw, drop, message, ready, start, until, visit
+from ui.browsing import (
+    OpenPage,
+    drag,
+    draw,
+    drop,
+    enhance,
+    message,
+    ready,
+    save_settings,
+    start,
+    until,
+    visit,
+)  # fmt: skip
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-MODEL = Path(imagine_plugins.__file__).parent / "doodle" / "models" / "doodle"
 SLOW = 120.0  # seconds: for a busy machine to load the model and draw
 PLACES = pytest.mark.parametrize("place", ["http", "file"])
 IMAGINE = (sys.executable, "-m", "imagine_core")
@@ -30,8 +40,6 @@ IMAGINE = (sys.executable, "-m", "imagine_core")
 @contextlib.contextmanager
 def serving(models: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """A server in a process of its own, as a user starts it."""
-    if not MODEL.exists():
-        pytest.skip("needs the bundled model doodle, which this checkout does not have yet")
     options = ("--host", "127.0.0.1", "-p", "0", "-d", "cpu", "--models", str(models))
     with subprocess.Popen(
         [*IMAGINE, "serve", *options],
@@ -213,10 +221,7 @@ def test_hires_draws_and_settings_are_saved_and_loaded(
     assert (meta["width"], meta["height"], meta["hires"]) == (64, 96, 1.5)
     page.click("#seed-reuse")
     before = values(page)
-    with page.expect_download() as download:
-        page.click("#save-settings")
-    file = tmp_path / "settings.json"
-    download.value.save_as(file)
+    file = save_settings(page, tmp_path)
     page.click("#reset")
     page.set_input_files("#settings-file", file)
     message(page, "Loaded settings.json.", "good")
@@ -227,11 +232,7 @@ def test_hires_draws_and_settings_are_saved_and_loaded(
 @PLACES
 def test_a_better_prompt_is_drawn_and_undone(open_page: OpenPage, url: str, place: str) -> None:
     page = come(open_page, url, place)
-    page.fill("#prompt", "a fox")
-    page.click("#enhance")
-    page.wait_for_selector("#enhance-undo:visible")
-    until(lambda: len(page.input_value("#prompt")) > len("a fox"))
-    better = page.input_value("#prompt")
+    better = enhance(page, "a fox")
     draw(page, better)
     meta = downloaded(page)[1]
     assert (meta["prompt"], meta["original_prompt"]) == (better, "a fox")

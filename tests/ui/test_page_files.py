@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ui.browsing import asked, draw, drop, message, until
+from ui.browsing import asked, draw, drop, message, save_settings, until
 from ui.fake_server import picture
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ def test_saved_settings_load_again_with_the_last_picture(
     draw(page, "a mill")
     page.click("#seed-reuse")
     before = values(page)
-    with page.expect_download() as download:
-        page.click("#save-settings")
-    file = tmp_path / "settings.json"
-    download.value.save_as(file)
+    file = save_settings(page, tmp_path)
     saved = json.loads(file.read_text())
     assert saved["meta"]["prompt"] == "a mill"
     assert saved["meta"]["seed"] == asked(fake)["seed"]

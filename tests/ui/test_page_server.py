@@ -18,7 +18,7 @@ from imagine_core.settings import ServerSettings
 from imagine_core.testing import FakePlugin, build_test_engine, euler
 from imagine_core.version import version
 from programs import command
-from ui.browsing import OpenPage, draw, message, ready, small, start, until, visit
+from ui.browsing import OpenPage, draw, enhance, message, ready, small, start, until, visit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -206,17 +206,6 @@ def test_a_strangers_sampler_is_on_the_page(open_page: OpenPage, url: str) -> No
     page.select_option("#sampler", label="Stranger's Way")
     draw(page, "red")
     assert "stranger" in page.inner_text("#caption")
-
-
-def enhance(page: Page, prompt: str) -> str:
-    """Have the prompt made better by the table, which works everywhere."""
-    page.fill("#prompt", prompt)
-    if page.is_visible("#enhancer"):
-        page.select_option("#enhancer", "table")
-    page.click("#enhance")
-    page.wait_for_selector("#enhance-undo:visible")
-    until(lambda: page.input_value("#prompt") != prompt)
-    return page.input_value("#prompt")
 
 
 @PLACES

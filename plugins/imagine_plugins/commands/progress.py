@@ -58,8 +58,9 @@ class Progress:
     def update(self, event: GenerationEvent) -> None:
         """Show what `event` says."""
         match event:
-            case PhaseEvent(phase="queued", position=position) if position:
-                self.say(f"waiting: {position} ahead")
+            case PhaseEvent(phase="queued", position=position, wait=wait) if position:
+                about = "" if wait is None else f", about {duration(wait)}"
+                self.say(f"waiting: {position} ahead{about}")
             case PhaseEvent(phase="loading", fraction=float(fraction)):
                 self.say(f"{PHASES['loading']} {bar(fraction)} {fraction:.0%}")
             case PhaseEvent(phase=phase):
