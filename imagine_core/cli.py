@@ -29,6 +29,7 @@ OFFLINE = {
 """What our libraries read when they are imported: Imagine never goes online by itself."""
 
 FAILED, USAGE, INTERRUPTED = 1, 2, interrupts.INTERRUPTED
+INCOMPLETE = "Not every plugin could be loaded; 'imagine plugins' says why."
 _USAGE_ERRORS = (click.UsageError, RequestError, SettingsError)
 
 
@@ -82,7 +83,7 @@ class Program(click.Group):
             return super().resolve_command(ctx, args)
         message = str(UnknownName("command", name, known=self.list_commands(ctx)))
         if not self._nothing_failed():
-            message += "\nNot every plugin could be loaded; 'imagine plugins' says why."
+            message += f"\n{INCOMPLETE}"
         raise click.UsageError(message, ctx)
 
     def invoke(self, ctx: Context) -> object:
@@ -96,6 +97,10 @@ class Program(click.Group):
             return super().invoke(ctx)
         except click.BadParameter as error:
             raise explained(error) from None
+        except UnknownName:
+            if not self._nothing_failed():
+                _say(INCOMPLETE)
+            raise
 
     def _nothing_failed(self) -> bool:
         return not any(report.problem for report in self.plugins.reports())

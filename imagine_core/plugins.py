@@ -250,7 +250,7 @@ def _register(
         if isinstance(plugin, type):
             plugin = plugin()
         manager.register(plugin, name=name)
-        manager.check_pending()
+        _check(manager, plugin)
     except FAULTS as error:
         if manager.has_plugin(name):
             manager.unregister(name=name)
@@ -258,6 +258,15 @@ def _register(
     hooks = tuple(sorted(call.name for call in manager.get_hookcallers(plugin) or ()))
     problem = None if hooks else "it implements no hook of Imagine"
     return PluginReport(name=name, point=point, hooks=hooks, problem=problem)
+
+
+def _check(manager: pluggy.PluginManager, plugin: object) -> None:
+    """Raise UnknownName if `plugin` implements a hook that there is none of."""
+    hooks = vars(manager.hook).items()
+    known = [name for name, hook in hooks if not name.startswith("_") and hook.has_spec()]
+    for caller in manager.get_hookcallers(plugin) or ():
+        if caller.name not in known and not all(one.optionalhook for one in caller.get_hookimpls()):
+            raise UnknownName("hook", caller.name, known=known)
 
 
 def _describe(error: BaseException) -> str:

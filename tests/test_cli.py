@@ -21,6 +21,7 @@ from imagine_core.errors import (
     InvalidFile,
     RequestError,
     SettingsError,
+    UnknownName,
 )
 from imagine_core.plugins import GROUP, Plugins, build_plugins
 
@@ -108,6 +109,20 @@ def test_an_unknown_command_is_answered_with_the_nearest_and_with_what_failed(
     error = capsys.readouterr().err
     assert "unknown command 'helo'; did you mean 'hello'?" in error
     assert "'imagine plugins' says why" in error
+
+
+def test_an_unknown_name_is_answered_with_what_failed(capsys: Capture) -> None:
+    @click.command("draw")
+    def draw() -> None:
+        raise UnknownName("sampler", "mid", known=["euler"])
+
+    missing = EntryPoint("broken", "no_such_module", GROUP)
+    for found, said in (([], False), ([missing], True)):
+        plugins = build_plugins(found=found, extra=[("drawer", Brings(draw))])
+        assert imagine("draw", plugins=plugins) == 1
+        error = capsys.readouterr().err
+        assert ("'imagine plugins' says why" in error) is said
+        assert error.endswith("Error: unknown sampler 'mid'; known: euler\n")
 
 
 def test_no_plugin_is_loaded_to_show_the_version(capsys: Capture) -> None:

@@ -211,14 +211,16 @@ class Engine:
         name: str | None,
     ) -> Job:
         resolved, info, sampler = self.resolve(request)
+        init_image, remark = _decoded(resolved)
         return Job(
             resolved,
             info,
             sampler,
             loop,
-            _decoded(resolved),
+            init_image,
             id=name or new_id(),
             plugin=self.plugins.samplers.plugin_of(sampler.name),
+            warnings=[] if remark is None else [remark],
         )
 
     def _choose_device(self) -> Device:
@@ -258,10 +260,10 @@ class Engine:
         return str(device.dtype()).removeprefix("torch.")
 
 
-def _decoded(request: GenerationRequest) -> Image.Image | None:
+def _decoded(request: GenerationRequest) -> tuple[Image.Image | None, str | None]:
     """The picture to start from, decoded here: the device's thread has better things to do."""
     if request.init_image is None:
-        return None
+        return None, None
     from imagine_core.pictures.images import load_init_image
 
     return load_init_image(request.init_image, request.width, request.height)

@@ -206,8 +206,8 @@ class Job:
         self.emit(PhaseEvent(phase="queued", position=position, wait=wait))
 
     def loading(self, fraction: float) -> None:
-        """Say how much of the model is there, in steps of a hundredth; on the loader's thread."""
-        fraction = math.floor(fraction * 100) / 100
+        """Say how much of the model is there, in steps of a twentieth; on the loader's thread."""
+        fraction = math.floor(fraction * 20) / 20
         if fraction != self.fraction:
             self.fraction = fraction
             self.emit(PhaseEvent(phase="loading", fraction=fraction))

@@ -23,6 +23,8 @@ others need libraries of the system."""
 
 WHITE = "white"
 ORIENTATION = 0x0112  # the EXIF tag
+DISTORTED = 1.05
+"""From here on one sees that the two sides of a picture were not scaled alike."""
 
 
 def init_image_problem(data: bytes) -> str | None:
@@ -34,8 +36,8 @@ def init_image_problem(data: bytes) -> str | None:
     return None
 
 
-def load_init_image(data: bytes, width: int, height: int) -> Image.Image:
-    """The RGB picture in `data`, at exactly this size.
+def load_init_image(data: bytes, width: int, height: int) -> tuple[Image.Image, str | None]:
+    """The RGB picture in `data`, at exactly this size, and a remark if that distorts it.
 
     Of an animation, the first frame; upright, as its EXIF data says; see-through parts on white.
 
@@ -46,7 +48,12 @@ def load_init_image(data: bytes, width: int, height: int) -> Image.Image:
         image = _decode(data)
     except ValueError as error:
         raise RequestError([FieldError("init_image", str(error))]) from error
-    return _on_white(_resize(_plain(_upright(image)), width, height))
+    image = _upright(image)
+    remark = None
+    if not 1 / DISTORTED < image.width * height / (image.height * width) < DISTORTED:
+        sizes = f"from {image.width} x {image.height} to {width} x {height} pixels"
+        remark = f"the picture to start from is distorted, {sizes}"
+    return _on_white(_resize(_plain(image), width, height)), remark
 
 
 def _decode(data: bytes) -> Image.Image:

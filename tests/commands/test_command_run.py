@@ -378,7 +378,7 @@ def test_an_answer_that_just_ends_is_one_line(
     [
         (("-w", "65", "-n", "0"), 2, "--width: must be a multiple of 8, 64 or more; --steps:"),
         (("-m", "tinny"), 1, "unknown model 'tinny'; did you mean 'tiny'?"),
-        (("--api-key", "wrong"), 1, "the server wants its API key: give it with --api-key"),
+        (("--api-key", "wrong"), 1, "the server wants its API key, and got none or another one"),
     ],
 )
 def test_what_a_server_refuses_is_one_line(

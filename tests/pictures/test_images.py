@@ -39,6 +39,10 @@ def near(pixel: Any, expected: tuple[int, int, int]) -> bool:
 RED, BLUE, WHITE = (254, 0, 0), (0, 0, 254), (255, 255, 255)
 
 
+def load(data: bytes, width: int, height: int) -> Image.Image:
+    return load_init_image(data, width, height)[0]
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -57,7 +61,7 @@ RED, BLUE, WHITE = (254, 0, 0), (0, 0, 254), (255, 255, 255)
 )
 def test_a_picture_in_any_usual_format_keeps_its_colours(data: bytes) -> None:
     assert init_image_problem(data) is None
-    image = load_init_image(data, 64, 128)
+    image = load(data, 64, 128)
     assert (image.mode, image.size) == ("RGB", (64, 128))
     assert near(image.getpixel((32, 20)), RED)
     assert near(image.getpixel((32, 100)), BLUE)
@@ -65,14 +69,14 @@ def test_a_picture_in_any_usual_format_keeps_its_colours(data: bytes) -> None:
 
 def test_a_picture_of_the_right_size_is_untouched() -> None:
     image = Image.effect_noise((64, 48), 80).convert("RGB")
-    assert load_init_image(encoded(image), 64, 48).tobytes() == image.tobytes()
+    assert load(encoded(image), 64, 48).tobytes() == image.tobytes()
 
 
 @pytest.mark.parametrize("size", [(16, 24), (128, 96), (200, 30)])
 def test_the_size_is_made_as_a_plain_resize_does(size: tuple[int, int]) -> None:
     image = Image.effect_noise((64, 48), 80).convert("RGB")
     plain = image.resize(size, Image.Resampling.LANCZOS)
-    ours = load_init_image(encoded(image), *size)
+    ours = load(encoded(image), *size)
     worst = max(high for _, high in _differences(plain, ours))
     # Shrinking one side while the other grows rounds in another order.
     assert worst <= (1 if size == (200, 30) else 0)
@@ -84,18 +88,34 @@ def _differences(a: Image.Image, b: Image.Image) -> Any:
     return ImageChops.difference(a, b).getextrema()
 
 
+@pytest.mark.parametrize(
+    ("size", "remark"),
+    [
+        ((192, 128), None),
+        ((96, 62), None),  # nobody sees that
+        ((64, 64), "the picture to start from is distorted, from 96 x 64 to 64 x 64 pixels"),
+        ((192, 64), "the picture to start from is distorted, from 96 x 64 to 192 x 64 pixels"),
+    ],
+)
+def test_a_picture_that_is_distorted_is_remarked_on(
+    size: tuple[int, int], remark: str | None
+) -> None:
+    data = encoded(Image.new("RGB", (96, 64)))
+    assert load_init_image(data, *size)[1] == remark
+
+
 def test_see_through_parts_are_white() -> None:
     image = Image.new("RGBA", (64, 64), (255, 0, 0, 0))
-    assert load_init_image(encoded(image), 64, 64).getpixel((5, 5)) == WHITE
+    assert load(encoded(image), 64, 64).getpixel((5, 5)) == WHITE
     palette = Image.new("P", (64, 64), 0)
     palette.putpalette([255, 0, 0, 0, 0, 255])
-    assert load_init_image(encoded(palette, transparency=0), 64, 64).getpixel((5, 5)) == WHITE
+    assert load(encoded(palette, transparency=0), 64, 64).getpixel((5, 5)) == WHITE
 
 
 def test_see_through_edges_do_not_bleed_the_colour_that_nobody_sees() -> None:
     image = Image.new("RGBA", (64, 64), (0, 255, 0, 0))
     image.paste((255, 0, 0, 255), (0, 0, 32, 64))
-    small = load_init_image(encoded(image), 16, 16)
+    small = load(encoded(image), 16, 16)
     for x in range(16):
         red, green, blue = small.getpixel((x, 8))  # type: ignore[misc]
         assert abs(green - blue) <= 3, (x, red, green, blue)
@@ -103,7 +123,7 @@ def test_see_through_edges_do_not_bleed_the_colour_that_nobody_sees() -> None:
 
 def test_sixteen_bits_of_grey_are_scaled_not_clipped() -> None:
     image = Image.new("I;16", (64, 64), 0x8000)
-    assert load_init_image(encoded(image), 64, 64).getpixel((5, 5)) == (128, 128, 128)
+    assert load(encoded(image), 64, 64).getpixel((5, 5)) == (128, 128, 128)
 
 
 def test_floating_point_pixels_are_refused() -> None:
@@ -130,7 +150,7 @@ def test_a_photograph_is_turned_upright(orientation: int) -> None:
     stored = shown if orientation == 1 else shown.transpose(inverse[orientation])
     exif = Image.Exif()
     exif[0x0112] = orientation
-    image = load_init_image(encoded(stored, "PNG", exif=exif), 64, 32)
+    image = load(encoded(stored, "PNG", exif=exif), 64, 32)
     assert near(image.getpixel((8, 8)), (255, 0, 0))
     assert near(image.getpixel((56, 8)), (0, 0, 255))
     assert near(image.getpixel((8, 28)), (0, 0, 255))
@@ -138,14 +158,14 @@ def test_a_photograph_is_turned_upright(orientation: int) -> None:
 
 def test_broken_orientation_data_does_not_spoil_the_picture() -> None:
     data = encoded(halves(), "JPEG", exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
-    assert load_init_image(data, 32, 64).size == (32, 64)
+    assert load(data, 32, 64).size == (32, 64)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])
 def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
     frames = [Image.new("RGB", (64, 64), colour) for colour in ("red", "blue", "green")]
     data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
-    assert near(load_init_image(data, 64, 64).getpixel((9, 9)), (255, 0, 0))
+    assert near(load(data, 64, 64).getpixel((9, 9)), (255, 0, 0))
 
 
 # -------------------------------------------------------------------------------- what is refused
@@ -166,7 +186,7 @@ def test_of_an_animation_the_first_frame_counts(kind: str) -> None:
 def test_what_is_no_picture_is_refused(data: bytes) -> None:
     assert init_image_problem(data) == "is not a picture in a format that is known here"
     with pytest.raises(RequestError) as caught:
-        load_init_image(data, 64, 64)
+        load(data, 64, 64)
     assert [error.field for error in caught.value.fields] == ["init_image"]
 
 
@@ -233,7 +253,7 @@ def test_a_decompression_bomb_is_refused_before_it_goes_off(data: bytes) -> None
 @pytest.mark.parametrize("size", [(100_000, 1), (1, 100_000), (2, 60_000)])
 def test_a_very_long_picture_takes_no_more_memory_than_it_must(size: tuple[int, int]) -> None:
     data = encoded(Image.new("RGB", size, "red"))
-    peak = peak_of(lambda: load_init_image(data, 512, 512))
+    peak = peak_of(lambda: load(data, 512, 512))
     assert peak < 16 * 2**20
 
 

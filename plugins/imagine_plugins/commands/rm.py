@@ -32,10 +32,11 @@ def remove(*, names: tuple[str, ...], yes: bool, models: str | None) -> None:
             raise SettingsError(f"{info.name!r} came with a plugin and cannot be removed")
     for info in found:
         what = f"{info.name} ({info.family}, {file_size(info.size)})"
-        if not yes:
-            click.confirm(f"Delete {one_line(what)} from {folder}?", abort=True, err=True)
-        delete(info, catalogue)
-        note(f"deleted {what}")
+        if yes or click.confirm(f"Delete {one_line(what)} from {folder}?", err=True):
+            delete(info, catalogue)
+            note(f"deleted {what}")
+        else:
+            note(f"kept {info.name}")
 
 
 def delete(info: ModelInfo, catalogue: Catalogue) -> None:

@@ -64,12 +64,16 @@ OPTIONS = [
     click.Option(
         ["--schedule"], metavar="NAME", default="default", help="Noise schedule of the sampler."
     ),
-    click.Option(["-i", "--img"], metavar="FILE", help="Picture to start from."),
+    click.Option(
+        ["-i", "--img"],
+        metavar="FILE",
+        help="Picture to start from; it is scaled to --width x --height.",
+    ),
     click.Option(
         ["-f", "--hires"],
         type=Finite(),
         metavar="SCALE",
-        help="Refine the picture at this times its size, 1.5 for example.",
+        help="Hires fix: refine at this times the size, 1.5 for example, and scale back.",
     ),
     click.Option(["--seed"], type=int, help="Repeats a picture. [default: random]"),
     click.Option(["--neg"], metavar="TEXT", default=DEFAULT_NEGATIVE, help="What to avoid."),

@@ -227,5 +227,6 @@ def in_flags() -> Iterator[None]:
         raise RequestError(fields) from error
     except Unauthorized as error:
         raise ServerFailed(
-            "the server wants its API key: give it with --api-key or in IMAGINE_API_KEY"
+            "the server wants its API key, and got none or another one: "
+            "give it with --api-key or in IMAGINE_API_KEY"
         ) from error
