@@ -101,6 +101,8 @@ def take(browser: Browser, url: str) -> None:
     with opened(browser, url, "wide", "dark") as page:
         fill(page)
         keep(page, "wide-picture-dark")
+        page.emulate_media(color_scheme="light")
+        keep(page, "wide-picture-light")
     with opened(browser, url, "phone", "dark") as page:
         fill(page)
         keep(page, "phone-picture-dark")
