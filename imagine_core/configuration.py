@@ -72,9 +72,13 @@ class Configuration:
         Raises:
             SettingsError: It is none that a flag could have.
         """
-        values = entry.value if isinstance(entry.value, list) else [entry.value]
-        if any(isinstance(value, list | dict) for value in values):
-            raise SettingsError(f"{self.path}: {entry.key!r} must be a value, or a list of values")
+        several = option.multiple or option.nargs != 1 or getattr(option.type, "several", False)
+        values = entry.value if several and isinstance(entry.value, list) else [entry.value]
+        if not all(isinstance(value, str | int | float) for value in values):
+            kinds = "a text, a number, true or false" + (", or a list of those" if several else "")
+            raise SettingsError(f"{self.path}: {entry.key!r} must be {kinds}")
+        if "\0" in "".join(map(str, values)):
+            raise SettingsError(f"{self.path}: {entry.key!r} must not hold a null character")
         texts = [str(v).lower() if isinstance(v, bool) else str(v) for v in values]
         return texts if option.multiple or option.nargs != 1 else ",".join(texts)
 

@@ -16,8 +16,8 @@ from imagine_core.registry import Registry
 
 log = logging.getLogger("imagine")
 
-MAX_PROMPT = 10_000
-"""Characters of a prompt that an enhancer may make: more is a model that does not stop talking."""
+MOST_MORE = 10_000
+"""Characters that an enhancer may add: more is a model that does not stop talking."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ async def enhance(enhancer: Enhancer, task: EnhanceTask) -> AsyncGenerator[str |
                 if isinstance(event, Enhancement):
                     yield _checked(enhancer, task, event, streamed)
                     return
-                streamed = _longer(enhancer, streamed, event)
+                streamed = _longer(enhancer, streamed, event, most=_most(task))
                 yield str(event)
     except Exception as error:
         raise _described(enhancer, error) from error
@@ -128,11 +128,16 @@ def _events(enhancer: Enhancer, task: EnhanceTask) -> AsyncGenerator[object, Non
     raise EnhancerFailed(enhancer.name, "its `enhance` is no asynchronous generator")
 
 
-def _longer(enhancer: Enhancer, streamed: str, event: object) -> str:
+def _most(task: EnhanceTask) -> int:
+    """Characters of what an enhancer may make."""
+    return len(task.prompt) + MOST_MORE
+
+
+def _longer(enhancer: Enhancer, streamed: str, event: object, *, most: int) -> str:
     """What has been streamed after one more event."""
     if not isinstance(event, str):
         raise EnhancerFailed(enhancer.name, f"it yielded {event!r:.100}")
-    if len(streamed) + len(event) > MAX_PROMPT:
+    if len(streamed) + len(event) > most:
         raise EnhancerFailed(enhancer.name, "it does not come to an end")
     return streamed + event
 
@@ -143,7 +148,7 @@ def _checked(
     """`made`, if it is what was asked for."""
     texts: tuple[object, ...] = (made.prompt, made.negative_prompt)  # a stranger's: may be anything
     for text in texts:
-        if not isinstance(text, str) or not _is_unicode(text) or len(text) > MAX_PROMPT:
+        if not isinstance(text, str) or not _is_unicode(text) or len(text) > _most(task):
             raise EnhancerFailed(enhancer.name, f"it made no prompt, but {text!r:.100}")
     if not made.prompt.strip():
         raise EnhancerFailed(enhancer.name, "it made an empty prompt")

@@ -214,7 +214,11 @@ class DiffusionModel(Protocol):
     def encode_prompt(
         self, prompt: str, *, clip_skip: int, width: int, height: int
     ) -> Conditioning:
-        """Encode a prompt of any length, weights included."""
+        """Encode a prompt of any length, weights included.
+
+        Raises:
+            RequestError: It is longer than others can wait for.
+        """
 
     def predict(
         self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning

@@ -22,6 +22,13 @@ from imagine_core.settable import shared
 Capture = pytest.CaptureFixture[str]
 
 
+class Several(click.ParamType[str]):
+    """Some words with commas between them."""
+
+    name = "words"
+    several = True
+
+
 class Stranger:
     """A plugin with a command, and a group with another in it."""
 
@@ -32,7 +39,7 @@ class Stranger:
             shared(click.Option(["-w", "--power-watts"], type=click.IntRange(1, 100), default=7)),
             click.Option(["--full_prec", "--full-prec"], is_flag=True),
             click.Option(["--each"], multiple=True),
-            click.Option(["--names"], default=""),
+            click.Option(["--names"], type=Several(), default=""),
             click.Option(["--speed"], type=float),
             click.Option(["--yes"], is_flag=True, allow_from_autoenv=False),
             shared(click.Option(["--wall-key"], default="")),
@@ -180,9 +187,27 @@ def test_a_bad_value_on_the_command_line_blames_nobody_else(runs: Runs, capsys: 
     assert "env var" not in said
 
 
-def test_a_table_in_a_list_is_no_value(runs: Runs, capsys: Capture) -> None:
-    runs.fail("power-watts = [{a = 1}]", "draw-on")
-    assert "'power-watts' must be a value, or a list of values" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("power-watts = [1]", "'power-watts' must be a text, a number, true or false"),
+        ("power-watts = 1979-05-27", "'power-watts' must be a text, a number, true or false"),
+        (
+            "[draw-on]\neach = [{a = 1}]",
+            "'draw-on.each' must be a text, a number, true or false, or",
+        ),
+        (
+            "[draw-on]\nnames = [[1]]",
+            "'draw-on.names' must be a text, a number, true or false, or a",
+        ),
+        ('wall-key = "a\\u0000b"', "'wall-key' must not hold a null character"),
+    ],
+)
+def test_a_value_that_no_flag_could_have_is_refused(
+    runs: Runs, capsys: Capture, text: str, said: str
+) -> None:
+    runs.fail(text, "draw-on")
+    assert f"{runs.file}: {said}" in capsys.readouterr().err
 
 
 def test_a_secret_of_the_file_is_not_in_the_help(runs: Runs, capsys: Capture) -> None:

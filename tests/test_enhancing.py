@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from imagine_core import Enhancement, Enhancer, EnhanceTask, hookimpl
-from imagine_core.enhancing import MAX_PROMPT, choose_enhancer, enhance, enhanced
+from imagine_core.enhancing import MOST_MORE, choose_enhancer, enhance, enhanced
 from imagine_core.errors import EnhancerFailed, RequestError, UnknownName
 from imagine_core.plugins import Plugins, build_plugins
 
@@ -171,8 +171,8 @@ def test_a_negative_prompt_that_nobody_asked_for_is_dropped() -> None:
         ([Enhancement(prompt="  ")], "empty prompt"),
         ([Enhancement(prompt=None)], "made no prompt, but None"),  # type: ignore[arg-type]
         ([Enhancement(prompt="\ud83e")], "made no prompt"),
-        ([Enhancement(prompt="x" * (MAX_PROMPT + 1))], "made no prompt"),
-        (["x" * MAX_PROMPT, "y"], "does not come to an end"),
+        ([Enhancement(prompt="x" * (MOST_MORE + 6))], "made no prompt"),
+        (["x" * (MOST_MORE + 5), "y"], "does not come to an end"),
         (["a cat", Enhancement(prompt="a fox")], "not what it had yielded"),
         ([5], "it yielded 5"),
         ([ZeroDivisionError("oh")], "it raised ZeroDivisionError: oh"),

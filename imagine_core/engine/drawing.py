@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imagine_core.engine.steering import Finished, Sampler
-from imagine_core.errors import GenerationFailed
+from imagine_core.errors import FieldError, GenerationFailed, RequestError
 from imagine_core.interfaces import Conditioning, Evaluation, SamplingTask
 
 if TYPE_CHECKING:
@@ -185,12 +185,14 @@ def _guidance(model: DiffusionModel, request: GenerationRequest, size: Pass) -> 
     encode = partial(
         model.encode_prompt, clip_skip=request.clip_skip, width=size.width, height=size.height
     )
-    guided = request.guidance_scale > 1
-    return Guidance(
-        encode(request.prompt),
-        encode(request.negative_prompt) if guided else None,
-        request.guidance_scale,
-    )
+    positive, negative = encode(request.prompt), None
+    if request.guidance_scale > 1:
+        try:
+            negative = encode(request.negative_prompt)
+        except RequestError as error:  # a model knows of prompts only
+            fields = [FieldError("negative_prompt", each.message) for each in error.fields]
+            raise RequestError(fields) from error
+    return Guidance(positive, negative, request.guidance_scale)
 
 
 def _noise(

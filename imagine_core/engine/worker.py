@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("imagine")
 
+LONGEST_GRACE = 30 * 24 * 3600.0
+"""Seconds; what is longer, no clock of the system takes."""
+
 SWEEP_SECONDS = 1.0
 """How often an idle loop looks for models to let go of, and after how long it frees memory."""
 
@@ -128,6 +131,7 @@ class Worker:
 
     def stop(self, *, grace: float) -> None:
         """Finish what is in progress within `grace` seconds, then stop."""
+        grace = min(grace, LONGEST_GRACE)
         self._inbox.put(lambda: self._begin_stop(grace))
         self._thread.join(grace + (1 if self.stalled else 60))
         self._watchdog.stop()

@@ -15,6 +15,9 @@ from imagine_core.errors import InvalidFile
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES, errno.EMLINK}
 """What file systems without hard links answer (FAT, some network and Android file systems)."""
 
+NO_NAMELESS = NO_LINKS | {errno.EISDIR, errno.ENOENT, errno.EXDEV}
+"""What file systems and kernels without nameless files answer, and a system without /proc."""
+
 
 def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
     """Write `data` to `path`, which shows either the old content or all of the new.
@@ -105,13 +108,32 @@ def _temporary(target: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, data: bytes) -> None:
+    """Make a file; where the system can, it has no name before it is whole, whatever kills us."""
+    if hasattr(os, "O_TMPFILE"):
+        try:
+            with _open(path.parent, os.O_TMPFILE) as file:
+                _fill(file, data)
+                # A link to what a link in /proc leads to needs linkat(2), which Python calls only
+                # where a folder is given; the path is absolute, so that any will do.
+                os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=file.fileno())
+        except OSError as error:
+            if error.errno not in NO_NAMELESS:
+                raise
+        else:
+            return
+    with _open(path, os.O_CREAT | os.O_EXCL) as file:
+        _fill(file, data)
+
+
+def _open(path: Path, flags: int) -> BinaryIO:
     # Not `tempfile`: its files are private, and a picture has the permissions of the umask.
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(path, flags, 0o666)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    return os.fdopen(os.open(path, os.O_WRONLY | flags | getattr(os, "O_BINARY", 0), 0o666), "wb")
+
+
+def _fill(file: BinaryIO, data: bytes) -> None:
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _claim(temporary: Path, target: Path) -> None:

@@ -77,7 +77,11 @@ def build_app(service: Service) -> Starlette:
             Middleware(OriginGuard, access=access, routes=routes, refuse=error_response),
             Middleware(Faults),
             Middleware(KeyGuard, access=access, routes=routes),
-            Middleware(BodyGuard, limit=service.engine.settings.limits.body),
+            Middleware(
+                BodyGuard,
+                limit=service.engine.settings.limits.body,
+                stopping=lambda: service.engine.stopping,
+            ),
         ],
     )
     app.router.redirect_slashes = False  # a redirected POST loses its body in many clients

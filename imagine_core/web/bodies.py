@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
-from imagine_core.errors import BodyTooLarge, Busy, ImagineError, MalformedBody
+from imagine_core.errors import BodyTooLarge, Busy, ImagineError, MalformedBody, ShuttingDown
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_SECONDS = 300.0
@@ -18,6 +21,9 @@ BODY_SECONDS = 300.0
 DRAIN_SECONDS = 5.0
 """How long a body that is refused is still read (and thrown away): a client that is busy sending
 does not read our answer."""
+
+LOOK_SECONDS = 0.25
+"""How often it is asked whether the server stops, while a body lets us wait."""
 
 MOST_HELD = 512 * 2**20
 """Bytes of all bodies together that are held, from their first byte to the end of their request:
@@ -74,15 +80,22 @@ class BodyGuard:
         limit: Bytes of one body.
         most: Bytes of all bodies that are held at once.
         seconds: How long one may take to arrive.
+        stopping: Says whether the server stops; a body that is on its way then comes too late.
 
     Attributes:
         held: Bytes that are held now.
     """
 
     def __init__(
-        self, app: ASGIApp, *, limit: int, most: int = MOST_HELD, seconds: float = BODY_SECONDS
+        self,
+        app: ASGIApp,
+        *,
+        limit: int,
+        most: int = MOST_HELD,
+        seconds: float = BODY_SECONDS,
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.app, self.limit, self.seconds = app, limit, seconds
+        self.app, self.limit, self.seconds, self.stopping = app, limit, seconds, stopping
         self.most = max(most, limit)
         self.held = 0
 
@@ -109,12 +122,7 @@ class BodyGuard:
             nonlocal complete
             if complete:  # what comes now is the news that the client has gone
                 return await receive()
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                text = f"the request body did not arrive within {self.seconds:.0f} s"
-                raise MalformedBody(text) from None
+            message = await self._next(receive, deadline)
             complete = not message.get("more_body", False)
             try:
                 self._take(message, held)
@@ -125,6 +133,17 @@ class BodyGuard:
             return message
 
         return bounded
+
+    async def _next(self, receive: Receive, deadline: float) -> Message:
+        now = asyncio.get_running_loop().time
+        while now() < deadline:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(min(deadline, now() + LOOK_SECONDS)):
+                    return await receive()
+            if self.stopping():
+                raise ShuttingDown
+        text = f"the request body did not arrive within {self.seconds:.0f} s"
+        raise MalformedBody(text)
 
     def _take(self, message: Message, held: Held) -> None:
         held.add(len(message.get("body", b"")))

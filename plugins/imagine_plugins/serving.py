@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import http
+import logging
 import os
 import signal
 import socket
@@ -20,13 +21,15 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from imagine_core.errors import Busy, ImagineError, MalformedRequest, SettingsError
+from imagine_core.errors import Busy, ImagineError, MalformedRequest, SettingsError, ShuttingDown
 from imagine_core.web.app import error_response
 from imagine_plugins.connections import Connections, most_connections
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
+
+log = logging.getLogger("imagine")
 
 BACKLOG = 2048
 IDLE_SECONDS = 75
@@ -126,6 +129,32 @@ class PatientProtocol(H11Protocol):
         if self._head_due is not None:
             self._head_due.cancel()
             self._head_due = None
+
+
+class LastWords:
+    """Ends the answer to a client that has not taken it when the server's time is over.
+
+    uvicorn then cancels what is still at work, and would log that as a fault of ours.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        started = False
+
+        async def watching(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watching)
+        except asyncio.CancelledError:
+            log.info("a client had not taken its answer when the server stopped")
+            if scope["type"] == "http" and not started:
+                await error_response(ShuttingDown())(scope, receive, send)
 
 
 class GracefulServer(uvicorn.Server):
@@ -247,7 +276,7 @@ def build_server(
     """A server for `app`; see `GracefulServer`."""
     protocol = partial(PatientProtocol, crowd=Connections(most_connections()))
     config = uvicorn.Config(
-        app,
+        LastWords(app),
         http=cast("type[PatientProtocol]", protocol),
         ws="none",
         loop="asyncio",

@@ -79,6 +79,11 @@ def test_a_flag_of_the_program_holds_for_every_command(
 ) -> None:
     monkeypatch.setenv("IMAGINE_OFFLINE", "")
     assert rows(imagine("config"))["offline"] == ["false", "default"]
+    monkeypatch.setenv("IMAGINE_OFFLINE", "no")
+    assert rows(imagine("config"))["offline"] == ["false", "IMAGINE_OFFLINE"]
+    monkeypatch.setenv("IMAGINE_OFFLINE", "")
+    file.write_text("offline = false")
+    assert rows(imagine("config"))["offline"] == ["false", f"offline in {file}"]
     file.write_text("offline = true")
     assert rows(imagine("config"))["offline"] == ["true", f"offline in {file}"]
     assert rows(imagine("--offline", "config"))["offline"] == ["true", "--offline"]

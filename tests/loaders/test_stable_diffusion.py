@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, inpainting, write_checkpoint
+from imagine_core.errors import RequestError
 from imagine_plugins.loaders import text as text_module
 from imagine_plugins.loaders.autoencoder import Autoencoder
-from imagine_plugins.loaders.text import weighted
+from imagine_plugins.loaders.text import MOST_CHUNKS, weighted
 from reference import Half, load, picture, single_file_pipeline
 
 LAYOUTS = {"sd1": TINY_SD1, "sd2": TINY_SD2, "sdxl": TINY_SDXL, "inpaint": inpainting(TINY_SD1)}
@@ -112,6 +113,12 @@ def test_a_long_prompt_is_its_chunks_one_after_the_other(model: Any) -> None:
     assert long.warnings == ("prompt has 95 tokens: encoded in 2 chunks of 75",)
     assert torch.equal(long.context[:, :77], encode(model, "cat " * 75).context)
     assert torch.equal(long.context[:, 77:], encode(model, "dog " * 20).context)
+
+
+def test_a_prompt_of_more_chunks_than_others_can_wait_for_is_refused(model: Any) -> None:
+    encode(model, "BREAK a " * (MOST_CHUNKS - 1))
+    with pytest.raises(RequestError, match="must fit into 100 chunks of 75 tokens, not 101"):
+        encode(model, "BREAK a " * MOST_CHUNKS)
 
 
 def test_weights_multiply_tokens_and_keep_the_mean(model: Any) -> None:

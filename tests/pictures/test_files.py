@@ -68,7 +68,7 @@ def test_of_many_that_want_one_name_exactly_one_gets_it(tmp_path: Path) -> None:
 def test_a_file_system_without_links_still_never_replaces(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_links(source: object, target: object) -> None:
+    def no_links(source: object, target: object, **folders: object) -> None:
         raise OSError(errno.EPERM, "Operation not permitted")
 
     monkeypatch.setattr(os, "link", no_links)
@@ -83,7 +83,7 @@ def test_a_file_system_without_links_still_never_replaces(
 def test_a_fault_of_the_disk_is_not_taken_for_missing_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(source: object, target: object) -> None:
+    def broken(source: object, target: object, **folders: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "link", broken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ def test_a_body_that_never_ends_is_given_up() -> None:
     )
     assert upload.status == 400
     assert b"did not arrive" in upload.body
+
+
+def test_a_body_that_is_on_its_way_when_the_server_stops_is_told_so() -> None:
+    upload = Upload(b"x", b"y", pause=600).to(bounded(limit=10_000, stopping=lambda: True))
+    assert (upload.status, json.loads(upload.body)["error"]["type"]) == (503, "shutting_down")
 
 
 def test_a_client_that_leaves_while_it_sends_gets_no_answer() -> None:

@@ -148,7 +148,7 @@ def _effective(context: click.Context, option: click.Option, value: object) -> E
     shared = is_shared(option)
     home, parent = context, context.find_root()
     if shared and parent.get_parameter_source(name) in SOURCES:
-        home, value = parent, True  # a flag of the program itself, which holds for every command
+        home, value = parent, _said(parent, option)  # it holds for every command
     source = SOURCES.get(home.get_parameter_source(name), "default")  # type: ignore[arg-type]
     from_where = origin(home, option) or (f"--{key_of(option)}" if source == "flag" else "")
     if source == "file":
@@ -160,6 +160,20 @@ def _effective(context: click.Context, option: click.Option, value: object) -> E
         origin=from_where,
         shared=shared,
     )
+
+
+def _said(program: click.Context, option: click.Option) -> object:
+    """What the program itself was told about a flag of its own."""
+    match program.get_parameter_source(str(option.name)):
+        case ParameterSource.ENVIRONMENT:
+            value: object = option.value_from_envvar(program)
+        case ParameterSource.DEFAULT_MAP:
+            configuration = configuration_of(program)
+            entry = configuration.find(option, ())
+            value = entry and configuration.as_given(option, entry)
+        case _:
+            value = True
+    return option.type_cast_value(program, value)
 
 
 def _text(option: click.Option, value: object) -> str | None:

@@ -67,9 +67,10 @@ class Duration(click.ParamType[float]):
 
 
 class Names(click.ParamType[tuple[str, ...]]):
-    """Names with commas between them."""
+    """Names with commas between them; a list of them in the settings file."""
 
     name = "names"
+    several = True
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None

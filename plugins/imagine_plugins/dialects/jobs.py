@@ -146,13 +146,13 @@ class Jobs:
         return job
 
     def list(self) -> list[dict[str, Any]]:
-        """How all of them stand, the oldest first."""
+        """How all of them stand: those in progress, then the kept ones, the oldest first."""
         self._forget_old()
         kept = [
             {"id": job.id, **job.status, "expires_in": round(job.until - self._clock(), 1)}
             for job in self._kept.values()
         ]
-        return kept + [{"id": job.id, **job.status} for job in self._running.values()]
+        return [{"id": job.id, **job.status} for job in self._running.values()] + kept
 
     def _put(self, job: Job) -> None:
         job.until = self._clock() + self._keep

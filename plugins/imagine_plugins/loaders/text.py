@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from imagine_core.errors import FieldError, RequestError
 from imagine_plugins.loaders.prompts import Chunk, chunks, describe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CACHED_PROMPTS = 64
+MOST_CHUNKS = 100
+"""Chunks of a prompt: more than anybody writes, few enough that others need not wait for long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,9 @@ class TextEncoder:
     def _encode(self, prompt: str, clip_skip: int) -> Encoded:
         length = self.positions - 2
         pieces = chunks(prompt, self._tokenize, length=length)
+        if len(pieces) > MOST_CHUNKS:
+            message = f"must fit into {MOST_CHUNKS} chunks of {length} tokens, not {len(pieces)}"
+            raise RequestError([FieldError("prompt", message)])
         outputs = [self._chunk(piece, clip_skip) for piece in pieces]
         return Encoded(
             context=torch.cat([context for context, _ in outputs], dim=1),
