@@ -27,9 +27,9 @@ PROMPTS = (
     "a green boat by the sea on a sunny day",
     "a purple robot in a city at night",
     "a pink flower in the desert",
-    "a white lighthouse by the sea at night",
     "a blue rocket on mars at night",
     "a red cat on a meadow at sunset",
+    "a white lighthouse by the sea at night",
 )
 
 

@@ -31,11 +31,20 @@ def export(state: Path, folder: Path) -> None:
     model["text"].half().save_pretrained(folder / "text_encoder")
     _load_in_float32(folder / "text_encoder" / "config.json")
     AutoencoderTiny.from_pretrained(state / "vae").half().save_pretrained(folder / "vae")
+    _forget_where_it_was_made(folder / "vae" / "config.json")
     load_tokenizer(state / "tokenizer").save_pretrained(folder / "tokenizer")
     DDIMScheduler(**unet.SCHEDULE).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
+    for path in filter(Path.is_file, folder.rglob("*")):
+        path.chmod(0o644)  # safetensors writes for its owner alone
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     say(f"exported {size / 1e6:.1f} MB to {folder}")
+
+
+def _forget_where_it_was_made(config: Path) -> None:
+    settings = json.loads(config.read_text())
+    settings.pop("_name_or_path", None)
+    config.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _load_in_float32(config: Path) -> None:

@@ -1,6 +1,7 @@
 """Paints a contact sheet of what doodle makes of natural prompts."""
 
 import argparse
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -31,11 +32,11 @@ PROMPTS = (
     "a steam train in winter",
     "an orange tent in the mountains, starry night",
 )
-COLUMNS, TILE = 6, 256
+QUALITY = 88  # of a JPEG
 
 
-def sheet(model: Path, path: Path, *, side: int, seed: int) -> None:
-    """All prompts at `side` x `side` by the folder `model`, reduced to tiles."""
+def painted(model: Path, prompts: Sequence[str], *, side: int, seed: int) -> Iterator[Image.Image]:
+    """What the folder `model` makes of each prompt, at `side` x `side`."""
     import torch
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
@@ -44,10 +45,8 @@ def sheet(model: Path, path: Path, *, side: int, seed: int) -> None:
         pipe.scheduler.config, use_karras_sigmas=True
     )
     pipe.set_progress_bar_config(disable=True)
-    rows = -(-len(PROMPTS) // COLUMNS)
-    page = Image.new("RGB", (COLUMNS * TILE, rows * TILE))
-    for i, prompt in enumerate(PROMPTS):
-        image = pipe(
+    for prompt in prompts:
+        yield pipe(
             prompt,
             num_inference_steps=25,
             guidance_scale=7.0,
@@ -55,11 +54,15 @@ def sheet(model: Path, path: Path, *, side: int, seed: int) -> None:
             height=side,
             generator=torch.Generator().manual_seed(seed),
         ).images[0]
-        page.paste(
-            image.resize((TILE, TILE), Image.Resampling.LANCZOS),
-            (i % COLUMNS * TILE, i // COLUMNS * TILE),
-        )
-    page.save(path)
+
+
+def sheet(pictures: Sequence[Image.Image], *, columns: int, tile: int) -> Image.Image:
+    """All pictures in rows, each `tile` x `tile`."""
+    page = Image.new("RGB", (columns * tile, -(-len(pictures) // columns) * tile))
+    for i, picture in enumerate(pictures):
+        small = picture.resize((tile, tile), Image.Resampling.LANCZOS)
+        page.paste(small, (i % columns * tile, i // columns * tile))
+    return page
 
 
 def main() -> None:
@@ -67,11 +70,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("model", type=Path, help="a diffusers folder")
-    add("path", type=Path, help="the picture to write, e.g. docs/doodle-sheet.png")
+    add("path", type=Path, help="the picture to write, e.g. docs/doodle-sheet.jpg")
+    add("--prompt", action="append", help="instead of those of the contact sheet")
     add("--side", type=int, default=512)
     add("--seed", type=int, default=0)
-    options = parser.parse_args()
-    sheet(options.model, options.path, side=options.side, seed=options.seed)
+    add("--columns", type=int, default=6)
+    add("--tile", type=int, default=192)
+    given = parser.parse_args()
+    pictures = painted(given.model, given.prompt or PROMPTS, side=given.side, seed=given.seed)
+    page = sheet(list(pictures), columns=given.columns, tile=given.tile)
+    page.save(given.path, optimize=True, quality=QUALITY)
 
 
 if __name__ == "__main__":
