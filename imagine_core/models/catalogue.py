@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("imagine")
 
-Stamp = tuple[int, int]
+Stamp = frozenset[tuple[int, int, int, int]]
 
 DANGLING = "this is a link that points to nothing; mend it or delete it"
 NOT_TEXT = "its file name is not valid UTF-8, so that nobody can ask for it; rename it"
@@ -173,12 +173,16 @@ def build_catalogue(settings: Settings, plugins: Plugins) -> Catalogue:
 
 
 def stamp_of(path: Path) -> Stamp:
-    """What changes when a model is replaced: times of change and sizes, its sidecar's included."""
+    """What changes when a model is replaced: identity, times and size of each of its files.
+
+    Its sidecar counts as one of them. Size and time alone would not do: fine-tunes of one
+    architecture have the same size, and copying tools can keep times.
+    """
     files = [*path.glob("*/*"), *path.glob("*")] if path.is_dir() else [path]
     stats = [each.stat() for each in (*files, sidecar_of(path)) if each.exists()]
     if not stats:
         raise FileNotFoundError(path)
-    return sum(stat.st_mtime_ns for stat in stats), sum(stat.st_size for stat in stats)
+    return frozenset((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats)
 
 
 def has_changed(path: Path, stamp: Stamp) -> bool:

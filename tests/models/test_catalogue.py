@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo
-from imagine_core.models.catalogue import Catalogue, stamp_of
+from imagine_core.models.catalogue import Catalogue, has_changed, stamp_of
 from imagine_core.settings import default_models_folder
 from imagine_core.testing import FakeLoader
 
@@ -183,6 +184,21 @@ def test_a_folder_changes_when_a_file_inside_it_or_its_sidecar_does(tmp_path: Pa
     (tmp_path / "sd-v1.5.json").write_text("{}")
     stamps.append(stamp_of(folder))
     assert len(set(stamps)) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="keeps no time of the change itself")
+@pytest.mark.parametrize("way", ["renamed over it", "written into it"])
+def test_a_file_replaced_by_one_of_its_size_and_time_has_changed(tmp_path: Path, way: str) -> None:
+    file, other = tmp_path / "model.fake", tmp_path / "other"
+    file.write_bytes(b"old")
+    stamp, status = stamp_of(file), file.stat()
+    time.sleep(0.02)  # the clock of file systems ticks in steps of up to 10 ms
+    (other if way == "renamed over it" else file).write_bytes(b"new")
+    if other.exists():
+        other.replace(file)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert file.stat().st_mtime_ns == status.st_mtime_ns
+    assert has_changed(file, stamp)
 
 
 @pytest.mark.skipif(sys.platform in {"darwin", "win32"}, reason="file names are text there")

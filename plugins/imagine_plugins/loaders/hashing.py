@@ -81,7 +81,8 @@ def file_hash(path: Path) -> str | None:
 
 def _identity(path: Path) -> str:
     status = path.stat()
-    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+    times = f"{status.st_mtime_ns}|{status.st_ctime_ns}"  # tools can keep the one, not the other
+    return f"{path.resolve()}|{status.st_ino}|{status.st_size}|{times}"
 
 
 def _remembered(cache: Path) -> dict[str, str]:
