@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from imagine_plugins.doodle.autoencoder import tensor
-from imagine_plugins.doodle.facts import Scene, random_scene
+from imagine_plugins.doodle.facts import RIDER, Scene, random_scene
 from imagine_plugins.doodle.runs import autocast, device, save_atomically, say, wait_while_paused
 from imagine_plugins.doodle.scenes import draw
 
@@ -32,6 +32,12 @@ PLAN: tuple[tuple[tuple[int, int], int, int], ...] = (
     ((256, 256), 4, 1000),
     ((512, 512), 4, 500),
 )
+
+OFTEN = 2.5  # as often as the others come those that are hardest to draw
+HARD = {
+    "astronaut", "bear", "bird", "cat", "dog", "duck", "elephant", "horse", "owl", "tree", "turtle",
+    "umbrella", RIDER,
+}  # fmt: skip
 
 
 def shards(state: Path) -> list[tuple[Path, tuple[int, int], int]]:
@@ -87,6 +93,7 @@ class Latents:
         self.latents: dict[tuple[int, int], torch.Tensor] = {}
         self.subjects: dict[tuple[int, int], torch.Tensor] = {}
         self.scenes: dict[tuple[int, int], list[Scene]] = {}
+        self.often: dict[tuple[int, int], list[float]] = {}
         self.look()
 
     def look(self) -> None:
@@ -97,13 +104,16 @@ class Latents:
             shard = torch.load(path, weights_only=True)
             for kept, new in ((self.latents, "latents"), (self.subjects, "subject")):
                 kept[size] = torch.cat([kept[size], shard[new]]) if size in kept else shard[new]
-            self.scenes.setdefault(size, []).extend(Scene(**facts) for facts in shard["facts"])
+            new_scenes = [Scene(**facts) for facts in shard["facts"]]
+            self.scenes.setdefault(size, []).extend(new_scenes)
+            weights = [OFTEN if scene.subject in HARD else 1.0 for scene in new_scenes]
+            self.often.setdefault(size, []).extend(weights)
             self.seen.add(path)
 
     def batch(
         self, size: tuple[int, int], count: int, rng: random.Random
     ) -> tuple[torch.Tensor, torch.Tensor, list[Scene]]:
         """`count` latents of canvases of `size`, the subject's share of each cell, the scenes."""
-        chosen = [rng.randrange(len(self.scenes[size])) for _ in range(count)]
+        chosen = rng.choices(range(len(self.scenes[size])), self.often[size], k=count)
         subjects = self.subjects[size][chosen].float() / 255
         return self.latents[size][chosen].float(), subjects, [self.scenes[size][i] for i in chosen]

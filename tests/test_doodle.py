@@ -1,0 +1,187 @@
+"""The model in the box keeps its promises: what a prompt says is in the picture."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from engines import pixels, together
+from imagine_core import GenerationRequest
+from imagine_core.engine import Engine, build_engine
+from imagine_core.plugins import build_plugins
+from imagine_core.settings import Settings
+from imagine_plugins.doodle.facts import Scene
+from imagine_plugins.doodle.scenes import draw
+from imagine_plugins.doodle.subjects import COLORS
+
+Pixels = np.ndarray[Any, Any]
+HOUSE = GenerationRequest(
+    prompt="a red house on a meadow at day", width=256, height=256, steps=12, seed=7
+)
+SAMPLERS = (
+    "ddim",
+    "euler",
+    "euler a",
+    "heun",
+    "lms",
+    "dpm++ 2m",
+    "dpm++ 2m karras",
+    "dpm++ 2s",
+    "dpm2",
+    "dpm2 a",
+)
+
+
+@pytest.fixture(scope="module")
+def doodle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """An engine that has nothing but the model in the box."""
+    settings = Settings(models=tmp_path_factory.mktemp("models"), device="cpu", full_precision=True)
+    engine = build_engine(settings, build_plugins())
+    yield engine
+    engine.close(grace=0)
+
+
+def drawn(engine: Engine, *requests: GenerationRequest) -> list[Pixels]:
+    return [pixels(result).astype(int) for result in together(engine, requests)]
+
+
+def seeds(request: GenerationRequest, count: int = 3) -> list[GenerationRequest]:
+    return [replace(request, seed=100 + n) for n in range(count)]
+
+
+def sky(picture: Pixels) -> Pixels:
+    """The mean colour of the upper half beside the subject."""
+    height, width = picture.shape[0] // 2, picture.shape[1] // 5
+    colour: Pixels = np.hstack([picture[:height, :width], picture[:height, -width:]]).mean((0, 1))
+    return colour
+
+
+def share(picture: Pixels, color: str) -> float:
+    """How much of the picture is nearest to `color` of the colours of doodle's subjects."""
+    palette = np.array(list(COLORS.values()))
+    nearest = np.abs(picture[:, :, None] - palette).sum(3).argmin(2)
+    return float((nearest == list(COLORS).index(color)).mean())
+
+
+def redness(picture: Pixels) -> float:
+    """How red its reddest tenth is at least."""
+    return float(np.percentile(picture[..., 0] - picture[..., 1:].mean(-1), 90))
+
+
+def roughness(picture: Pixels) -> float:
+    """How much each pixel differs from the mean of its neighbours: what noise leaves."""
+    inner = picture[1:-1, 1:-1]
+    around = picture[:-2, 1:-1] + picture[2:, 1:-1] + picture[1:-1, :-2] + picture[1:-1, 2:]
+    return float(np.abs(inner - around / 4).mean())
+
+
+def encoded(scene: Scene, seed: int) -> bytes:
+    buffer = io.BytesIO()
+    draw(scene, 256, 256, seed=seed).image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_it_is_small_and_in_half_precision() -> None:
+    (folder,) = build_plugins(only=["imagine-model-doodle"]).model_folders()
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) <= 24_000_000
+    for path in files:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as weights:
+                kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+            assert kinds == {"F16"}
+
+
+def test_the_sky_is_of_the_time_that_was_asked_for(doodle: Engine) -> None:
+    times = ("at day", "at night", "at sunset")
+    pictures = drawn(
+        doodle,
+        *(
+            r
+            for time in times
+            for r in seeds(replace(HOUSE, prompt=f"a red house by the sea {time}"))
+        ),
+    )
+    skies = np.array([sky(picture) for picture in pictures])
+    day, night, sunset = skies.reshape(3, -1, 3).mean(1)
+    assert night.sum() < day.sum() / 2
+    assert day[2] - day[0] > 30
+    assert sunset[0] - sunset[2] > max(day[0] - day[2], night[0] - night[2]) + 50
+
+
+def test_the_subject_has_the_color_that_was_asked_for(doodle: Engine) -> None:
+    colors = ("red", "blue", "yellow", "green", "purple", "white", "black")
+    requests = [replace(HOUSE, prompt=f"a {color} house in the desert") for color in colors]
+    middles = [picture[90:180, 80:176] for picture in drawn(doodle, *requests)]
+    for asked, middle in zip(colors, middles, strict=True):
+        shares = [share(other, asked) for other in middles]
+        assert share(middle, asked) == max(shares), asked
+        assert share(middle, asked) > 0.08, asked  # beside its roof, windows and outline
+
+
+def test_a_prompt_without_a_color_place_or_time_will_do(doodle: Engine) -> None:
+    (house,) = drawn(doodle, replace(HOUSE, prompt="a red house"))
+    assert share(house, "red") > 0.05
+
+
+def test_unknown_words_do_no_harm(doodle: Engine) -> None:
+    prompts = (HOUSE.prompt, f"{HOUSE.prompt}, zorblax quuxing, intricate, by gloria mundi")
+    plain, strange = (
+        np.mean([share(p, "red") for p in drawn(doodle, *seeds(replace(HOUSE, prompt=prompt)))])
+        for prompt in prompts
+    )
+    assert strange > plain / 2
+
+
+def test_a_negative_prompt_keeps_away(doodle: Engine) -> None:
+    request = replace(HOUSE, prompt="a red house on a meadow")
+    plain = drawn(doodle, *seeds(request))
+    without = drawn(doodle, *seeds(replace(request, negative_prompt="at day, sunny, blue sky")))
+    assert np.mean([sky(p).sum() for p in without]) < 0.8 * np.mean([sky(p).sum() for p in plain])
+
+
+def test_guidance_makes_more_of_the_prompt(doodle: Engine) -> None:
+    weak, strong = (
+        np.mean([redness(picture) for picture in drawn(doodle, *seeds(request))])
+        for request in (replace(HOUSE, guidance_scale=1.0), replace(HOUSE, guidance_scale=7.0))
+    )
+    assert strong > 1.1 * weak
+
+
+def test_all_ten_samplers_give_a_clean_picture_in_25_steps(doodle: Engine) -> None:
+    requests = [replace(HOUSE, steps=25, sampler=sampler) for sampler in SAMPLERS]
+    noise = np.random.default_rng(0).normal(128, 40, (256, 256, 3))
+    for sampler, picture in zip(SAMPLERS, drawn(doodle, *requests), strict=True):
+        assert share(picture[90:180, 90:166], "red") > 0.15, sampler
+        assert sky(picture)[2] > sky(picture)[0], sampler
+        assert roughness(picture) < roughness(noise) / 8, sampler
+
+
+@pytest.mark.parametrize(("width", "height"), [(256, 384), (768, 512), (768, 768)])
+def test_other_shapes_have_one_sky_and_one_ground(doodle: Engine, width: int, height: int) -> None:
+    (picture,) = drawn(doodle, replace(HOUSE, width=width, height=height))
+    bottom = picture[-height // 8 :].mean((0, 1))
+    assert sky(picture)[2] > sky(picture)[0]
+    assert bottom[1] > bottom[2]
+    assert 0.02 < share(picture, "red") < 0.5
+
+
+def test_a_weak_img2img_keeps_the_layout_and_a_strong_one_follows_the_prompt(
+    doodle: Engine,
+) -> None:
+    scene = Scene("house", "red", "meadow", "day")
+    start = np.asarray(draw(scene, 256, 256, seed=3).image).astype(int)
+    request = replace(
+        HOUSE, prompt="a red house on a meadow at night", init_image=encoded(scene, 3), steps=25
+    )
+    weak, strong = drawn(doodle, replace(request, strength=0.3), replace(request, strength=0.8))
+    assert np.abs(weak - start).mean() < 20
+    assert np.corrcoef(weak.mean(2).ravel(), start.mean(2).ravel())[0, 1] > 0.85
+    assert sky(strong).sum() < sky(start).sum() / 2
