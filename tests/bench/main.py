@@ -8,11 +8,13 @@ from against_diffusers import against_diffusers
 from crowd import crowd
 from loading import loading
 from memory import memory
+from picture import picture
 from start import start
 from switching import switching
 
 BENCHMARKS = {
     "start": start,
+    "picture": picture,
     "diffusers": against_diffusers,
     "crowd": crowd,
     "loading": loading,
