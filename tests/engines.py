@@ -16,6 +16,12 @@ from imagine_core import (
 from imagine_core.engine import Engine
 from imagine_core.testing import FakePlugin, collect
 
+TEN_SAMPLERS = (
+    *("ddim", "euler", "euler a", "heun", "lms"),
+    *("dpm++ 2m", "dpm++ 2s", "dpm++ sde", "dpm2", "dpm2 a"),
+)
+"""Those that everybody asks for."""
+
 RED = GenerationRequest(
     prompt="red",
     sampler="test euler",

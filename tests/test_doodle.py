@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from engines import pixels, together
+from engines import TEN_SAMPLERS, pixels, together
 from imagine_core import GenerationRequest
 from imagine_core.engine import Engine, build_engine
 from imagine_core.plugins import build_plugins
@@ -25,18 +25,7 @@ Pixels = np.ndarray[Any, Any]
 HOUSE = GenerationRequest(
     prompt="a red house on a meadow at day", width=256, height=256, steps=12, seed=7
 )
-SAMPLERS = (
-    "ddim",
-    "euler",
-    "euler a",
-    "heun",
-    "lms",
-    "dpm++ 2m",
-    "dpm++ 2m karras",
-    "dpm++ 2s",
-    "dpm2",
-    "dpm2 a",
-)
+SAMPLERS = (*TEN_SAMPLERS, "dpm++ 2m karras")
 
 
 @pytest.fixture(scope="module")

@@ -154,6 +154,19 @@ def error_body(
     return {"error": {"type": kind, "message": message, "fields": fields or [], **more}}
 
 
+class Answer:
+    """What is sent for one request; `begun` says whether there is something already."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        """Send `message`."""
+        self.begun = True
+        await self._send(message)
+
+
 class Faults:
     """Turns what an application raises into an answer, and keeps its traceback in the log."""
 
@@ -162,19 +175,13 @@ class Faults:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer for the application if it raises."""
-        started = False
-
-        async def watching(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        answer = Answer(send)
         try:
-            await self.app(scope, receive, watching)
+            await self.app(scope, receive, answer)
         except ClientDisconnect:
             log.debug("a client left while it sent its request")
         except Exception as error:
-            if scope["type"] != "http" or started:
+            if scope["type"] != "http" or answer.begun:
                 raise  # the server closes the connection, so that nobody takes half for the whole
             log_refusal(scope, error)
             await error_response(error)(scope, receive, send)

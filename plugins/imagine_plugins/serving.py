@@ -22,11 +22,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from imagine_core.errors import Busy, ImagineError, MalformedRequest, SettingsError, ShuttingDown
-from imagine_core.web.app import error_response
+from imagine_core.web.app import Answer, error_response
 from imagine_plugins.connections import Connections, most_connections
 
 if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Receive, Scope, Send
     from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 log = logging.getLogger("imagine")
@@ -142,18 +142,12 @@ class LastWords:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        started = False
-
-        async def watching(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
+        answer = Answer(send)
         try:
-            await self.app(scope, receive, watching)
+            await self.app(scope, receive, answer)
         except asyncio.CancelledError:
             log.info("a client had not taken its answer when the server stopped")
-            if scope["type"] == "http" and not started:
+            if scope["type"] == "http" and not answer.begun:
                 await error_response(ShuttingDown())(scope, receive, send)
 
 

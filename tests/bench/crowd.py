@@ -12,16 +12,12 @@ from typing import Any
 import numpy as np
 from measure import row
 
+from engines import TEN_SAMPLERS
 from imagine_core import GenerationRequest, GenerationResult
 from imagine_core.engine import Engine, build_engine
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
 from imagine_core.testing import collect, draw_one
-
-SAMPLERS = (
-    *("ddim", "euler", "euler a", "heun", "lms"),
-    *("dpm++ 2m", "dpm++ 2s", "dpm++ sde", "dpm2", "dpm2 a"),
-)
 
 
 def crowd() -> None:
@@ -61,7 +57,7 @@ def requests(start: GenerationResult) -> list[GenerationRequest]:
             height=256,
             steps=12 + n,
             guidance_scale=(7.0, 4.5, 1.0, 9.0)[n % 4],
-            sampler=SAMPLERS[n % len(SAMPLERS)],
+            sampler=TEN_SAMPLERS[n % len(TEN_SAMPLERS)],
             seed=n,
             init_image=buffer.getvalue() if n % 4 == 3 else None,
             strength=0.7,

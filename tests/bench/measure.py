@@ -64,6 +64,11 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60) -> float:
     return time.perf_counter() - started
 
 
+def run(*arguments: str) -> None:
+    """Run Python with `arguments` and wait for it."""
+    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+
+
 def timed(work: Callable[[], object]) -> float:
     """Seconds that `work` takes."""
     started = time.perf_counter()

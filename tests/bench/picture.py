@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from measure import median, row, server, timed
+from measure import median, row, run, server, timed
 
 ROUNDS = 5
 PROMPT = "a red house by the sea at sunset"
@@ -23,15 +21,10 @@ def picture() -> None:
                 timed(lambda: client.post("/generate", json={"prompt": PROMPT}).raise_for_status())
                 for _ in range(ROUNDS)
             ]
-        cold = [timed(lambda: run(folder)) for _ in range(ROUNDS)]
+        # With `--models` it asks no server, and ends with the picture.
+        command = ("-m", "imagine_core", "run", PROMPT, "--quiet", "--models", name)
+        cold = [timed(lambda: run(*command, "-o", f"{name}/picture.png")) for _ in range(ROUNDS)]
     row("picture", "median s", "slowest s")
     row("---", "---", "---")
     row("cold, `imagine run`", f"{median(cold):.1f}", f"{max(cold):.1f}")
     row("warm, `POST /generate`", f"{median(warm):.1f}", f"{max(warm):.1f}")
-
-
-def run(folder: Path) -> None:
-    """Draw in a process that ends with the picture; with `--models` it asks no server."""
-    command = [sys.executable, "-m", "imagine_core", "run", PROMPT, "--quiet"]
-    command += ["--models", str(folder), "-o", str(folder / "picture.png")]
-    subprocess.run(command, check=True, capture_output=True)

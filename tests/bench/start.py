@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
-from measure import interleaved, median, row, server, timed
+from measure import interleaved, median, row, run, server, timed
 
 ROUNDS = 15
-
-
-def run(*arguments: str) -> None:
-    """Run Python with `arguments` and wait for it."""
-    subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
 
 
 def start() -> None:

@@ -93,7 +93,6 @@ class Latents:
         self.latents: dict[tuple[int, int], torch.Tensor] = {}
         self.subjects: dict[tuple[int, int], torch.Tensor] = {}
         self.scenes: dict[tuple[int, int], list[Scene]] = {}
-        self.often: dict[tuple[int, int], list[float]] = {}
         self.look()
 
     def look(self) -> None:
@@ -104,16 +103,14 @@ class Latents:
             shard = torch.load(path, weights_only=True)
             for kept, new in ((self.latents, "latents"), (self.subjects, "subject")):
                 kept[size] = torch.cat([kept[size], shard[new]]) if size in kept else shard[new]
-            new_scenes = [Scene(**facts) for facts in shard["facts"]]
-            self.scenes.setdefault(size, []).extend(new_scenes)
-            weights = [OFTEN if scene.subject in HARD else 1.0 for scene in new_scenes]
-            self.often.setdefault(size, []).extend(weights)
+            self.scenes.setdefault(size, []).extend(Scene(**facts) for facts in shard["facts"])
             self.seen.add(path)
 
     def batch(
         self, size: tuple[int, int], count: int, rng: random.Random
     ) -> tuple[torch.Tensor, torch.Tensor, list[Scene]]:
         """`count` latents of canvases of `size`, the subject's share of each cell, the scenes."""
-        chosen = rng.choices(range(len(self.scenes[size])), self.often[size], k=count)
+        weights = [OFTEN if scene.subject in HARD else 1.0 for scene in self.scenes[size]]
+        chosen = rng.choices(range(len(weights)), weights, k=count)
         subjects = self.subjects[size][chosen].float() / 255
         return self.latents[size][chosen].float(), subjects, [self.scenes[size][i] for i in chosen]
