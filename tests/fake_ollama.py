@@ -38,7 +38,7 @@ class FakeOllama:
         done_reason: Why the model stopped.
         one_object: Whether it answers with one object, as if no stream had been asked for.
         requests: Bodies of `/api/generate`.
-        abandoned: Set when a client hung up on a silent server.
+        abandoned: Set when a client hung up before it had all of its answer.
         release: Ends all silence.
     """
 
@@ -110,6 +110,13 @@ class Handler(BaseHTTPRequestHandler):
         assert self.path == "/api/generate"
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.fake.requests.append(asked)
+        try:
+            self.respond(asked)
+        except ConnectionError:  # what the client left unread makes its goodbye a reset
+            self.fake.abandoned.set()
+            raise
+
+    def respond(self, asked: dict[str, Any]) -> None:
         if self.fake.status != 200:
             self.whole(self.fake.status, self.fake.body or b"")
         elif asked["model"] not in {model["name"] for model in self.fake.models}:
