@@ -220,7 +220,7 @@ def test_ctrl_c_hangs_up_on_the_model(work: Path, ollama: FakeOllama) -> None:
         _, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert err.splitlines()[-1] == b"Interrupted"
-    assert ollama.abandoned.wait(5)
+    assert ollama.abandoned.wait(30)
 
 
 # ---------------------------------------------------------------------------- imagine run --enhance

@@ -139,7 +139,7 @@ def test_a_client_that_closes_the_generator_hangs_up_on_the_model(fake: FakeOlla
                 break
 
     asyncio.run(leave())
-    assert fake.abandoned.wait(5)
+    assert fake.abandoned.wait(30)
 
 
 # ------------------------------------------------------------------------------------ which model
@@ -312,7 +312,7 @@ def test_silence_is_an_error_after_its_time(fake: FakeOllama, pieces: int) -> No
     fake.stops_after = pieces
     text = failure(ollama(fake, silence=0.2))
     assert "said nothing for 0.2 s" in text
-    assert fake.abandoned.wait(5)
+    assert fake.abandoned.wait(30)
 
 
 def test_sixty_seconds_is_the_silence_that_is_borne() -> None:
