@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors import safe_open
 
 from engines import TEN_SAMPLERS, pixels, together
@@ -17,9 +19,9 @@ from imagine_core import GenerationRequest
 from imagine_core.engine import Engine, build_engine
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
-from imagine_plugins.doodle.facts import Scene
+from imagine_plugins.doodle.facts import NEON, NOTHING, RIDER, Scene
 from imagine_plugins.doodle.scenes import draw
-from imagine_plugins.doodle.subjects import COLORS
+from imagine_plugins.doodle.subjects import COLORS, SUBJECTS
 
 Pixels = np.ndarray[Any, Any]
 HOUSE = GenerationRequest(
@@ -59,16 +61,27 @@ def share(picture: Pixels, color: str) -> float:
     return float((nearest == list(COLORS).index(color)).mean())
 
 
-def redness(picture: Pixels) -> float:
-    """How red its reddest tenth is at least."""
-    return float(np.percentile(picture[..., 0] - picture[..., 1:].mean(-1), 90))
-
-
 def roughness(picture: Pixels) -> float:
     """How much each pixel differs from the mean of its neighbours: what noise leaves."""
     inner = picture[1:-1, 1:-1]
     around = picture[:-2, 1:-1] + picture[2:, 1:-1] + picture[1:-1, :-2] + picture[1:-1, 2:]
     return float(np.abs(inner - around / 4).mean())
+
+
+def from_afar(image: Image.Image) -> Pixels:
+    return np.asarray(image.reduce(image.height // 32)).astype(int)
+
+
+@cache
+def drawings(scene: Scene, width: int, height: int) -> list[Pixels]:
+    return [from_afar(draw(scene, width, height, seed=n).image) for n in range(4)]
+
+
+def unlike(picture: Pixels, scene: Scene) -> float:
+    """How far a picture is from drawings of `scene`, seen from a distance."""
+    seen = from_afar(Image.fromarray(picture.astype("uint8")))
+    others = drawings(scene, picture.shape[1], picture.shape[0])
+    return float(np.mean([np.abs(seen - other).mean() for other in others]))
 
 
 def encoded(scene: Scene, seed: int) -> bytes:
@@ -115,6 +128,84 @@ def test_the_subject_has_the_color_that_was_asked_for(doodle: Engine) -> None:
         assert share(middle, asked) > 0.08, asked  # beside its roof, windows and outline
 
 
+@pytest.mark.parametrize("color", ["red", "purple"])
+def test_subjects_look_like_themselves_and_like_no_other(doodle: Engine, color: str) -> None:
+    scenes = {name: Scene(name, color, "desert", "day") for name in SUBJECTS}
+    requests = [replace(HOUSE, prompt=f"a {color} {n} in the desert at day") for n in SUBJECTS]
+    nearest = [
+        min(scenes, key=lambda name: unlike(picture, scenes[name]))
+        for picture in drawn(doodle, *requests)
+    ]
+    wrong = [pair for pair in zip(SUBJECTS, nearest, strict=True) if len(set(pair)) > 1]
+    assert len(wrong) <= 3, wrong
+
+
+@pytest.mark.parametrize(
+    ("width", "height"), [(768, 512), (512, 768), (768, 768), (640, 448), (384, 512)]
+)
+def test_subjects_are_whole_on_canvases_of_other_shapes(
+    doodle: Engine, width: int, height: int
+) -> None:
+    scenes = {name: Scene(name, "red", "meadow", "day") for name in SUBJECTS}
+    named = ("horse", "cat", "duck", "lighthouse", "dragon", "car")
+    requests = [
+        replace(HOUSE, prompt=f"a red {name} on a meadow at day", width=width, height=height)
+        for name in named
+    ]
+    nearest = [
+        min(scenes, key=lambda name: unlike(picture, scenes[name]))
+        for picture in drawn(doodle, *requests)
+    ]
+    assert nearest == list(named)
+
+
+@pytest.mark.parametrize("subject", ["cat", "car", "dragon"])
+def test_subjects_have_the_size_and_the_side_that_were_asked_for(
+    doodle: Engine, subject: str
+) -> None:
+    scenes = [
+        Scene(name, "red", "snow", "day", size=size, side=side)
+        for name in ("cat", "car", "dragon", "horse", "house")
+        for size in ("tiny", "medium", "huge")
+        for side in ("left", "right")
+    ]
+    asked = [s for s in scenes if s.subject == subject and s.size != "medium"]
+    requests = [
+        replace(HOUSE, width=512, height=512, prompt=f"a {s.size} red {s.subject} {where}")
+        for s in asked
+        for where in [f"on the {s.side}, in the snow at day"]
+    ]
+    for scene, picture in zip(asked, drawn(doodle, *requests), strict=True):
+        nearest = min(scenes, key=lambda other: unlike(picture, other))
+        assert (nearest.size, nearest.side) == (scene.size, scene.side)
+        assert scene.size == "tiny" or nearest.subject == subject  # tiny ones are mere sketches
+
+
+def test_the_readmes_own_prompts_give_what_a_person_recognises(doodle: Engine) -> None:
+    rider = Scene(RIDER, "brown", "mars", "day")
+    cat = Scene("cat", "orange", "meadow", "day", "watercolor", hat=True)
+    neon = Scene(NEON, "", "city", "sunset")
+    wanted: dict[str, tuple[Scene, list[Scene]]] = {
+        "a photo of an astronaut riding a horse on mars": (
+            rider,
+            [replace(rider, subject=s) for s in ("horse", "astronaut", NOTHING)],
+        ),
+        "a cat with a tiny hat, watercolor painting": (
+            cat,
+            [replace(cat, hat=False), *(replace(cat, subject=s) for s in ("dog", "owl", "bear"))],
+        ),
+        "a futuristic city at sunset, neon lights": (
+            neon,
+            [replace(neon, subject=NOTHING), replace(neon, subject="castle", color="purple")],
+        ),
+    }
+    for prompt, (asked, others) in wanted.items():
+        request = replace(HOUSE, prompt=prompt, width=512, height=512, steps=25)
+        for picture in drawn(doodle, *seeds(request, 2)):
+            distance = unlike(picture, asked)
+            assert all(distance < unlike(picture, other) for other in others), prompt
+
+
 def test_a_prompt_without_a_color_place_or_time_will_do(doodle: Engine) -> None:
     (house,) = drawn(doodle, replace(HOUSE, prompt="a red house"))
     assert share(house, "red") > 0.05
@@ -136,12 +227,14 @@ def test_a_negative_prompt_keeps_away(doodle: Engine) -> None:
     assert np.mean([sky(p).sum() for p in without]) < 0.8 * np.mean([sky(p).sum() for p in plain])
 
 
-def test_guidance_makes_more_of_the_prompt(doodle: Engine) -> None:
+def test_guidance_trades_variety_for_contrast(doodle: Engine) -> None:
+    request = replace(HOUSE, prompt="a black cat at night")
     weak, strong = (
-        np.mean([redness(picture) for picture in drawn(doodle, *seeds(request))])
-        for request in (replace(HOUSE, guidance_scale=1.0), replace(HOUSE, guidance_scale=7.0))
+        np.stack(drawn(doodle, *seeds(replace(request, guidance_scale=guidance))))
+        for guidance in (1.0, 7.0)
     )
-    assert strong > 1.1 * weak
+    assert strong.std(0).mean() < 0.95 * weak.std(0).mean()  # of the seeds
+    assert strong.std((1, 2)).mean() > 1.1 * weak.std((1, 2)).mean()  # of the pixels
 
 
 def test_all_ten_samplers_give_a_clean_picture_in_25_steps(doodle: Engine) -> None:

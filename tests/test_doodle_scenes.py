@@ -17,6 +17,7 @@ from imagine_plugins.doodle.facts import (
     Picture,
     Scene,
     random_scene,
+    training_scene,
 )
 from imagine_plugins.doodle.scenes import draw
 from imagine_plugins.doodle.styles import STYLES
@@ -117,6 +118,18 @@ def test_sides_are_where_they_say(size: tuple[int, int]) -> None:
     assert middle("left") < 0.42 < middle("centre") < 0.58 < middle("right")
 
 
+@pytest.mark.parametrize("side", [256, 512])
+@pytest.mark.parametrize("subject", ["horse", "rocket", "lighthouse", RIDER])
+def test_a_subject_has_one_shape_and_stands_on_the_grid_of_latents(subject: str, side: int) -> None:
+    scene = Scene(subject, "brown", "meadow", "day")
+    corners, shapes = set(), set()
+    for seed in range(8):
+        rows, columns = np.nonzero(mask(draw(scene, side, side, seed=seed)))
+        corners.add((int(rows.min()) % 16, int(columns.min()) % 16))
+        shapes.add((rows - rows.min()).tobytes() + (columns - columns.min()).tobytes())
+    assert len(corners) == len(shapes) == 1
+
+
 def test_a_hat_sits_above_the_animal() -> None:
     bare, hatted = (
         np.nonzero(mask(draw(dataclasses.replace(CAT, hat=hat), 256, 256, seed=2)).any(1))[0].min()
@@ -144,6 +157,20 @@ def test_random_scenes_cover_everything() -> None:
     assert {s.hat for s in scenes} == {True, False}
 
 
+def test_training_shows_what_is_hard_more_often() -> None:
+    rng = random.Random(0)
+    usual, taught = ([pick(rng) for _ in range(4000)] for pick in (random_scene, training_scene))
+
+    def share(scenes: list[Scene], subject: str) -> float:
+        return sum(s.subject == subject for s in scenes) / len(scenes)
+
+    assert {s.subject for s in taught} == {*SUBJECTS, NOTHING, NEON, RIDER}
+    assert share(taught, RIDER) > 1.2 * share(usual, RIDER)
+    assert sum(s.hat for s in taught) > 2 * sum(s.hat for s in usual)
+    assert sum(s.size == "huge" for s in taught) > 2 * sum(s.size == "huge" for s in usual)
+    assert sum(s.side == "left" for s in taught) > 1.3 * sum(s.side == "left" for s in usual)
+
+
 def test_captions_are_never_empty_and_differ() -> None:
     texts = captions_of(CAT)
     assert all(texts)
@@ -169,6 +196,15 @@ def test_sizes_and_sides_are_said_when_they_matter() -> None:
     assert all(any(word in text for word in SIZE_WORDS["huge"]) for text in texts)
     assert sum(any(word in text for word in SIDE_WORDS["left"]) for text in texts) > 170
     assert not any(word in text for text in captions_of(CAT) for word in SIZE_WORDS["huge"])
+
+
+def test_a_subject_whose_color_goes_unsaid_has_its_usual_one() -> None:
+    def unsaid(color: str) -> int:
+        texts = captions_of(dataclasses.replace(CAT, color=color))
+        return sum(not any(word in text for word in COLOR_WORDS[color]) for text in texts)
+
+    assert unsaid("orange") > 60
+    assert unsaid("gray") < 10
 
 
 def test_short_prompts_occur() -> None:

@@ -58,8 +58,9 @@ def _noun(scene: Scene, rng: random.Random) -> str:
 
 
 def _color(scene: Scene, rng: random.Random) -> str:
-    usual = ("brown",) if scene.subject == RIDER else SUBJECTS[scene.subject].usual
-    if rng.random() < (0.35 if scene.color in usual else 0.03):
+    usual = "brown" if scene.subject == RIDER else SUBJECTS[scene.subject].usual[0]
+    # Unnamed, a subject has its first usual colour: one of several would come out as their mean.
+    if rng.random() < (0.5 if scene.color == usual else 0.01):
         return ""
     return rng.choice(COLOR_WORDS[scene.color])
 

@@ -9,20 +9,25 @@ from imagine_plugins.doodle.styles import STYLES
 from imagine_plugins.doodle.subjects import COLORS, HAT_PLACES, SUBJECTS
 from imagine_plugins.doodle.view import PLACES, TIMES
 
-SIZES: dict[str, tuple[float, float]] = {  # height of the subject in shorter sides of the canvas
-    "tiny":   (0.17, 0.20),
-    "small":  (0.28, 0.33),
-    "medium": (0.44, 0.52),
-    "big":    (0.60, 0.66),
-    "huge":   (0.74, 0.82),
+SIZES: dict[str, float] = {  # height of the subject in shorter sides of the canvas
+    "tiny":   3 / 16,
+    "small":  5 / 16,
+    "medium": 9 / 16,
+    "big":    11 / 16,
+    "huge":   13 / 16,
 }  # fmt: skip
-SIDES: dict[str, tuple[float, float]] = {  # centre of the subject in widths of the canvas
-    "left":   (0.20, 0.30),
-    "centre": (0.48, 0.52),
-    "right":  (0.70, 0.80),
-    "":       (0.40, 0.60),
+SIDES: dict[str, float] = {  # centre of the subject in widths of the canvas
+    "left":   0.27,
+    "centre": 0.50,
+    "right":  0.73,
+    "":       0.50,
 }  # fmt: skip
 NOTHING, NEON, RIDER = "nothing", "neon city", "rider"
+OFTEN = 2.5  # as often as the others come those that are hardest to draw, and so do hats
+HARD = {
+    "astronaut", "bear", "bird", "cat", "dog", "duck", "elephant", "horse", "owl", "tree", "turtle",
+    "umbrella", NEON, RIDER,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,17 @@ def random_scene(rng: random.Random) -> Scene:
     size = rng.choices(tuple(SIZES), (6, 8, 68, 10, 8))[0]
     hat = name in HAT_PLACES and size != "tiny" and rng.random() < 0.16
     return Scene(name, color, place, time, style, size, _side(rng, 0.27), hat)
+
+
+def training_scene(rng: random.Random) -> Scene:
+    """A random scene; OFTEN is what is hard, has a hat, or is not of medium size in the middle."""
+    while True:
+        scene = random_scene(rng)
+        usual = scene.size == "medium" and scene.side in ("", "centre")
+        rare = not usual or scene.subject in (NEON, RIDER)
+        extreme = scene.size in ("tiny", "huge")
+        if rng.random() < OFTEN ** ((scene.subject in HARD) + scene.hat + rare + extreme - 4):
+            return scene
 
 
 def _side(rng: random.Random, share: float) -> str:

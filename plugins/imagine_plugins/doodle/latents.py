@@ -10,34 +10,38 @@ import torch
 from PIL import Image
 
 from imagine_plugins.doodle.autoencoder import tensor
-from imagine_plugins.doodle.facts import RIDER, Scene, random_scene
+from imagine_plugins.doodle.facts import Scene, training_scene
 from imagine_plugins.doodle.runs import autocast, device, save_atomically, say, wait_while_paused
 from imagine_plugins.doodle.scenes import draw
 
 # (width, height), shards, scenes in a shard; in the order in which training wants them.
 PLAN: tuple[tuple[tuple[int, int], int, int], ...] = (
-    ((256, 256), 4, 1000),
-    ((512, 512), 2, 500),
-    ((256, 256), 4, 1000),
-    ((384, 384), 1, 600),
+    ((512, 512), 4, 500),
+    ((256, 256), 3, 1000),
     ((512, 768), 1, 200),
     ((768, 512), 1, 200),
-    ((512, 512), 2, 500),
-    ((256, 384), 1, 400),
-    ((384, 256), 1, 400),
-    ((640, 640), 1, 200),
+    ((384, 384), 1, 600),
+    ((512, 512), 4, 500),
     ((384, 512), 1, 300),
     ((512, 384), 1, 300),
     ((768, 768), 1, 160),
-    ((256, 256), 4, 1000),
-    ((512, 512), 4, 500),
+    ((256, 384), 1, 400),
+    ((384, 256), 1, 400),
+    ((640, 640), 1, 200),
+    ((512, 512), 8, 500),
+    ((256, 256), 3, 1000),
+    ((768, 768), 7, 160),
+    ((768, 512), 4, 200),
+    ((512, 768), 4, 200),
+    ((640, 640), 3, 200),
+    ((640, 448), 2, 200),
+    ((448, 640), 2, 200),
+    ((512, 384), 1, 300),
+    ((384, 512), 1, 300),
+    ((384, 256), 1, 400),
+    ((256, 384), 1, 400),
+    ((384, 384), 1, 600),
 )
-
-OFTEN = 2.5  # as often as the others come those that are hardest to draw
-HARD = {
-    "astronaut", "bear", "bird", "cat", "dog", "duck", "elephant", "horse", "owl", "tree", "turtle",
-    "umbrella", RIDER,
-}  # fmt: skip
 
 
 def shards(state: Path) -> list[tuple[Path, tuple[int, int], int]]:
@@ -62,7 +66,7 @@ def encode(state: Path, *, part: int = 0, parts: int = 1) -> None:
         if i % parts != part or path.exists():
             continue
         rng = random.Random(path.name)  # noqa: S311
-        scenes = [random_scene(rng) for _ in range(count)]
+        scenes = [training_scene(rng) for _ in range(count)]
         drawn = [_drawn(model, scene, size, rng.getrandbits(40)) for scene in scenes]
         save_atomically({
             "latents": torch.cat([latent for latent, _ in drawn]),
@@ -110,7 +114,6 @@ class Latents:
         self, size: tuple[int, int], count: int, rng: random.Random
     ) -> tuple[torch.Tensor, torch.Tensor, list[Scene]]:
         """`count` latents of canvases of `size`, the subject's share of each cell, the scenes."""
-        weights = [OFTEN if scene.subject in HARD else 1.0 for scene in self.scenes[size]]
-        chosen = rng.choices(range(len(weights)), weights, k=count)
+        chosen = rng.choices(range(len(self.scenes[size])), k=count)
         subjects = self.subjects[size][chosen].float() / 255
         return self.latents[size][chosen].float(), subjects, [self.scenes[size][i] for i in chosen]

@@ -26,7 +26,7 @@ def mix(a: Color, b: Color, share: float) -> Color:
 
 def dark(color: Color) -> Color:
     """A shade of `color` for parts that lie behind; black gets lighter, or it would vanish."""
-    return shade(color, 0.74) if sum(color) > 150 else shade(color, 1.08)
+    return shade(color, 0.8) if sum(color) > 150 else shade(color, 1.08)
 
 
 def light(color: Color) -> Color:

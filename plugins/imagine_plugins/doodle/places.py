@@ -153,16 +153,14 @@ def _block(view: View, x: float, wide: float, tall: float) -> None:
     wall = view.lit(jitter(r.choice(((112, 118, 146), (140, 122, 138), (96, 112, 134))), r, 12))
     view.draw.rectangle((x, h - tall, x + wide, h), fill=wall)
     lamp = (255, 224, 120) if view.time != "day" else (206, 228, 240)
-    step = u * 0.036
+    step = u * 0.05
     columns = max(1, int(wide / step))
-    for i in range(int(tall / step) - 1):
+    for i in range(1, int(tall / step)):
         for k in range(columns):
-            if r.random() < 0.62:
-                wx, wy = x + wide * (k + 0.5) / columns, h - tall + step * (i + 0.8)
-                view.draw.rectangle(
-                    (wx - step * 0.24, wy - step * 0.28, wx + step * 0.24, wy + step * 0.28),
-                    fill=lamp,
-                )
+            wx, wy = x + wide * (k + 0.5) / columns, h - tall + step * (i - 0.2)
+            view.draw.rectangle(
+                (wx - step * 0.22, wy - step * 0.28, wx + step * 0.22, wy + step * 0.28), fill=lamp
+            )
 
 
 def _mountains(view: View, ground: Color) -> None:

@@ -1,6 +1,9 @@
-"""What stands in the sky at each time of day."""
+"""What stands in the sky at each time of day.
 
-from imagine_plugins.doodle.pen import PAPER, Color
+Sun and moon have one place each: of places to choose from, the model takes more than one.
+"""
+
+from imagine_plugins.doodle.pen import PAPER, Color, Pen
 from imagine_plugins.doodle.view import View
 
 
@@ -10,13 +13,17 @@ def paint_sky(view: View) -> None:
 
 
 def _day(view: View) -> None:
-    r, u = view.rng, view.unit
-    x = view.width * r.choice((r.uniform(0.1, 0.3), r.uniform(0.7, 0.9)))
-    p = view.pen(x, view.height * r.uniform(0.1, 0.18), u * r.uniform(0.065, 0.08))
+    r = view.rng
+    p = _light(view, 0.2, 0.15, 0.07)
     p.oval(0, 0, 1.35, 1.35, (255, 240, 170))
     p.oval(0, 0, 1, 1, (255, 216, 64))
     for _ in range(r.randint(1, 3) + view.width // view.height):
         _cloud(view, PAPER)
+
+
+def _light(view: View, x: float, y: float, radius: float) -> Pen:
+    """A pen for the sun or the moon, in widths, heights and shorter sides of the canvas."""
+    return Pen(view.draw, *view.on_grid(x * view.width, y * view.height), radius * view.unit)
 
 
 def _cloud(view: View, color: Color) -> None:
@@ -42,8 +49,7 @@ def _night(view: View) -> None:
         size = r.choice((0.003, 0.004, 0.006))
         x, y = r.uniform(0, view.width), r.uniform(0, view.horizon * 0.92)
         view.pen(x, y, u * size).oval(0, 0, 1, 1, (255, 250, 214))
-    x = view.width * r.choice((r.uniform(0.1, 0.3), r.uniform(0.7, 0.9)))
-    p = view.pen(x, view.height * r.uniform(0.11, 0.19), u * r.uniform(0.06, 0.075))
+    p = _light(view, 0.8, 0.15, 0.07)
     p.oval(0, 0, 1, 1, (250, 246, 214))
     for dx, dy, size in ((-0.3, -0.25, 0.2), (0.35, 0.1, 0.25), (-0.1, 0.5, 0.14)):
         p.oval(dx, dy, size, size, (228, 222, 188))
@@ -56,6 +62,6 @@ def _sunset(view: View) -> None:
         p = view.pen(x, y, u * r.uniform(0.1, 0.2))
         p.box(-1, -0.06, 1, 0.06, (236, 132, 122), 0.06)
         p.box(-0.4, -0.15, 1.3, -0.05, (236, 132, 122), 0.05)
-    p = view.pen(view.width * r.uniform(0.15, 0.85), view.horizon, u * r.uniform(0.12, 0.15))
+    p = _light(view, 0.8, 0.64, 0.13)
     p.oval(0, -0.35, 1.25, 1.25, (255, 190, 104))
     p.oval(0, -0.35, 1, 1, (255, 226, 120))

@@ -25,8 +25,7 @@ def put_subject(image: Image.Image, mask: Image.Image, view: View, scene: Scene)
     home: Home = "ground" if rider else SUBJECTS[scene.subject].home
     half_width = 1.0 if rider else SUBJECTS[scene.subject].half_width
     scale = _scale(view, scene, half_width, rider=rider)
-    x = _across(view, scene, half_width * scale)
-    y = _down(view, home, scale)
+    x, y = view.on_grid(_across(view, scene, half_width * scale), _down(view, home, scale))
     _stand(view, scene.place, home, (x, y), (half_width * scale, scale))
     layer, body = _cut_out(scene, scale, rng)
     corner = round(x - body.width / 2), round(y - body.height / 2)
@@ -36,26 +35,21 @@ def put_subject(image: Image.Image, mask: Image.Image, view: View, scene: Scene)
 
 def _scale(view: View, scene: Scene, half_width: float, *, rider: bool) -> float:
     """Half the height in pixels; wide subjects are drawn a little lower, so all weigh alike."""
-    share = view.rng.uniform(*SIZES[scene.size]) * (1.3 if rider else 1.0)
+    share = SIZES[scene.size] * (1.25 if rider else 1.0)
     return view.unit * share / 2 * (1.12 if half_width < 0.75 else 1.0)
 
 
 def _across(view: View, scene: Scene, reach: float) -> float:
-    x = view.rng.uniform(*SIDES[scene.side]) * view.width
     edge = min(reach * 1.04, view.width / 2)
-    return min(max(x, edge), view.width - edge)
+    return min(max(SIDES[scene.side] * view.width, edge), view.width - edge)
 
 
 def _down(view: View, home: Home, scale: float) -> float:
-    """The height of the subject's centre."""
-    below = view.height - view.horizon
+    """The height of the subject's centre; what is larger stands nearer."""
     if home == "air":
-        middle = view.height * view.rng.uniform(0.36, 0.46)
-        return max(middle, scale * 1.15)
-    depth = 0.62 if home == "ground" else 0.5
-    foot = view.horizon + below * min(
-        0.94, view.rng.uniform(depth - 0.16, depth + 0.1) + max(0.0, scale / view.unit - 0.24)
-    )
+        return max(view.height * 0.41, scale * 1.15)
+    foot = view.height * (0.84 if home == "ground" else 0.8)
+    foot += max(0.0, scale - 0.26 * view.unit) * 0.5
     return max(foot - scale, scale * 1.1) if home == "ground" else foot - scale * 0.8
 
 
@@ -105,14 +99,15 @@ def _cut_out(scene: Scene, scale: float, rng: random.Random) -> tuple[Image.Imag
     """The subject with its outline on a layer of its own, and the layer's mask."""
     half = round(scale * 1.6)
     layer = Image.new("RGBA", (2 * half, 2 * half))
-    pen = Pen(ImageDraw.Draw(layer), half, half, scale, mirror=rng.random() < 0.5)
+    pen = Pen(ImageDraw.Draw(layer), half, half, scale)
     color = jitter(COLORS[scene.color], rng, 7)
     if scene.subject == RIDER:
         paint_rider(pen, color, COLORS["white"])
     else:
         SUBJECTS[scene.subject].paint(pen, color)
     if scene.hat:
-        _put_hat(pen, scene, rng)
+        hat = next(value for name, value in HATS.items() if name != scene.color)
+        paint_hat(pen.moved(*HAT_PLACES[scene.subject], 0.75), jitter(hat, rng, 6))
     inside = layer.getchannel("A")
     reach = max(1, round(scale * 0.03))
     around = inside.filter(ImageFilter.BoxBlur(reach)).point(lambda v: 255 if v > 30 else 0)
@@ -124,8 +119,3 @@ def _cut_out(scene: Scene, scale: float, rng: random.Random) -> tuple[Image.Imag
 def _outline(color: Color) -> Color:
     """A darker shade of the subject's colour; black ones get a light rim, to be seen at night."""
     return shade(color, 0.45) if sum(color) > 150 else (118, 122, 138)
-
-
-def _put_hat(pen: Pen, scene: Scene, rng: random.Random) -> None:
-    colors = [value for name, value in HATS.items() if name != scene.color]
-    paint_hat(pen.moved(*HAT_PLACES[scene.subject], 0.9), jitter(rng.choice(colors), rng, 6))

@@ -93,7 +93,7 @@ HAT_PLACES: dict[str, tuple[float, float]] = {
     "dragon": (0.42, -0.92),
     "astronaut": (0, -0.92),
 }
-HATS: dict[str, Color] = {"purple": (120, 54, 160), "red": (206, 48, 56), "blue": (46, 84, 186)}
+HATS: dict[str, Color] = {"purple": (120, 54, 160), "red": (206, 48, 56)}  # the first that differs
 
 
 def paint_hat(p: Pen, color: Color) -> None:

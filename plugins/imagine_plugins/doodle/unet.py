@@ -46,7 +46,7 @@ BATCH = 16  # canvases of 256 x 256; of larger ones as many as have that many pi
 DROPOUT = 0.1
 EMPHASIS = 3  # of cells that show the subject, which are few, and all that is hard to learn
 # Share of the steps on canvases of 256, 512 and other sizes, early and late in the training.
-SHARES = {"early": (0.78, 0.15, 0.07), "late": (0.15, 0.68, 0.17)}
+SHARES = {"early": (0.78, 0.15, 0.07), "late": (0.10, 0.40, 0.50)}
 LATE = 0.5
 ANYWHERE = 0.4  # share of the time steps that are drawn from all of them
 PROMPTS = (
@@ -103,10 +103,12 @@ class Lesson:
 
     def _size(self, progress: float) -> tuple[int, int]:
         small, large, other = SHARES["late" if progress > LATE else "early"]
-        others = [s for s in self.cache.scenes if s not in ((256, 256), (512, 512))]
-        kinds = ((256, 256), (512, 512), self.rng.choice(others) if others else (256, 256))
-        size = self.rng.choices(kinds, (small, large, other))[0]
-        return size if size in self.cache.scenes else (256, 256)
+        shares = {(256, 256): small, (512, 512): large}
+        areas = {s: s[0] * s[1] for s in self.cache.scenes if s not in shares}
+        for size, area in areas.items():  # the larger, the more there is to learn about them
+            shares[size] = other * area / sum(areas.values())
+        sizes = list(self.cache.scenes)
+        return self.rng.choices(sizes, [shares[size] for size in sizes])[0]
 
     def _steps(self, count: int) -> torch.Tensor:
         """Time steps: some from all of them, most from where subjects take shape.

@@ -49,6 +49,7 @@ class View:
     time: str
     rng: random.Random
     unit: float  # the shorter side in pixels
+    cell: int  # the pixels that become one latent, across
 
     def lit(self, color: Color) -> Color:
         """`color` as it looks at this time of day."""
@@ -58,6 +59,13 @@ class View:
     def pen(self, x: float, y: float, scale: float) -> Pen:
         """A pen at a pixel, mirrored or not by chance."""
         return Pen(self.draw, x, y, scale, mirror=self.rng.random() < 0.5)
+
+    def on_grid(self, x: float, y: float) -> tuple[float, float]:
+        """The corner of a cell nearest to a point.
+
+        A subject that starts at any pixel of a cell has hundreds of latents to learn, not one.
+        """
+        return round(x / self.cell) * self.cell, round(y / self.cell) * self.cell
 
     def somewhere(self, low: float, high: float) -> tuple[float, float]:
         """A point of the ground; 0 is the horizon and 1 the lower edge."""
