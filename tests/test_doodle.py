@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -84,6 +84,11 @@ def unlike(picture: Pixels, scene: Scene) -> float:
     return float(np.mean([np.abs(seen - other).mean() for other in others]))
 
 
+def likest(picture: Pixels, scenes: Iterable[Scene]) -> Scene:
+    """The scene whose drawings a picture is nearest to."""
+    return min(scenes, key=lambda scene: unlike(picture, scene))
+
+
 def encoded(scene: Scene, seed: int) -> bytes:
     buffer = io.BytesIO()
     draw(scene, 256, 256, seed=seed).image.save(buffer, "PNG")
@@ -130,13 +135,10 @@ def test_the_subject_has_the_color_that_was_asked_for(doodle: Engine) -> None:
 
 @pytest.mark.parametrize("color", ["red", "purple"])
 def test_subjects_look_like_themselves_and_like_no_other(doodle: Engine, color: str) -> None:
-    scenes = {name: Scene(name, color, "desert", "day") for name in SUBJECTS}
+    scenes = [Scene(name, color, "desert", "day") for name in SUBJECTS]
     requests = [replace(HOUSE, prompt=f"a {color} {n} in the desert at day") for n in SUBJECTS]
-    nearest = [
-        min(scenes, key=lambda name: unlike(picture, scenes[name]))
-        for picture in drawn(doodle, *requests)
-    ]
-    wrong = [pair for pair in zip(SUBJECTS, nearest, strict=True) if len(set(pair)) > 1]
+    found = [likest(picture, scenes).subject for picture in drawn(doodle, *requests)]
+    wrong = [pair for pair in zip(SUBJECTS, found, strict=True) if len(set(pair)) > 1]
     assert len(wrong) <= 3, wrong
 
 
@@ -146,17 +148,13 @@ def test_subjects_look_like_themselves_and_like_no_other(doodle: Engine, color: 
 def test_subjects_are_whole_on_canvases_of_other_shapes(
     doodle: Engine, width: int, height: int
 ) -> None:
-    scenes = {name: Scene(name, "red", "meadow", "day") for name in SUBJECTS}
-    named = ("horse", "cat", "duck", "lighthouse", "dragon", "car")
+    scenes = [Scene(name, "red", "meadow", "day") for name in SUBJECTS]
+    named = ["horse", "cat", "duck", "lighthouse", "dragon", "car"]
     requests = [
         replace(HOUSE, prompt=f"a red {name} on a meadow at day", width=width, height=height)
         for name in named
     ]
-    nearest = [
-        min(scenes, key=lambda name: unlike(picture, scenes[name]))
-        for picture in drawn(doodle, *requests)
-    ]
-    assert nearest == list(named)
+    assert [likest(picture, scenes).subject for picture in drawn(doodle, *requests)] == named
 
 
 @pytest.mark.parametrize("subject", ["cat", "car", "dragon"])
@@ -170,15 +168,12 @@ def test_subjects_have_the_size_and_the_side_that_were_asked_for(
         for side in ("left", "right")
     ]
     asked = [s for s in scenes if s.subject == subject and s.size != "medium"]
-    requests = [
-        replace(HOUSE, width=512, height=512, prompt=f"a {s.size} red {s.subject} {where}")
-        for s in asked
-        for where in [f"on the {s.side}, in the snow at day"]
-    ]
+    prompts = [f"a {s.size} red {subject} on the {s.side}, in the snow at day" for s in asked]
+    requests = [replace(HOUSE, prompt=prompt, width=512, height=512) for prompt in prompts]
     for scene, picture in zip(asked, drawn(doodle, *requests), strict=True):
-        nearest = min(scenes, key=lambda other: unlike(picture, other))
-        assert (nearest.size, nearest.side) == (scene.size, scene.side)
-        assert scene.size == "tiny" or nearest.subject == subject  # tiny ones are mere sketches
+        found = likest(picture, scenes)
+        assert (found.size, found.side) == (scene.size, scene.side)
+        assert scene.size == "tiny" or found.subject == subject  # tiny ones are mere sketches
 
 
 def test_the_readmes_own_prompts_give_what_a_person_recognises(doodle: Engine) -> None:

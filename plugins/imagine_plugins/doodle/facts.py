@@ -23,7 +23,7 @@ SIDES: dict[str, float] = {  # centre of the subject in widths of the canvas
     "":       0.50,
 }  # fmt: skip
 NOTHING, NEON, RIDER = "nothing", "neon city", "rider"
-OFTEN = 2.5  # as often as the others come those that are hardest to draw, and so do hats
+OFTEN = 2.5  # times as often comes a scene for each thing that makes it hard to learn
 HARD = {
     "astronaut", "bear", "bird", "cat", "dog", "duck", "elephant", "horse", "owl", "tree", "turtle",
     "umbrella", NEON, RIDER,

@@ -105,8 +105,8 @@ class Lesson:
         small, large, other = SHARES["late" if progress > LATE else "early"]
         shares = {(256, 256): small, (512, 512): large}
         areas = {s: s[0] * s[1] for s in self.cache.scenes if s not in shares}
-        for size, area in areas.items():  # the larger, the more there is to learn about them
-            shares[size] = other * area / sum(areas.values())
+        # The larger, the more there is to learn about them.
+        shares |= {size: other * area / sum(areas.values()) for size, area in areas.items()}
         sizes = list(self.cache.scenes)
         return self.rng.choices(sizes, [shares[size] for size in sizes])[0]
 
