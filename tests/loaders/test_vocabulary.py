@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, PackagePath
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
 from checkpoints import TINY_SD1, TINY_SD2, configs
 from imagine_plugins.loaders import vocabulary
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL
-from imagine_plugins.loaders.configs import ConfigError
+from imagine_plugins.loaders.configs import ConfigError, Read
+from imagine_plugins.loaders.folder import _reader
 from imagine_plugins.loaders.tokenizers import tokenizer
 from imagine_plugins.loaders.vocabulary import VocabularyError, clip_vocabulary
 
@@ -52,10 +55,11 @@ def test_an_exclamation_mark_stays_a_word_where_it_pads_too(part: Any) -> None:
     assert made.pad_token_id == 0
 
 
-def test_an_own_tokenizer_is_read_from_the_files_that_transformers_writes(tmp_path: Path) -> None:
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A folder with the tokenizer of a model that calls every dog a cat."""
+    from tokenizers import normalizers
     from transformers import CLIPTokenizer
-
-    from imagine_plugins.loaders.folder import _reader
 
     letters = "abcdefghijklmnopqrstuvwxyz"
     words = [*letters, *(char + "</w>" for char in letters), "ca", "cat</w>", "<s>", "</s>"]
@@ -66,12 +70,55 @@ def test_an_own_tokenizer_is_read_from_the_files_that_transformers_writes(tmp_pa
         model_max_length=24,
         **special,
     )
+    made.backend_tokenizer.normalizer = normalizers.Replace("dog", "cat")
     made.save_pretrained(tmp_path / "tokenizer")
-    config = {**CLIP.config, "vocab_size": len(words), "max_position_embeddings": 24}
-    part = type(CLIP)(prefix="", layout="clip", config=config)
-    again = tokenizer(part, _reader(tmp_path), "tokenizer")
-    assert again("a cat").input_ids == made("a cat").input_ids == [54, 26, 53, 55]
-    assert (again.pad_token_id, again.bos_token_id, again.model_max_length) == (55, 54, 24)
+    return tmp_path
+
+
+OWN = type(CLIP)(
+    prefix="",
+    layout="clip",
+    config={**CLIP.config, "vocab_size": 56, "max_position_embeddings": 24},
+)
+
+
+def named(folder: Path, kind: str) -> Read:
+    """Reads `folder`, whose model_index.json names that class of tokenizer."""
+    (folder / "model_index.json").write_text(json.dumps({"tokenizer": ["transformers", kind]}))
+    return _reader(folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dog"),
+    [
+        ("CLIPTokenizer", [3, 14, 32]),  # it has a normalizer of its own
+        ("PreTrainedTokenizerFast", [53]),
+        ("TokenizersBackend", [53]),
+    ],
+)
+def test_an_own_tokenizer_is_the_one_that_transformers_loads(
+    own: Path, kind: str, dog: list[int]
+) -> None:
+    made = tokenizer(OWN, named(own, kind), "tokenizer")
+    theirs = getattr(transformers, kind).from_pretrained(own / "tokenizer", local_files_only=True)
+    for text in ("a cat", "a dog", ""):
+        assert made(text).input_ids == theirs(text).input_ids
+    assert made("a dog").input_ids == [54, 26, *dog, 55]
+    assert (made.pad_token_id, made.bos_token_id, made.model_max_length) == (55, 54, 24)
+
+
+@pytest.mark.parametrize("change", [{"model": {"type": "BPE"}}, {"normalizer": 3}, {"version": {}}])
+def test_a_damaged_whole_tokenizer_is_refused(own: Path, change: dict[str, Any]) -> None:
+    file = own / "tokenizer" / "tokenizer.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is not understood"):
+        tokenizer(OWN, named(own, "PreTrainedTokenizerFast"), "tokenizer")
+
+
+def test_a_whole_tokenizer_without_its_file_is_refused(own: Path) -> None:
+    (own / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is not understood"):
+        tokenizer(OWN, named(own, "PreTrainedTokenizerFast"), "tokenizer")
 
 
 def test_a_tokenizer_with_more_words_than_the_encoder_knows_is_refused() -> None:

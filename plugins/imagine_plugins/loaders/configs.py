@@ -17,13 +17,15 @@ PIPELINES = {  # the classes of pipeline that draw with what this loader builds
     "StableDiffusionXLInpaintPipeline": 2,
 }
 REFINERS = ("StableDiffusionXLImg2ImgPipeline",)  # without a first text encoder
+WHOLE_TOKENIZERS = ("PreTrainedTokenizerFast", "TokenizersBackend")  # its names before and now
+TOKENIZERS = ("CLIPTokenizer", "CLIPTokenizerFast", *WHOLE_TOKENIZERS)
 CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL", "AutoencoderTiny"),
     "text_encoder": ("CLIPTextModel",),
     "text_encoder_2": ("CLIPTextModelWithProjection",),
-    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
-    "tokenizer_2": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "tokenizer": TOKENIZERS,
+    "tokenizer_2": TOKENIZERS,
 }
 UNET_DEFAULTS = {
     "in_channels": 4,

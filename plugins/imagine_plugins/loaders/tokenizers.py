@@ -2,37 +2,64 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from imagine_plugins.loaders.architectures import TextPart
-from imagine_plugins.loaders.configs import ConfigError, Read
+from imagine_plugins.loaders.configs import WHOLE_TOKENIZERS, ConfigError, Read
 from imagine_plugins.loaders.vocabulary import END, START, Merge, clip_vocabulary
 
 
 def tokenizer(part: TextPart, read: Read, folder: str) -> Any:
-    """A CLIPTokenizer for `part`, from the files under `folder` where there are any."""
-    from transformers import CLIPTokenizer
+    """The tokenizer for `part`, from the files under `folder` where there are any.
 
+    As transformers does: a CLIPTokenizer takes no more of the files than tokens and merges, a
+    PreTrainedTokenizerFast all that tokenizer.json says, normalizer included.
+    """
     settings = _settings(read, folder)
-    vocabulary, merges = _vocabulary(read, folder) or clip_vocabulary()
-    if len(vocabulary) > part.config["vocab_size"]:
-        raise ConfigError(
-            f"{folder} has {len(vocabulary)} tokens, its text encoder knows "
-            f"{part.config['vocab_size']}"
-        )
-    made = CLIPTokenizer(
-        vocab=dict(vocabulary),
-        merges=list(merges),
-        bos_token=_token(settings, "bos_token", START),
-        eos_token=_token(settings, "eos_token", END),
-        unk_token=_token(settings, "unk_token", END),
-        pad_token=_token(settings, "eos_token", END),
-        model_max_length=part.config["max_position_embeddings"],
+    special = {
+        "bos_token": _token(settings, "bos_token", START),
+        "eos_token": _token(settings, "eos_token", END),
+        "unk_token": _token(settings, "unk_token", END),
+        "pad_token": _token(settings, "eos_token", END),
+    }
+    made = (
+        _whole(read, folder, special) if _is_whole(read, folder) else _clip(read, folder, special)
     )
+    if len(made) > part.config["vocab_size"]:
+        raise ConfigError(
+            f"{folder} has {len(made)} tokens, its text encoder knows {part.config['vocab_size']}"
+        )
+    made.model_max_length = part.config["max_position_embeddings"]
     # Only now: a pad token given at construction becomes special, and "!" in prompts with it.
     made.pad_token = _token(settings, "pad_token", part.pad)
     return made
+
+
+def _is_whole(read: Read, folder: str) -> bool:
+    index = read("model_index.json")
+    entry = index.get(folder) if isinstance(index, dict) else None
+    return isinstance(entry, list) and entry[1:] in ([name] for name in WHOLE_TOKENIZERS)
+
+
+def _whole(read: Read, folder: str, special: Mapping[str, str]) -> Any:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    file = f"{folder}/tokenizer.json"
+    try:
+        backend = Tokenizer.from_str(json.dumps(read(file)))
+    except Exception as error:  # tokenizers raises nothing more particular
+        raise ConfigError(f"{file} is not understood ({error!s:.200})") from error
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+
+
+def _clip(read: Read, folder: str, special: Mapping[str, str]) -> Any:
+    from transformers import CLIPTokenizer
+
+    vocabulary, merges = _vocabulary(read, folder) or clip_vocabulary()
+    return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), **special)
 
 
 def _settings(read: Read, folder: str) -> Mapping[str, Any]:
