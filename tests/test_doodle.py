@@ -19,6 +19,7 @@ from imagine_core import GenerationRequest
 from imagine_core.engine import Engine, build_engine
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
+from imagine_plugins.commands.run import DEFAULT_NEGATIVE
 from imagine_plugins.doodle.facts import NEON, NOTHING, RIDER, Scene
 from imagine_plugins.doodle.scenes import draw
 from imagine_plugins.doodle.subjects import COLORS, SUBJECTS
@@ -206,13 +207,25 @@ def test_a_prompt_without_a_color_place_or_time_will_do(doodle: Engine) -> None:
     assert share(house, "red") > 0.05
 
 
-def test_unknown_words_do_no_harm(doodle: Engine) -> None:
-    prompts = (HOUSE.prompt, f"{HOUSE.prompt}, zorblax quuxing, intricate, by gloria mundi")
-    plain, strange = (
-        np.mean([share(p, "red") for p in drawn(doodle, *seeds(replace(HOUSE, prompt=prompt)))])
-        for prompt in prompts
-    )
-    assert strange > plain / 2
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prompt": f"intricate, {HOUSE.prompt}, zorblax quuxing, 35mm, by gloria mundi"},
+        {"prompt": f"masterpiece, best quality, {HOUSE.prompt}, (trending on artstation:1.3)"},
+        {"negative_prompt": DEFAULT_NEGATIVE},
+        {"negative_prompt": "bad hands, extra fingers, full body, (watermark:1.4)"},
+    ],
+)
+def test_unknown_words_do_no_harm(doodle: Engine, change: dict[str, Any]) -> None:
+    plain, strange = drawn(doodle, HOUSE, replace(HOUSE, **change))
+    assert np.abs(plain - strange).max() <= 1
+
+
+def test_several_of_a_subject_are_one(doodle: Engine) -> None:
+    prompts = ("red house at day", "two red houses at day", "red pony at day", "red ponies at day")
+    requests = [replace(HOUSE, prompt=prompt) for prompt in prompts]
+    house, houses, pony, ponies = drawn(doodle, *requests)
+    assert max(np.abs(house - houses).max(), np.abs(pony - ponies).max()) <= 1
 
 
 def test_a_negative_prompt_keeps_away(doodle: Engine) -> None:

@@ -1,4 +1,4 @@
-"""Says what a scene shows, in many ways: parts left out, synonyms, orders, filler words."""
+"""Says what a scene shows, in many ways: parts left out, synonyms, orders."""
 
 import random
 
@@ -6,15 +6,14 @@ from imagine_plugins.doodle.facts import NEON, NOTHING, RIDER, Scene
 from imagine_plugins.doodle.subjects import SUBJECTS
 from imagine_plugins.doodle.words import (
     COLOR_WORDS,
-    FILLER,
     HAT_WORDS,
+    NEON_LIGHTS,
     NEON_WORDS,
     PLACE_WORDS,
     RIDER_WORDS,
     SCENERY,
     SIDE_WORDS,
     SIZE_WORDS,
-    SOFT,
     STYLE_AFTER,
     STYLE_BEFORE,
     TIME_WORDS,
@@ -30,11 +29,6 @@ def caption(scene: Scene, rng: random.Random) -> str:
         tail = [words for words in tail if words not in PLACE_WORDS[scene.place]]
     body = joiner.join(parts + tail)
     text = _styled(body, scene.style, rng)
-    if rng.random() < 0.14:
-        extra = ", ".join(rng.sample(FILLER, rng.randint(1, 3)))
-        text = f"{text}, {extra}" if rng.random() < 0.7 else f"{extra}, {text}"
-    if rng.random() < 0.05:
-        text = f"{text}{rng.choice((', ', ' by ', ' with '))}{_stranger(rng)} {_stranger(rng)}"
     return _finish(text, rng)
 
 
@@ -51,8 +45,6 @@ def _noun(scene: Scene, rng: random.Random) -> str:
     words = SUBJECTS[scene.subject].words
     noun = words[0] if rng.random() < 0.6 else rng.choice(words)
     adjectives = [rng.choice(SIZE_WORDS[scene.size])] if scene.size != "medium" else []
-    if rng.random() < 0.08:
-        adjectives.insert(0, rng.choice(SOFT))
     text = " ".join([*adjectives, *([color] if color else []), noun])
     return f"{text} {rng.choice(HAT_WORDS)}" if scene.hat else text
 
@@ -85,7 +77,7 @@ def _circumstances(scene: Scene, rng: random.Random) -> list[str]:
         words = TIME_WORDS[scene.time]
         parts.append(words[0] if rng.random() < 0.4 else rng.choice(words))
     if scene.subject == NEON and rng.random() < 0.6:
-        parts.append(rng.choice(("neon lights", "with neon lights", "glowing neon lights", "neon")))
+        parts.append(rng.choice(NEON_LIGHTS))
     if rng.random() < 0.25:
         rng.shuffle(parts)
     return parts
@@ -103,13 +95,6 @@ def _styled(body: str, style: str, rng: random.Random) -> str:
         return f"{opening} {body}"
     ending = rng.choice(STYLE_AFTER[style])
     return f"{body}, {ending}" if rng.random() < 0.85 else f"{ending}, {body}"
-
-
-def _stranger(rng: random.Random) -> str:
-    """A word that means nothing, so that unknown words learn to do no harm."""
-    return "".join(
-        rng.choice("bdfgklmnprstvz") + rng.choice("aeiou") for _ in range(rng.randint(1, 3))
-    )
 
 
 def _finish(text: str, rng: random.Random) -> str:

@@ -8,15 +8,15 @@ import torch
 
 from imagine_plugins.doodle import unet
 from imagine_plugins.doodle.runs import say
-from imagine_plugins.doodle.text import load_tokenizer
+from imagine_plugins.doodle.tokenizer import load_tokenizer
 
 INDEX: dict[str, Any] = {
     "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30.0",
     "feature_extractor": [None, None], "image_encoder": [None, None],
     "requires_safety_checker": False, "safety_checker": [None, None],
     "scheduler": ["diffusers", "DDIMScheduler"], "text_encoder": ["transformers", "CLIPTextModel"],
-    "tokenizer": ["transformers", "CLIPTokenizer"], "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderTiny"],
+    "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+    "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderTiny"],
 }  # fmt: skip
 
 

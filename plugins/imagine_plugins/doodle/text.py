@@ -1,4 +1,4 @@
-"""The small byte-pair tokenizer and text encoder in the shape of CLIP's."""
+"""The small text encoder in the shape of CLIP's."""
 
 import random
 from pathlib import Path
@@ -17,10 +17,10 @@ from imagine_plugins.doodle.facts import (
 from imagine_plugins.doodle.runs import device, save_atomically, say, wait_while_paused
 from imagine_plugins.doodle.styles import STYLES
 from imagine_plugins.doodle.subjects import COLORS, SUBJECTS
+from imagine_plugins.doodle.tokenizer import LENGTH, load_tokenizer, tokens_of
 from imagine_plugins.doodle.view import PLACES, TIMES
 
-LENGTH, WIDTH, LAYERS, HEADS = 48, 128, 3, 4
-MERGES = 760
+WIDTH, LAYERS, HEADS = 128, 3, 4
 VALUES: dict[str, tuple[Any, ...]] = {
     "subject": (*SUBJECTS, NOTHING, NEON, RIDER),
     "color": (*COLORS, ""),
@@ -31,58 +31,6 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "side": tuple(SIDES),
     "hat": (False, True),
 }
-BOS, EOS = "<|startoftext|>", "<|endoftext|>"
-
-
-def train_tokenizer(folder: Path) -> None:
-    """Learns merges from 40,000 captions; every byte stays a token, so any text can be said."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
-    from transformers import CLIPTokenizer
-
-    learner = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    learner.normalizer = normalizers.Lowercase()
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Whitespace(),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=4000,
-        min_frequency=20,
-        initial_alphabet=alphabet,
-        end_of_word_suffix="</w>",
-        show_progress=False,
-    )
-    rng = random.Random("tokenizer")  # noqa: S311
-    learner.train_from_iterator((caption(random_scene(rng), rng) for _ in range(40_000)), trainer)
-    merges = [tuple(pair) for pair in _merges(learner)][:MERGES]
-    tokens = [
-        *alphabet,
-        *(c + "</w>" for c in alphabet),
-        *dict.fromkeys(a + b for a, b in merges),
-        BOS,
-        EOS,
-    ]
-    vocabulary = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
-    made = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
-    made.save_pretrained(folder)
-    say(f"tokenizer: {len(vocabulary)} tokens, {len(merges)} merges")
-
-
-def _merges(learner: Any) -> list[Any]:
-    import json
-
-    found = json.loads(learner.to_str())["model"]["merges"]
-    return [pair.split(" ") if isinstance(pair, str) else pair for pair in found]
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """The tokenizer as saved in `folder`."""
-    from transformers import CLIPTokenizer
-
-    return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def new_text_encoder(tokenizer: Any) -> Any:
@@ -95,13 +43,6 @@ def new_text_encoder(tokenizer: Any) -> Any:
         projection_dim=WIDTH, bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
     ))  # fmt: skip
-
-
-def tokens_of(tokenizer: Any, texts: list[str]) -> Any:
-    """The tokens of `texts`, all of one length."""
-    return tokenizer(
-        texts, padding="max_length", truncation=True, max_length=LENGTH, return_tensors="pt"
-    ).input_ids
 
 
 def facts_of(scenes: list[Scene]) -> dict[str, Any]:

@@ -39,12 +39,12 @@ def _options() -> argparse.Namespace:
 
 
 def _run(stage: str, options: argparse.Namespace) -> None:
-    from imagine_plugins.doodle import autoencoder, export, latents, text, unet
+    from imagine_plugins.doodle import autoencoder, export, latents, text, tokenizer, unet
 
     state: Path = options.state
     part, parts = (int(v) for v in options.part.split("/"))
     if stage == "tokenizer" and not (state / "tokenizer").exists():
-        text.train_tokenizer(state / "tokenizer")
+        tokenizer.train_tokenizer(state / "tokenizer")
     elif stage == "text" and not (state / "text.pt").exists():
         text.train_encoder(state, options.text_steps)
     elif stage == "autoencoder":

@@ -22,7 +22,8 @@ from imagine_plugins.doodle.runs import (
     say,
     wait_while_paused,
 )
-from imagine_plugins.doodle.text import load_tokenizer, new_text_encoder, tokens_of
+from imagine_plugins.doodle.text import new_text_encoder
+from imagine_plugins.doodle.tokenizer import load_tokenizer, tokens_of
 
 WIDTHS = (64, 128, 160)
 CONFIG: dict[str, Any] = {

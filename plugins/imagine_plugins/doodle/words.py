@@ -145,11 +145,13 @@ NEON_WORDS = _either(
     "city | a science fiction city | a futuristic skyline | futuristic city | a city of the "
     "future"
 )
-FILLER = _either(
-    "epic | cinematic | detailed | highly detailed | beautiful | masterpiece | best quality | 4k "
-    "| cute | charming | trending on artstation | high resolution | stunning | award winning | 8k "
-    "| soft light | sharp focus | colorful | dreamy | artwork | lovely | professional"
+NEON_LIGHTS = _either("neon lights | with neon lights | glowing neon lights | neon")
+# Words that say nothing alone: the first lead to another word, the second need the neighbour that
+# they have in the phrases above ("full moon" is a time, the "full" of "full body" is none).
+LINKS = _either(
+    "a | an | among | as | at | by | during | in | near | of | on | the | under | very | with"
 )
-SOFT = _either(
-    "cute | beautiful | lovely | old | happy | magical | pretty | funny | wonderful | lonely | nice"
+COMPANIONS = _either(
+    "8 | air | another | art | bit | bright | calm | camping | deep | digital | drawn | flat | "
+    "full | game | hand | hot | hour | light | line | open | range | retro | side | top | vector"
 )

@@ -1,0 +1,91 @@
+"""What doodle reads of a prompt: the words that it knows, and nothing of the others."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imagine_core.plugins import build_plugins
+from imagine_plugins.commands.run import DEFAULT_NEGATIVE
+from imagine_plugins.doodle.captions import caption
+from imagine_plugins.doodle.facts import random_scene
+from imagine_plugins.doodle.tokenizer import EOS, assembled, load_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    (folder,) = build_plugins(only=["imagine-model-doodle"]).model_folders()
+    return load_tokenizer(Path(folder) / "doodle" / "tokenizer")
+
+
+@pytest.fixture
+def read(tokenizer: Any) -> Any:
+    """Gives the tokens of a text, without those around it."""
+    return tokenizer.tokenize
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        DEFAULT_NEGATIVE,
+        "",
+        " ,. ,",
+        "zorblax quuxing, by gloria mundi",
+        "masterpiece, best quality, 8k, trending on artstation",
+        "bad hands, poorly drawn face, full body, out of frame, depth of field",
+        "une maison, 日本の家, дом 🏠",
+        "by the, in a",
+        "catalogue, infrared, boathouse",
+    ],
+)
+def test_a_text_without_a_word_that_it_knows_is_an_empty_one(read: Any, text: str) -> None:
+    assert read(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("An EPIC red house, intricate, by somebody, at night!!!", "an red house , at night"),
+        ("a cat with a tiny hat, watercolor painting", None),
+        ("two cats", "cat"),
+        ("puppies, ponies and fishes in cities", "puppy , pony fish in city"),
+        ("the cat's house", "the cat house"),
+        ("trees in the woods", None),
+        ("red_house (8-bit)", "red house 8 bit"),
+        ("a full moon, full body", "a full moon"),
+        ("bright red car, golden hour", "red car , golden hour"),
+    ],
+)
+def test_what_it_knows_stays_as_it_was_said(read: Any, text: str, words: str | None) -> None:
+    expected = (words or text.replace(",", " ,")).split()
+    assert "".join(read(text)).replace("</w>", " ").split() == expected
+
+
+def test_captions_are_read_whole(tokenizer: Any, read: Any) -> None:
+    model = tokenizer.backend_tokenizer.model
+    rng = random.Random(5)
+    for _ in range(500):
+        text = caption(random_scene(rng), rng).lower().replace("8-bit", "8 bit")
+        words = text.replace(",", " ,").replace(".", " .").split()
+        tokens = [token.value for word in words for token in model.tokenize(word)]
+        assert read(text) == tokens, text
+
+
+def test_the_packaged_tokenizer_is_the_one_that_the_training_would_make(tokenizer: Any) -> None:
+    packaged = json.loads(tokenizer.backend_tokenizer.to_str())
+    merges = [tuple(pair) for pair in packaged["model"]["merges"]]
+    again = assembled(packaged["model"]["vocab"], merges)
+    assert json.loads(again.backend_tokenizer.to_str()) == packaged
+    assert again.pad_token == tokenizer.pad_token == EOS
+
+
+@pytest.mark.parametrize("part", ["a ", ",", " ,", "z", "cats ", "es", "the by at ", "hand drawn "])
+def test_no_text_takes_it_long(read: Any, part: str) -> None:
+    start = time.perf_counter()
+    read(part * (100_000 // len(part)))
+    assert time.perf_counter() - start < 5
