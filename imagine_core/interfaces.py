@@ -185,11 +185,13 @@ class Conditioning:
         extras: Further per-row inputs of the model by name, each with a leading dimension of 1
             (SDXL: text_embeds, time_ids).
         warnings: What the user should know of how the prompt was encoded.
+        unread: The words of the prompt that the model leaves out, for want of a meaning.
     """
 
     context: torch.Tensor
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    unread: tuple[str, ...] = ()
 
 
 class DiffusionModel(Protocol):

@@ -221,6 +221,19 @@ def test_unknown_words_do_no_harm(doodle: Engine, change: dict[str, Any]) -> Non
     assert np.abs(plain - strange).max() <= 1
 
 
+def test_words_that_it_leaves_out_are_named_but_not_those_of_the_negative_prompt(
+    doodle: Engine,
+) -> None:
+    prompt = "two red_ponies, (intricate:1.2), (house), by gloria, two hats BREAK 35mm at night"
+    request = replace(HOUSE, prompt=prompt, negative_prompt=DEFAULT_NEGATIVE, steps=1)
+    numbers = replace(request, prompt=" ".join(f"z{number}" for number in range(9)))
+    strange, many, plain = together(doodle, [request, numbers, HOUSE])
+    says = "prompt: the model does not know, and leaves out: "
+    assert strange.warnings[-1] == f"{says}two, intricate, by, gloria, 35mm"
+    assert many.warnings == (f"{says}z0, z1, z2, z3, z4, z5, z6, z7, ...",)
+    assert plain.warnings == ()
+
+
 def test_several_of_a_subject_are_one(doodle: Engine) -> None:
     prompts = ("red house at day", "two red houses at day", "red pony at day", "red ponies at day")
     requests = [replace(HOUSE, prompt=prompt) for prompt in prompts]

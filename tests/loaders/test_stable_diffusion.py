@@ -150,6 +150,11 @@ def test_extreme_weights_stay_finite(model: Any) -> None:
     assert encode(model, "(cat:0)").context.isfinite().all()
 
 
+@pytest.mark.parametrize("prompt", ["zorblax, (a red cat:1.2) BREAK x_1", "日本 ½ naïve é 🏠", ""])
+def test_clip_reads_every_word(model: Any, prompt: str) -> None:
+    assert encode(model, prompt).unread == ()
+
+
 def test_a_prompt_is_encoded_once_and_the_oldest_forgotten(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,7 +162,7 @@ def test_a_prompt_is_encoded_once_and_the_oldest_forgotten(
 
     def note(prompt: str, clip_skip: int) -> Any:
         prompts.append((prompt, clip_skip))
-        return SimpleNamespace(context=None, warnings=())
+        return SimpleNamespace(context=None, warnings=(), unread=())
 
     text = model.text
     monkeypatch.setattr(text_module, "CACHED_PROMPTS", 2)

@@ -142,7 +142,7 @@ class _Chunker:
 
 
 def chunks(
-    prompt: str, tokenize: Callable[[str], Sequence[int]], *, length: int
+    prompt: str, tokenize: Callable[[str], Sequence[int]], *, length: int, comma: int | None
 ) -> tuple[Chunk, ...]:
     """Cut a prompt into chunks of at most `length` tokens; no token is ever dropped.
 
@@ -150,9 +150,9 @@ def chunks(
         prompt: The prompt with its weights.
         tokenize: Gives a text's tokens, without start and end.
         length: Tokens of a chunk: the encoder's positions less start and end.
+        comma: The token of a comma.
     """
-    comma = tokenize(",")
-    chunker = _Chunker(length, comma[0] if len(comma) == 1 else None)
+    chunker = _Chunker(length, comma)
     for fragment in parse(prompt):
         if fragment.starts_chunk:
             chunker.close()

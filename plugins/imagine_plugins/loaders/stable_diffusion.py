@@ -71,7 +71,9 @@ class StableDiffusion:
         """Encode a prompt of any length; `width` and `height` play no part in this family."""
         del width, height
         encoded = self.text.encode(prompt, clip_skip=clip_skip)
-        return Conditioning(context=encoded.context, warnings=encoded.warnings)
+        return Conditioning(
+            context=encoded.context, warnings=encoded.warnings, unread=encoded.unread
+        )
 
     @torch.no_grad()
     def predict(
@@ -165,6 +167,7 @@ class StableDiffusionXL(StableDiffusion):
             context=context,
             extras={"text_embeds": pooled, "time_ids": sizes.to(context.device)},
             warnings=first.warnings,
+            unread=first.unread,
         )
 
     def _added(self, extras: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
