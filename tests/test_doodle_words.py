@@ -88,4 +88,4 @@ def test_the_packaged_tokenizer_is_the_one_that_the_training_would_make(tokenize
 def test_no_text_takes_it_long(read: Any, part: str) -> None:
     start = time.perf_counter()
     read(part * (100_000 // len(part)))
-    assert time.perf_counter() - start < 5
+    assert time.perf_counter() - start < 30  # what backtracks takes hours
