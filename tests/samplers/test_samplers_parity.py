@@ -168,3 +168,17 @@ def test_karras_equals_diffusers_use_karras_sigmas(tiny: Tiny, row: Row) -> None
     )
     task = task_like_pipeline(5, CONFIG, steps=8, schedule="karras")
     assert (tiny.sample(row.name, task) - expected).abs().max() <= 1e-3
+
+
+@pytest.mark.parametrize("flag", ["use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas"])
+@pytest.mark.parametrize("schedule", ["karras", "exponential", "beta"])
+@pytest.mark.parametrize("row", [p for p in ROWS if p.values[0].schedules != ("default",)])  # type: ignore[union-attr]
+def test_a_schedule_that_was_asked_for_wins_over_the_models_own(
+    tiny: Tiny, row: Row, schedule: str, flag: str
+) -> None:
+    own = CONFIG | {flag: True, "timestep_spacing": "trailing"}
+    asked, expected = (
+        tiny.sample(row.name, task_like_pipeline(6, config, steps=5, schedule=schedule))
+        for config in (own, CONFIG)
+    )
+    assert torch.equal(asked, expected)

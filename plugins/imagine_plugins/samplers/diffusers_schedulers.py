@@ -114,6 +114,15 @@ LATENT = {
     "steps_offset": 1,
 }
 
+# What a model's configuration may say of noise levels, where a schedule of ours says it.
+OWN_LEVELS: Options = {
+    "timestep_spacing": "linspace",
+    **dict.fromkeys(
+        ("use_karras_sigmas", "use_exponential_sigmas", "use_beta_sigmas", "use_lu_lambdas"),
+        False,
+    ),
+}
+
 
 def sample(row: Row, task: SamplingTask) -> Sampling:
     """Drive the row's scheduler; every call of its `step` is one evaluation."""
@@ -154,7 +163,7 @@ def _scheduler(row: Row, task: SamplingTask) -> Any:
         options["timestep_spacing"] = "trailing"
     if not plain:
         name = row.elsewhere or row.scheduler
-        options |= {"timestep_spacing": "linspace", f"use_{_door(task)}_sigmas": True}
+        options |= OWN_LEVELS | {f"use_{_door(task)}_sigmas": True}
     keys = json.dumps([options, task.model.config], sort_keys=True, default=methodcaller("tolist"))
     scheduler = copy.deepcopy(_prototype(name, keys))
     if plain:
