@@ -211,6 +211,7 @@ def test_a_prompt_without_a_color_place_or_time_will_do(doodle: Engine) -> None:
     "change",
     [
         {"prompt": f"intricate, {HOUSE.prompt}, zorblax quuxing, 35mm, by gloria mundi"},
+        {"prompt": "a red (epic:1.3) house [blurry] on a meadow f/1.8 by greg at day"},
         {"prompt": f"masterpiece, best quality, {HOUSE.prompt}, (trending on artstation:1.3)"},
         {"negative_prompt": DEFAULT_NEGATIVE},
         {"negative_prompt": "bad hands, extra fingers, full body, (watermark:1.4)"},
@@ -224,14 +225,25 @@ def test_unknown_words_do_no_harm(doodle: Engine, change: dict[str, Any]) -> Non
 def test_words_that_it_leaves_out_are_named_but_not_those_of_the_negative_prompt(
     doodle: Engine,
 ) -> None:
-    prompt = "two red_ponies, (intricate:1.2), (house), by gloria, two hats BREAK 35mm at night"
+    prompt = "two red_ponies, (intricate:1.2), (house), by it's fun, Two hats BREAK 35mm at night"
     request = replace(HOUSE, prompt=prompt, negative_prompt=DEFAULT_NEGATIVE, steps=1)
-    numbers = replace(request, prompt=" ".join(f"z{number}" for number in range(9)))
+    numbers = replace(request, prompt=" ".join(f"z{number}" for number in range(17)))
     strange, many, plain = together(doodle, [request, numbers, HOUSE])
     says = "prompt: the model does not know, and leaves out: "
-    assert strange.warnings[-1] == f"{says}two, intricate, by, gloria, 35mm"
-    assert many.warnings == (f"{says}z0, z1, z2, z3, z4, z5, z6, z7, ...",)
+    assert strange.warnings[-1] == f"{says}Two, intricate, it's, fun, 35mm"
+    assert many.warnings == (f"{says}{', '.join(f'z{number}' for number in range(16))}, ...",)
     assert plain.warnings == ()
+
+
+def test_a_weight_keeps_the_words_around_it(doodle: Engine) -> None:
+    prompts = ("a hot air balloon on mars", "a hot (air balloon:1.0) on (mars:1.0001)")
+    plain, weighted, strong = drawn(
+        doodle,
+        *(replace(HOUSE, prompt=prompt) for prompt in prompts),
+        replace(HOUSE, prompt="a hot air balloon on (mars:1.6)"),
+    )
+    assert np.abs(plain - weighted).max() <= 3
+    assert np.abs(plain - strong).max() > 20
 
 
 def test_several_of_a_subject_are_one(doodle: Engine) -> None:
@@ -259,12 +271,24 @@ def test_guidance_trades_variety_for_contrast(doodle: Engine) -> None:
 
 
 def test_all_ten_samplers_give_a_clean_picture_in_25_steps(doodle: Engine) -> None:
-    requests = [replace(HOUSE, steps=25, sampler=sampler) for sampler in SAMPLERS]
-    noise = np.random.default_rng(0).normal(128, 40, (256, 256, 3))
-    for sampler, picture in zip(SAMPLERS, drawn(doodle, *requests), strict=True):
-        assert share(picture[90:180, 90:166], "red") > 0.15, sampler
-        assert sky(picture)[2] > sky(picture)[0], sampler
-        assert roughness(picture) < roughness(noise) / 8, sampler
+    prompt = "a brown horse on a meadow at sunset"  # lms breaks it first, on levels even in time
+    horse = replace(HOUSE, prompt=prompt, width=512, height=512, steps=25, seed=5)
+    pictures = drawn(doodle, *(replace(horse, sampler=sampler) for sampler in SAMPLERS))
+    usual = np.median([roughness(picture) for picture in pictures])
+    brown = np.median([share(picture, "brown") for picture in pictures])
+    scenes = [Scene(name, "brown", "meadow", "sunset") for name in SUBJECTS]
+    for sampler, picture in zip(SAMPLERS, pictures, strict=True):
+        assert roughness(picture) < 1.2 * usual, sampler
+        assert 0.7 * brown < share(picture, "brown") < 1.4 * brown, sampler
+        assert sky(picture)[0] > sky(picture)[1], sampler
+        assert likest(picture, scenes).subject == "horse", sampler
+
+
+@pytest.mark.parametrize("sampler", ["dpm++ 2m", "euler", "euler a", "heun", "dpm2"])
+def test_the_better_samplers_need_12_steps(doodle: Engine, sampler: str) -> None:
+    (picture,) = drawn(doodle, replace(HOUSE, sampler=sampler))
+    assert share(picture[90:180, 90:166], "red") > 0.15
+    assert sky(picture)[2] > sky(picture)[0]
 
 
 @pytest.mark.parametrize(("width", "height"), [(256, 384), (768, 512), (768, 768)])

@@ -45,7 +45,8 @@ def test_one_command_makes_a_model_and_a_second_one_goes_on_with_it(
         assert stage in said
 
     (state / "latents" / "512x512_001.pt").unlink()  # as if the first had been stopped there
-    run(state, monkeypatch, "--unet-minutes", "0.05")
+    longer = first["seconds"] / 60 + 0.02
+    run(state, monkeypatch, "--unet-minutes", str(longer))
     again = torch.load(state / "unet.pt", weights_only=True)
     assert again["step"] > first["step"]
     assert again["seconds"] > first["seconds"]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 HIRES_STRENGTH = 0.35
 """How much of the scaled-up picture the second pass of the hires fix replaces."""
-UNREAD_SHOWN = 8
+UNREAD_SHOWN = 16
 """How many of the words that a model does not know are named."""
 
 
@@ -40,9 +40,10 @@ class Guidance:
     def warnings(self) -> list[str]:
         """How the prompts were encoded, where that is not as written."""
         notes = [f"prompt: {note}" for note in self.positive.warnings]
-        if unread := tuple(dict.fromkeys(self.positive.unread)):  # in a negative one: as is meant
-            words = ", ".join(unread[:UNREAD_SHOWN]) + (", ..." if unread[UNREAD_SHOWN:] else "")
-            notes.append(f"prompt: the model does not know, and leaves out: {words}")
+        unread = {word.casefold(): word for word in self.positive.unread}  # a negative one's: meant
+        if words := list(unread.values()):
+            named = ", ".join(words[:UNREAD_SHOWN]) + (", ..." if words[UNREAD_SHOWN:] else "")
+            notes.append(f"prompt: the model does not know, and leaves out: {named}")
         if self.negative is not None:
             notes += [f"negative prompt: {note}" for note in self.negative.warnings]
         return notes

@@ -115,9 +115,36 @@ def test_a_damaged_whole_tokenizer_is_refused(own: Path, change: dict[str, Any])
         tokenizer(OWN, named(own, "PreTrainedTokenizerFast"), "tokenizer")
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "(x+x+)+y"}, "behavior": 1}},
+        {"normalizer": {"type": "Replace", "pattern": {"Regex": ""}, "content": "a"}},
+        {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "none"}},
+    ],
+)
+def test_a_whole_tokenizer_that_cannot_read_a_word_is_refused(
+    own: Path, change: dict[str, Any]
+) -> None:
+    test_a_damaged_whole_tokenizer_is_refused(own, change)
+
+
+@pytest.mark.parametrize("kind", ["CLIPTokenizer", "PreTrainedTokenizerFast"])
+@pytest.mark.parametrize("number", [56, 2**31])
+def test_tokens_that_the_text_encoder_cannot_know_are_refused(
+    own: Path, kind: str, number: int
+) -> None:
+    file = own / "tokenizer" / "tokenizer.json"
+    content = json.loads(file.read_text())
+    content["model"]["vocab"]["cat</w>"] = number
+    file.write_text(json.dumps(content))
+    with pytest.raises(ConfigError, match="tokens beyond the 56 that its text encoder knows"):
+        tokenizer(OWN, named(own, kind), "tokenizer")
+
+
 def test_a_whole_tokenizer_without_its_file_is_refused(own: Path) -> None:
     (own / "tokenizer" / "tokenizer.json").unlink()
-    with pytest.raises(ConfigError, match=r"tokenizer\.json is not understood"):
+    with pytest.raises(ConfigError, match=r"tokenizer\.json is missing"):
         tokenizer(OWN, named(own, "PreTrainedTokenizerFast"), "tokenizer")
 
 

@@ -28,8 +28,7 @@ def caption(scene: Scene, rng: random.Random) -> str:
     if scene.subject == NOTHING and rng.random() < 0.9:
         tail = [words for words in tail if words not in PLACE_WORDS[scene.place]]
     body = joiner.join(parts + tail)
-    text = _styled(body, scene.style, rng)
-    return _finish(text, rng)
+    return _styled(body, scene.style, rng)
 
 
 def _noun(scene: Scene, rng: random.Random) -> str:
@@ -95,10 +94,3 @@ def _styled(body: str, style: str, rng: random.Random) -> str:
         return f"{opening} {body}"
     ending = rng.choice(STYLE_AFTER[style])
     return f"{body}, {ending}" if rng.random() < 0.85 else f"{ending}, {body}"
-
-
-def _finish(text: str, rng: random.Random) -> str:
-    """Capital letters and full stops, as people type them or not."""
-    if rng.random() < 0.1:
-        text = text[0].upper() + text[1:]
-    return text + "." if rng.random() < 0.05 else text

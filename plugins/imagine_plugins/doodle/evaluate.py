@@ -44,9 +44,7 @@ def paint(model: Path, folder: Path, *, count: int, side: int, batch: int) -> No
     from imagine_plugins.doodle.runs import device, say, wait_while_paused
 
     pipe = StableDiffusionPipeline.from_pretrained(model, local_files_only=True).to(device())
-    pipe.scheduler = DPMSolverMultistepScheduler.from_config(
-        pipe.scheduler.config, use_karras_sigmas=True
-    )
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
     folder.mkdir(parents=True, exist_ok=True)
     todo = [

@@ -33,7 +33,7 @@ def export(state: Path, folder: Path) -> None:
     AutoencoderTiny.from_pretrained(state / "vae").half().save_pretrained(folder / "vae")
     _forget_where_it_was_made(folder / "vae" / "config.json")
     load_tokenizer(state / "tokenizer").save_pretrained(folder / "tokenizer")
-    DDIMScheduler(**unet.SCHEDULE).save_pretrained(folder / "scheduler")
+    DDIMScheduler.from_config(unet.SCHEDULE).save_pretrained(folder / "scheduler")
     (folder / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
     for path in filter(Path.is_file, folder.rglob("*")):
         path.chmod(0o644)  # safetensors writes for its owner alone

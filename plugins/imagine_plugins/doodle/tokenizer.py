@@ -38,28 +38,63 @@ def phrases() -> list[list[str]]:
 
 
 def rules() -> list[tuple[str, str]]:
-    """What is replaced in a prompt of small letters, in this order: regular expression, text."""
+    """What is replaced in a prompt of small letters, in this order: regular expression, text.
+
+    A word that is left out becomes a `~` first, since links before it go with it.
+    """
     said = phrases()
-    known = sorted({word for phrase in said for word in phrase} - {*words.LINKS})
-    singular = [word for word in known if word + "s" not in known]
+    known = sorted({word for phrase in said for word in phrase})
+    lonely = [word for word in words.COMPANIONS if word in known]
+    colors = "|".join(word for names in words.COLOR_WORDS.values() for word in names)
+    return [
+        (rf"[^\p{{L}}\p{{N}},.]+|\.(?={LETTER})|(?<=\p{{N}}),(?=\p{{N}})", " "),
+        (r"\.", ","),
+        (rf"{START}depth of field{END}", "~"),  # no meadow
+        (rf"{START}(?:dark|light) (?={colors})", ""),  # no time of day
+        *_plurals(known),
+        (rf"{START}(?!(?:{'|'.join(known)}){END}){LETTER}+", "~"),
+        *_leave_out(),
+        (rf"{START}(?:{'|'.join(lonely)}){END}{_alone(said)}", "~"),
+        *_leave_out(),
+        (r"(?:\s*,)+(?=\s*,)", ""),
+        (r"^[\s,]+|[\s,]+$", ""),
+    ]
+
+
+def _plurals(known: list[str]) -> list[tuple[str, str]]:
+    """Makes each word singular that is known so only."""
+    singular = [word for word in known if word + "s" not in known and word not in words.LINKS]
+    hissing = [word for word in singular if word.endswith(("s", "sh", "ch"))]
+    plain = [word for word in singular if word not in hissing]
     stems = [word.removesuffix("y") for word in singular if word.endswith("y")]
+    return [
+        (rf"(?=ies{END})(?<={'|'.join(stems)})ies", "y"),
+        (rf"(?=es{END})(?<={'|'.join(hissing)})es", ""),
+        (rf"(?=s{END})(?<={'|'.join(plain)})s", ""),
+        # Known as places: "among trees", "a field of flowers".
+        (rf"{START}(?<!among )trees{END}", "tree"),
+        (rf"{START}(?<!of )flowers{END}", "flower"),
+    ]
+
+
+def _leave_out() -> list[tuple[str, str]]:
+    """Leaves out every `~`, and the links before it unless they lead on to what follows."""
+    link = rf"{START}(?:{'|'.join(words.LINKS)}){END}"
+    return [
+        (rf"^\s*(?:{link}\s*)*(?:~\s*)+of{END}", ""),  # "concept art of a cat"
+        (rf"\s*(?:~\s*)+(?={START}(?:(?:a|an|the){END}|(?!{link}){LETTER}))", " "),
+        (rf"(?:{link}\s*)*(?:~\s*)+", " "),
+        (rf"(?:{link}\s*)+(?=$|,)", " "),
+    ]
+
+
+def _alone(said: list[list[str]]) -> str:
+    """Looks around a companion, which has to be just behind, for the neighbours it needs."""
     pairs = sorted({pair for phrase in said for pair in pairwise(phrase)})
     company, links = words.COMPANIONS, words.LINKS
-    kept = [*links, *(word for word in known if word not in company)]
-    kept += [f"{one}(?= {two})" for one, two in pairs if one in company and two not in links]
-    kept += [f"(?<={one} ){two}" for one, two in pairs if two in company and one not in links]
-    link = f"(?:{'|'.join(links)})"
-    return [
-        (r"[^\p{L}\p{N},.]+", " "),
-        ("depth of field", ""),  # no meadow
-        (rf"(?=ies{END})(?<={'|'.join(stems)})ies", "y"),
-        (rf"(?=e?s{END})(?<={'|'.join(singular)})e?s", ""),
-        (rf"{START}(?!(?:{'|'.join(kept)}){END}){LETTER}+", ""),
-        # A link at the end, or before a comma, has lost what it led to.
-        (rf"{START}(?:{link}{END}\s*)+(?=$|[,.])", ""),
-        (r"(?:\s*[,.])+(?=\s*[,.])", ""),
-        (r"^[\s,.]+|[\s,]+$", ""),
-    ]
+    before = [f"{one} {two}" for one, two in pairs if two in company and one not in links]
+    after = [f"(?<={one}) {two}{END}" for one, two in pairs if one in company and two not in links]
+    return f"(?<!{'|'.join(before)})(?!{'|'.join(after)})"
 
 
 def train_tokenizer(folder: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 ROUND, SQUARE = 1.1, 1 / 1.1  # what a pair of brackets multiplies by
@@ -22,7 +22,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _ESCAPED = re.compile(r"\\([\\()\[\]])")
-_BREAK = re.compile(r"\s*\bBREAK\b\s*")
+_BREAK = re.compile(r"\bBREAK\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,10 @@ def _joined(runs: Iterator[tuple[str, float]]) -> Iterator[Fragment]:
         else:
             merged.append((text, weight))
     for text, weight in merged:
-        for number, part in enumerate(_BREAK.split(text)):
+        first, *others = _BREAK.split(text)
+        parts = [first.rstrip() if others else first, *(part.strip() for part in others[:-1])]
+        parts += [part.lstrip() for part in others[-1:]]
+        for number, part in enumerate(parts):
             if part or number:
                 yield Fragment(part, weight, starts_chunk=number > 0)
 
@@ -141,23 +144,36 @@ class _Chunker:
         return len(self.tokens)
 
 
+Token = tuple[int, float]
+"""A token and its weight."""
+
+
+def sections(fragments: Iterable[Fragment]) -> list[list[Fragment]]:
+    """The runs of text from one BREAK to the next."""
+    found: list[list[Fragment]] = [[]]
+    for fragment in fragments:
+        if fragment.starts_chunk:
+            found.append([])
+        found[-1].append(fragment)
+    return found
+
+
 def chunks(
-    prompt: str, tokenize: Callable[[str], Sequence[int]], *, length: int, comma: int | None
+    texts: Iterable[Iterable[Token]], *, length: int, comma: int | None
 ) -> tuple[Chunk, ...]:
-    """Cut a prompt into chunks of at most `length` tokens; no token is ever dropped.
+    """Cut texts, each of which begins a chunk, into chunks; no token is ever dropped.
 
     Args:
-        prompt: The prompt with its weights.
-        tokenize: Gives a text's tokens, without start and end.
-        length: Tokens of a chunk: the encoder's positions less start and end.
+        texts: Their tokens, without start and end.
+        length: The most tokens of a chunk: the encoder's positions less start and end.
         comma: The token of a comma.
     """
     chunker = _Chunker(length, comma)
-    for fragment in parse(prompt):
-        if fragment.starts_chunk:
+    for number, tokens in enumerate(texts):
+        if number:
             chunker.close()
-        for token in tokenize(fragment.text):
-            chunker.add(token, fragment.weight)
+        for token, weight in tokens:
+            chunker.add(token, weight)
     if chunker.tokens or not chunker.done:
         chunker.close()
     return tuple(chunker.done)

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from imagine_core.errors import FieldError, RequestError
-from imagine_plugins.loaders.prompts import Chunk, chunks, describe, parse
+from imagine_plugins.loaders.prompts import Chunk, chunks, describe, parse, sections
+from imagine_plugins.loaders.reading import comma, read
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-_WORD = re.compile(r"[^\W_]+")
 CACHED_PROMPTS = 64
 MOST_CHUNKS = 100
 """Chunks of a prompt: more than anybody writes, few enough that others need not wait for long."""
@@ -65,8 +61,8 @@ class TextEncoder:
 
     def _encode(self, prompt: str, clip_skip: int) -> Encoded:
         length = self.positions - 2
-        comma = self.tokenizer.convert_tokens_to_ids(",</w>")
-        pieces = chunks(prompt, self._tokenize, length=length, comma=comma)
+        texts = [read(self.tokenizer, runs) for runs in sections(parse(prompt))]
+        pieces = chunks([text.tokens for text in texts], length=length, comma=comma(self.tokenizer))
         if len(pieces) > MOST_CHUNKS:
             message = f"must fit into {MOST_CHUNKS} chunks of {length} tokens, not {len(pieces)}"
             raise RequestError([FieldError("prompt", message)])
@@ -75,23 +71,8 @@ class TextEncoder:
             context=torch.cat([context for context, _ in outputs], dim=1),
             pooled=outputs[0][1],  # as in A1111: the first chunk speaks for the prompt
             warnings=describe(pieces, length),
-            unread=tuple(self._unread(prompt)),
+            unread=tuple(word for text in texts for word in text.unread),
         )
-
-    def _tokenize(self, text: str) -> Sequence[int]:
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, verbose=False).input_ids
-        return ids
-
-    def _unread(self, prompt: str) -> Iterator[str]:
-        """The words that no token comes from: CLIP has none such, a vocabulary of its own may."""
-        for fragment in parse(prompt):
-            places = self.tokenizer(
-                fragment.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-            ).offset_mapping
-            read = {place for start, end in places for place in range(start, end)}
-            for word in _WORD.finditer(fragment.text):
-                if read.isdisjoint(range(*word.span())):
-                    yield word.group()
 
     def _chunk(self, piece: Chunk, clip_skip: int) -> tuple[torch.Tensor, torch.Tensor]:
         tokenizer, device = self.tokenizer, self.model.device

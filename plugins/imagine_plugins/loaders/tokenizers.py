@@ -24,13 +24,11 @@ def tokenizer(part: TextPart, read: Read, folder: str) -> Any:
         "unk_token": _token(settings, "unk_token", END),
         "pad_token": _token(settings, "eos_token", END),
     }
-    made = (
-        _whole(read, folder, special) if _is_whole(read, folder) else _clip(read, folder, special)
-    )
-    if len(made) > part.config["vocab_size"]:
-        raise ConfigError(
-            f"{folder} has {len(made)} tokens, its text encoder knows {part.config['vocab_size']}"
-        )
+    size = part.config["vocab_size"]
+    build = _whole if _is_whole(read, folder) else _clip
+    made = build(read, folder, special, size)
+    if len(made) > size:
+        raise ConfigError(f"{folder} has {len(made)} tokens, its text encoder knows {size}")
     made.model_max_length = part.config["max_position_embeddings"]
     # Only now: a pad token given at construction becomes special, and "!" in prompts with it.
     made.pad_token = _token(settings, "pad_token", part.pad)
@@ -43,22 +41,45 @@ def _is_whole(read: Read, folder: str) -> bool:
     return isinstance(entry, list) and entry[1:] in ([name] for name in WHOLE_TOKENIZERS)
 
 
-def _whole(read: Read, folder: str, special: Mapping[str, str]) -> Any:
+def _whole(read: Read, folder: str, special: Mapping[str, str], size: int) -> Any:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
     file = f"{folder}/tokenizer.json"
+    content = read(file)
+    if content is None:
+        raise ConfigError(f"the file {file} is missing")
+    whole = content if isinstance(content, dict) else {}
+    model, added = whole.get("model"), whole.get("added_tokens")
+    _require_ids(file, model.get("vocab") if isinstance(model, dict) else None, size)
+    if isinstance(added, list):
+        _require_ids(
+            file, {n: t.get("id") for n, t in enumerate(added) if isinstance(t, dict)}, size
+        )
     try:
-        backend = Tokenizer.from_str(json.dumps(read(file)))
-    except Exception as error:  # tokenizers raises nothing more particular
+        backend = Tokenizer.from_str(json.dumps(content))
+        made = PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+        made("a cat, 1")
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # what panics in tokenizers is no Exception
         raise ConfigError(f"{file} is not understood ({error!s:.200})") from error
-    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+    return made
 
 
-def _clip(read: Read, folder: str, special: Mapping[str, str]) -> Any:
+def _require_ids(file: str, vocabulary: object, size: int) -> None:
+    """Refuse tokens beyond the text encoder's: they fail at use, the largest after gigabytes."""
+    ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
+    if any(isinstance(number, int) and number >= size for number in ids):
+        raise ConfigError(f"{file} numbers tokens beyond the {size} that its text encoder knows")
+
+
+def _clip(read: Read, folder: str, special: Mapping[str, str], size: int) -> Any:
     from transformers import CLIPTokenizer
 
     vocabulary, merges = _vocabulary(read, folder) or clip_vocabulary()
+    if len(vocabulary) <= size:  # else that is said
+        _require_ids(f"the vocabulary of {folder}", vocabulary, size)
     return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), **special)
 
 
