@@ -64,6 +64,7 @@ def test_a_text_without_a_word_that_it_knows_is_an_empty_one(read: Any, text: st
         ("concept art of a cat. It is at night", "a cat , at night"),
         ("a full epic moon, hot spiced air balloons", "a full moon , hot air balloon"),
         ("dark blue car in the dark", "blue car in the dark"),
+        ("water color of a cat by the water", "watercolor of a cat by the water"),
         ("hates cares cubes", ""),
         ("a full moon, full body", "a full moon"),
         ("bright red car, golden hour", "red car , golden hour"),

@@ -43,17 +43,21 @@ def rules() -> list[tuple[str, str]]:
     A word that is left out becomes a `~` first, since links before it go with it.
     """
     said = phrases()
-    known = sorted({word for phrase in said for word in phrase})
+    known = sorted({word for phrase in said for word in phrase} - {"8"})
     lonely = [word for word in words.COMPANIONS if word in known]
     colors = "|".join(word for names in words.COLOR_WORDS.values() for word in names)
     return [
         (rf"[^\p{{L}}\p{{N}},.]+|\.(?={LETTER})|(?<=\p{{N}}),(?=\p{{N}})", " "),
         (r"\.", ","),
         (rf"{START}depth of field{END}", "~"),  # no meadow
-        (rf"{START}(?:dark|light) (?={colors})", ""),  # no time of day
+        (rf"{START}(?:dark|light) (?=(?:{colors}){END})", ""),  # no time of day
+        (rf"{START}water colou?r{END}", "watercolor"),
         *_plurals(known),
-        (rf"{START}(?!(?:{'|'.join(known)}){END}){LETTER}+", "~"),
+        (rf"{START}(?!(?:{'|'.join(known)}|8(?= bit)){END}){LETTER}+", "~"),
         *_leave_out(),
+        # Of their plurals, places are made: "among trees", "a field of flowers".
+        (rf"{START}(?<!among )trees{END}", "tree"),
+        (rf"{START}(?<!of )flowers{END}", "flower"),
         (rf"{START}(?:{'|'.join(lonely)}){END}{_alone(said)}", "~"),
         *_leave_out(),
         (r"(?:\s*,)+(?=\s*,)", ""),
@@ -71,9 +75,6 @@ def _plurals(known: list[str]) -> list[tuple[str, str]]:
         (rf"(?=ies{END})(?<={'|'.join(stems)})ies", "y"),
         (rf"(?=es{END})(?<={'|'.join(hissing)})es", ""),
         (rf"(?=s{END})(?<={'|'.join(plain)})s", ""),
-        # Known as places: "among trees", "a field of flowers".
-        (rf"{START}(?<!among )trees{END}", "tree"),
-        (rf"{START}(?<!of )flowers{END}", "flower"),
     ]
 
 
@@ -82,7 +83,7 @@ def _leave_out() -> list[tuple[str, str]]:
     link = rf"{START}(?:{'|'.join(words.LINKS)}){END}"
     return [
         (rf"^\s*(?:{link}\s*)*(?:~\s*)+of{END}", ""),  # "concept art of a cat"
-        (rf"\s*(?:~\s*)+(?={START}(?:(?:a|an|the){END}|(?!{link}){LETTER}))", " "),
+        (rf"\s*(?:~\s*)+(?={START}(?:(?:a|an|the|very){END}|(?!{link}){LETTER}))", " "),
         (rf"(?:{link}\s*)*(?:~\s*)+", " "),
         (rf"(?:{link}\s*)+(?=$|,)", " "),
     ]

@@ -152,6 +152,6 @@ LINKS = _either(
     "a | an | among | as | at | by | during | in | near | of | on | the | under | very | with"
 )
 COMPANIONS = _either(
-    "8 | air | another | art | bit | bright | calm | camping | deep | digital | drawn | flat | "
+    "air | another | art | bit | bright | calm | camping | deep | digital | drawn | flat | "
     "full | game | hand | hot | hour | light | line | open | range | retro | side | top | vector"
 )
