@@ -29,7 +29,8 @@ def run(state: Path, monkeypatch: pytest.MonkeyPatch, *options: str) -> None:
     threads = str(torch.get_num_threads())
     monkeypatch.setattr(sys, "argv", ["train", "--state", str(state), "--threads", threads])
     sys.argv += ["--text-steps", "3", "--autoencoder-minutes", "0.01", *options]
-    train.main()
+    with torch.enable_grad():  # which other tests may have left off
+        train.main()
 
 
 def test_one_command_makes_a_model_and_a_second_one_goes_on_with_it(
