@@ -22,7 +22,7 @@ _TOKEN = re.compile(
     re.VERBOSE,
 )
 _ESCAPED = re.compile(r"\\([\\()\[\]])")
-_BREAK = re.compile(r"\bBREAK\b")
+_BREAK = re.compile(r"(?:(?<!\s)\s+)?\bBREAK\b\s*")  # from the first blank of a run: linear
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,7 @@ def _joined(runs: Iterator[tuple[str, float]]) -> Iterator[Fragment]:
         else:
             merged.append((text, weight))
     for text, weight in merged:
-        first, *others = _BREAK.split(text)
-        parts = [first.rstrip() if others else first, *(part.strip() for part in others[:-1])]
-        parts += [part.lstrip() for part in others[-1:]]
-        for number, part in enumerate(parts):
+        for number, part in enumerate(_BREAK.split(text)):
             if part or number:
                 yield Fragment(part, weight, starts_chunk=number > 0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from imagine_plugins.loaders.architectures import TextPart
@@ -51,11 +51,11 @@ def _whole(read: Read, folder: str, special: Mapping[str, str], size: int) -> An
         raise ConfigError(f"the file {file} is missing")
     whole = content if isinstance(content, dict) else {}
     model, added = whole.get("model"), whole.get("added_tokens")
-    _require_ids(file, model.get("vocab") if isinstance(model, dict) else None, size)
+    vocabulary = model.get("vocab") if isinstance(model, dict) else None
+    ids = [*vocabulary.values()] if isinstance(vocabulary, dict) else []
     if isinstance(added, list):
-        _require_ids(
-            file, {n: t.get("id") for n, t in enumerate(added) if isinstance(t, dict)}, size
-        )
+        ids += [token.get("id") for token in added if isinstance(token, dict)]
+    _require_ids(file, ids, size)
     try:
         backend = Tokenizer.from_str(json.dumps(content))
         made = PreTrainedTokenizerFast(tokenizer_object=backend, **special)
@@ -67,9 +67,8 @@ def _whole(read: Read, folder: str, special: Mapping[str, str], size: int) -> An
     return made
 
 
-def _require_ids(file: str, vocabulary: object, size: int) -> None:
+def _require_ids(file: str, ids: Iterable[object], size: int) -> None:
     """Refuse tokens beyond the text encoder's: they fail at use, the largest after gigabytes."""
-    ids = vocabulary.values() if isinstance(vocabulary, dict) else ()
     if any(isinstance(number, int) and number >= size for number in ids):
         raise ConfigError(f"{file} numbers tokens beyond the {size} that its text encoder knows")
 
@@ -79,7 +78,7 @@ def _clip(read: Read, folder: str, special: Mapping[str, str], size: int) -> Any
 
     vocabulary, merges = _vocabulary(read, folder) or clip_vocabulary()
     if len(vocabulary) <= size:  # else that is said
-        _require_ids(f"the vocabulary of {folder}", vocabulary, size)
+        _require_ids(f"the vocabulary of {folder}", vocabulary.values(), size)
     return CLIPTokenizer(vocab=dict(vocabulary), merges=list(merges), **special)
 
 
