@@ -81,7 +81,9 @@ def third_party(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The figures of docs/performance.md."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
-    session.run("python", "tests/bench/main.py", *session.posargs, env={"PYTHONPATH": "tests"})
+    session.run(
+        "python", "tests/bench/main.py", *session.posargs, env={"PYTHONPATH": "tests/support"}
+    )
 
 
 @nox.session(default=False)

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, TextIO
 import click
 
 from imagine_core import interrupts, network
-from imagine_core.configuration import configure, explained
 from imagine_core.errors import ImagineError, RequestError, SettingsError, UnknownName
 from imagine_core.plugins import Plugins, plugins_from_environment
-from imagine_core.settable import PREFIX, shared, unknown_variables
+from imagine_core.settings.file import configure, explained
+from imagine_core.settings.options import PREFIX, shared, unknown_variables
 
 if TYPE_CHECKING:
     from click import Command, Context

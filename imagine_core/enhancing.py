@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 
 from imagine_core.errors import EnhancerFailed, FieldError, RequestError
 from imagine_core.interfaces import Enhancement, Enhancer, EnhanceTask
-from imagine_core.quoting import quoted
 from imagine_core.registry import Registry
+from imagine_core.safe_text import quoted
 
 log = logging.getLogger("imagine")
 

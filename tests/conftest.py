@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from imagine_core import configuration, network
+from imagine_core import network
 from imagine_core.engine import Engine
+from imagine_core.settings.file import VARIABLE
 from imagine_core.testing import FakePlugin, build_test_engine
 
 # A shell starts background jobs with Ctrl-C ignored, and the programs that tests interrupt would
@@ -31,7 +32,7 @@ def _nothing_but_this_machine() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(network.VARIABLE, "1")
-        patch.setenv(configuration.VARIABLE, os.devnull)  # not what whoever tests has set
+        patch.setenv(VARIABLE, os.devnull)  # not what whoever tests has set
         patch.setattr(socket, "getaddrinfo", resolve_here)
         for name in ("connect", "connect_ex", "sendto"):
             patch.setattr(socket.socket, name, _only_here(getattr(socket.socket, name)))

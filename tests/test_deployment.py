@@ -13,11 +13,11 @@ from urllib.parse import urlsplit
 import pytest
 
 from calls import app_of, live
-from imagine_core import configuration
 from imagine_core.cli import build_cli, main
 from imagine_core.engine import Engine
 from imagine_core.plugins import build_plugins
-from imagine_core.settable import unknown_variables
+from imagine_core.settings.file import VARIABLE
+from imagine_core.settings.options import unknown_variables
 from imagine_plugins.commands import service
 
 ROOT = Path(__file__).parent.parent
@@ -78,7 +78,7 @@ def test_the_settings_in_the_documents_are_accepted(
     (example,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     file = tmp_path / "config.toml"
     file.write_text(example)
-    monkeypatch.setenv(configuration.VARIABLE, str(file))
+    monkeypatch.setenv(VARIABLE, str(file))
     assert main(["config"], program=build_cli()) == 0
     shown = capsys.readouterr().out
     assert f"serve.port in {file}" in shown

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from imagine_core.engine.steering import Finished, Sampler
+from imagine_core.engine.guarded import Finished, Sampler
 from imagine_core.errors import FieldError, GenerationFailed, RequestError
 from imagine_core.interfaces import Conditioning, Evaluation, SamplingTask
 

@@ -23,7 +23,7 @@ from imagine_core.engine.drawing import (
     draw,
     total_steps,
 )
-from imagine_core.engine.steering import Guard, Sampler
+from imagine_core.engine.guarded import Guard, Sampler
 from imagine_core.errors import ImagineError
 from imagine_core.types import (
     GeneratedImage,

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from imagine_core.engine.batching import FairShare, RowLimits
 from imagine_core.engine.drawing import Denoise
+from imagine_core.engine.estimates import Pace
 from imagine_core.engine.forward import forward
-from imagine_core.engine.pace import Pace
 from imagine_core.models.memory import out_of_memory
 
 if TYPE_CHECKING:
     import torch
 
     from imagine_core.engine.jobs import Size, Trajectory
-    from imagine_core.models.loading import Loading
+    from imagine_core.engine.loading import Loading
 
 
 class Prediction(NamedTuple):

@@ -13,7 +13,8 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from imagine_core.engine.drawing import Alone
-from imagine_core.engine.faults import explain
+from imagine_core.engine.failures import explain
+from imagine_core.engine.loading import Loading
 from imagine_core.engine.stepping import Stepping, batch_key
 from imagine_core.engine.waiting import Waiting
 from imagine_core.engine.watchdog import Watchdog
@@ -23,16 +24,15 @@ from imagine_core.errors import (
     SettingsError,
     ShuttingDown,
 )
-from imagine_core.models.loading import Loading
 from imagine_core.models.memory import out_of_memory
-from imagine_core.quoting import quoted
+from imagine_core.safe_text import quoted
 
 if TYPE_CHECKING:
     from imagine_core.engine.jobs import Job, Trajectory
+    from imagine_core.engine.loading import Load
     from imagine_core.engine.observers import Observers
     from imagine_core.errors import Stalled
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
-    from imagine_core.models.loading import Load
     from imagine_core.settings import Settings
 
 log = logging.getLogger("imagine")

@@ -14,11 +14,13 @@ from typing import Literal
 
 from imagine_core.errors import OutOfMemory, UnusableModel
 from imagine_core.interfaces import DiffusionModel, ModelInfo
-from imagine_core.models.catalogue import Stamp, has_changed
+from imagine_core.models.catalogue import Stamp, has_changed, stamp_of
 from imagine_core.models.memory import Memory, out_of_memory
-from imagine_core.models.settling import load_settled
 
 log = logging.getLogger("imagine")
+
+TRIES = 2
+"""A file that was replaced is whole the second time; one that was not is still being written."""
 
 Load = Callable[[ModelInfo], DiffusionModel]
 Unloaded = Literal["unloaded", "when idle", "not loaded"]
@@ -201,7 +203,7 @@ class ModelCache:
 
     def _load_entry(self, info: ModelInfo) -> _Entry:
         try:
-            stamp, model = load_settled(info, self._load_once_more)
+            stamp, model = _load_settled(info, self._load_once_more)
         except FileNotFoundError:
             if info.path.exists():
                 raise
@@ -294,6 +296,26 @@ class ModelCache:
             idle_seconds=idle,
             expires_in=None if expires is None else max(0.0, expires),
         )
+
+
+def _load_settled(info: ModelInfo, load: Load) -> tuple[Stamp, DiffusionModel]:
+    """The model, read from one version of its file as a whole, and the stamp of that version.
+
+    Raises:
+        UnusableModel: It cannot be loaded, or its file changes all the time.
+    """
+    for _ in range(TRIES):
+        stamp = stamp_of(info.path)
+        try:
+            model = load(info)
+        except UnusableModel:
+            if not has_changed(info.path, stamp):
+                raise
+            continue
+        if not has_changed(info.path, stamp):
+            return stamp, model
+        model.close()
+    raise UnusableModel(info.name, "its file is being written; ask again when it is whole")
 
 
 def _gigabytes(size: int) -> float:

@@ -13,7 +13,7 @@ says which rule is broken and how; docs/conformance.md has them all.
 
 from __future__ import annotations
 
-from imagine_core.testing.building import (
+from imagine_core.testing.engine_building import (
     build_test_engine,
     build_test_plugins,
     collect,

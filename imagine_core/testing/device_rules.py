@@ -14,9 +14,9 @@ from imagine_core.hookspecs import hookimpl
 from imagine_core.interfaces import Device, ModelLoader, SamplerSpec
 from imagine_core.plugins import Plugins
 from imagine_core.settings import Settings
-from imagine_core.testing.building import draw_one
+from imagine_core.testing.engine_building import draw_one
 from imagine_core.testing.fakes import FakeLoader, FakeModel, euler
-from imagine_core.testing.registration import beside_the_installed
+from imagine_core.testing.plugin_registration import beside_the_installed
 from imagine_core.types import GenerationRequest
 
 EPSILON = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}

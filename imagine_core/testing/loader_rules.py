@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagine_core.errors import UnusableModel
 from imagine_core.testing.model_rules import MODEL_RULES
-from imagine_core.testing.registration import alone, beside_the_installed
+from imagine_core.testing.plugin_registration import alone, beside_the_installed
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo, ModelLoader

@@ -13,8 +13,8 @@ import torch
 
 from imagine_core.interfaces import Sampling
 from imagine_core.sampling import NoiseModel, resolve_sampler
-from imagine_core.testing.driving import CLEAN, GAUSSIAN, SD15, WIDE, answer, drive, task_of
-from imagine_core.testing.sampled import INIT, Sampled
+from imagine_core.testing.sampler_driving import CLEAN, GAUSSIAN, SD15, WIDE, answer, drive, task_of
+from imagine_core.testing.sampler_runs import INIT, Sampled
 
 STRENGTHS = (None, 0.05, 0.3, 0.6, 1.0)
 NEAR = 0.08

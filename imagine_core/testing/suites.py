@@ -39,9 +39,9 @@ def check_sampler(  # noqa: PLR0913 - all but the first two have a value that su
         steps: The numbers of steps after which no latent may be infinite or NaN.
         excused: Rules that it need not keep, and why; each must really be broken.
     """
-    from imagine_core.testing.driving import quickly
-    from imagine_core.testing.sampled import Sampled
+    from imagine_core.testing.sampler_driving import quickly
     from imagine_core.testing.sampler_rules import RULES
+    from imagine_core.testing.sampler_runs import Sampled
 
     with quickly():
         sampled = Sampled(plugin, name, order, distilled, steps)

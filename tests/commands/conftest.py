@@ -10,7 +10,7 @@ import pytest
 import fake_imagine
 from imagine_core.cli import main
 from imagine_core.testing import FakePlugin
-from imagine_plugins.commands import source
+from imagine_plugins.commands.shared import source
 from programs import Ended, Imagine, serving
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imagine_core import configuration
+from imagine_core.settings.file import VARIABLE
 from programs import Ended, Imagine
 
 FILE = """
@@ -28,7 +28,7 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The settings file."""
     path = tmp_path / "settings.toml"
     path.write_text(FILE, "utf-8")
-    monkeypatch.setenv(configuration.VARIABLE, str(path))
+    monkeypatch.setenv(VARIABLE, str(path))
     return path
 
 
@@ -104,7 +104,7 @@ def test_json_says_the_same_for_programs(imagine: Imagine, file: Path) -> None:
 def test_it_says_where_the_file_would_be(
     imagine: Imagine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(configuration.VARIABLE)
+    monkeypatch.delenv(VARIABLE)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "nowhere"))
     monkeypatch.setenv("HOME", str(tmp_path))
     path = imagine("config", "--path").out.strip()

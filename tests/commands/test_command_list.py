@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from imagine_plugins.commands import source
-from imagine_plugins.commands.output import file_size
+from imagine_plugins.commands.shared import source
+from imagine_plugins.commands.shared.output import file_size
 from imagine_plugins.dialects.client import NativeClient
 from programs import KEY, Imagine
 

@@ -15,8 +15,8 @@ import pytest
 
 from imagine_core.errors import SettingsError
 from imagine_plugins.commands import serve, service
-from imagine_plugins.systemd import manager
-from imagine_plugins.systemd.unit import Unit, quoted
+from imagine_plugins.server.systemd import manager
+from imagine_plugins.server.systemd.unit import Unit, quoted
 from programs import Imagine
 
 ROOT = Path(__file__).parents[2]

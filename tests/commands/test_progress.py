@@ -7,7 +7,7 @@ import pytest
 
 from imagine_core import GenerationEvent, PhaseEvent, StepEvent
 from imagine_core.testing import FakeClock
-from imagine_plugins.commands.progress import Progress
+from imagine_plugins.commands.shared.progress import Progress
 
 
 class Terminal(io.StringIO):

@@ -29,8 +29,8 @@ from imagine_core.settings import DEFAULT_HOST, Limits, ServerSettings, Settings
 from imagine_core.testing import FakePlugin, build_test_plugins
 from imagine_plugins.commands import serve
 from imagine_plugins.commands.serve import Options, command
-from imagine_plugins.commands.values import Duration
-from imagine_plugins.serving import listen, shown_address
+from imagine_plugins.commands.shared.values import Duration
+from imagine_plugins.server.serving import listen, shown_address
 
 FAKE = """
 import sys, time

@@ -19,8 +19,8 @@ from imagine_core.errors import (
 )
 from imagine_core.settings import Settings
 from imagine_core.testing import build_test_plugins, draw_one
-from imagine_plugins.commands import source
-from imagine_plugins.commands.source import choose, in_flags, local_engine, server_runs_here
+from imagine_plugins.commands.shared import source
+from imagine_plugins.commands.shared.source import choose, in_flags, local_engine, server_runs_here
 
 
 @contextmanager

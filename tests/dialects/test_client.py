@@ -36,8 +36,8 @@ from imagine_core.errors import (
 )
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import FakePlugin, collect
-from imagine_plugins.addresses import server_url
 from imagine_plugins.dialects.client import NativeClient
+from imagine_plugins.server.addresses import server_url
 
 SMALL = GenerationRequest(prompt="red", width=64, height=64, steps=4, seed=2**64 - 1)
 

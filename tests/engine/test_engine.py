@@ -16,14 +16,13 @@ from imagine_core import (
     PhaseEvent,
     StepEvent,
 )
-from imagine_core.engine import Engine, worker
+from imagine_core.engine import Engine, loading, worker
 from imagine_core.errors import (
     Busy,
     RequestError,
     UnknownName,
     UnusableModel,
 )
-from imagine_core.models import loading
 from imagine_core.settings import Limits, Settings
 from imagine_core.testing import FakeModel, FakePlugin, build_test_engine, collect, draw_one
 

@@ -71,7 +71,7 @@ def test_a_model_waits_for_one_in_use_whose_requests_go_on(tmp_path: Path) -> No
 def test_requests_without_end_for_one_model_do_not_starve_another(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imagine_core.models.loading.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("imagine_core.engine.loading.PATIENCE_SECONDS", 0.2)
     fake = FakePlugin()
     one_at_a_time(fake)
     fake.loader.before = lambda rows: time.sleep(0.02)

@@ -21,7 +21,7 @@ from imagine_core.engine import Engine
 from imagine_core.testing import build_test_engine
 from imagine_core.web import app as web_app
 from imagine_core.web.bodies import BodyGuard
-from imagine_plugins import connections, serving
+from imagine_plugins.server import connections, serving
 
 Address = tuple[str, int]
 

@@ -21,7 +21,7 @@ from calls import SMALL, app_of, live_server
 from faults.raw import read_all
 from imagine_core.engine import Engine
 from imagine_core.testing import FakePlugin
-from imagine_plugins import serving
+from imagine_plugins.server import serving
 from slow_server import wait_until
 
 

@@ -12,7 +12,7 @@ import pytest
 from checkpoints import SD1, SD2, SDXL, TINY_SD1, inpainting, shapes, write_folder, write_hollow
 from imagine_plugins.loaders.checkpoint import CheckpointLoader
 from imagine_plugins.loaders.folder import FolderLoader, _examine
-from imagine_plugins.loaders.prediction import TELLING
+from imagine_plugins.loaders.parameterization import TELLING
 from imagine_plugins.loaders.recognition import recognise_checkpoint
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from hub_server import FileServer, files_under
 from imagine_core.cli import main
-from imagine_plugins.commands.progress import Progress
 from imagine_plugins.commands.pull import Transfer
+from imagine_plugins.commands.shared.progress import Progress
 
 
 @pytest.fixture(autouse=True)

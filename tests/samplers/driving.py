@@ -9,8 +9,8 @@ import torch
 from imagine_core import SamplerSpec, SamplingTask
 from imagine_core.plugins import build_plugins
 from imagine_core.registry import Registry
-from imagine_core.testing import driving
-from imagine_core.testing.driving import Predict, Run
+from imagine_core.testing import sampler_driving
+from imagine_core.testing.sampler_driving import Predict, Run
 from imagine_plugins.samplers import diffusers_schedulers, papers
 
 PLUGINS = {"diffusers": diffusers_schedulers, "papers": papers}
@@ -30,7 +30,7 @@ def names(**wanted: bool) -> list[str]:
 
 def drive(name: str, task: SamplingTask, predict: Predict) -> Run:
     """Run a built-in sampler to its end on an exact model."""
-    return driving.drive(registry().get(name), task, predict)
+    return sampler_driving.drive(registry().get(name), task, predict)
 
 
 class Mixture:

@@ -21,7 +21,7 @@ from imagine_core.testing import (
     check_sampler,
     draw_one,
 )
-from imagine_core.testing.driving import GAUSSIAN, SMALL, task_of
+from imagine_core.testing.sampler_driving import GAUSSIAN, SMALL, task_of
 from samplers.driving import PLUGINS, drive, names, registry
 
 ORDER = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from imagine_core.testing.driving import GAUSSIAN, WIDE, task_of
+from imagine_core.testing.sampler_driving import GAUSSIAN, WIDE, task_of
 from samplers.driving import Mixture, drive, names, registry
 from samplers.test_samplers_contract import DISTILLED
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from imagine_core.schedules import noise_levels
-from imagine_core.testing.driving import GAUSSIAN, SD15, task_of
+from imagine_core.testing.sampler_driving import GAUSSIAN, SD15, task_of
 from samplers.driving import drive
 
 

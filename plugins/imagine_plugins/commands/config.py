@@ -10,9 +10,9 @@ import click
 from click.core import ParameterSource
 
 from imagine_core import hookimpl
-from imagine_core.configuration import config_file, configuration_of, origin
 from imagine_core.errors import UnknownName
-from imagine_core.settable import (
+from imagine_core.settings.file import config_file, configuration_of, origin
+from imagine_core.settings.options import (
     commands_of,
     is_secret,
     is_shared,
@@ -20,8 +20,8 @@ from imagine_core.settable import (
     names_of,
     options_of,
 )
-from imagine_plugins.commands.options import JSON_OPTION
-from imagine_plugins.commands.output import note, print_json, print_table
+from imagine_plugins.commands.shared.options import JSON_OPTION
+from imagine_plugins.commands.shared.output import note, print_json, print_table
 
 MASK = "********"
 SOURCES = {

@@ -11,7 +11,7 @@ from imagine_core import hookimpl
 from imagine_core.errors import InvalidFile
 from imagine_core.pictures.files import write_file
 from imagine_core.pictures.metadata import document_bytes, read_picture
-from imagine_plugins.commands.output import is_stdout, write_stdout
+from imagine_plugins.commands.shared.output import is_stdout, write_stdout
 
 
 @click.command(short_help="Convert a PNG to JSON with its metadata, and back.")

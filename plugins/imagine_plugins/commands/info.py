@@ -11,7 +11,7 @@ import click
 
 from imagine_core import hookimpl
 from imagine_core.pictures.metadata import read_meta
-from imagine_plugins.commands.output import print_json
+from imagine_plugins.commands.shared.output import print_json
 
 
 @click.command(short_help="Print what a picture was made from.")

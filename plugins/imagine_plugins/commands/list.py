@@ -12,9 +12,9 @@ from imagine_core import hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
-from imagine_plugins.commands.options import JSON_OPTION, SERVER_OPTIONS, models_option
-from imagine_plugins.commands.output import file_size, note, print_json, print_table
-from imagine_plugins.commands.source import ask_for_details, choose_by_flags
+from imagine_plugins.commands.shared.options import JSON_OPTION, SERVER_OPTIONS, models_option
+from imagine_plugins.commands.shared.output import file_size, note, print_json, print_table
+from imagine_plugins.commands.shared.source import ask_for_details, choose_by_flags
 
 if TYPE_CHECKING:
     from imagine_core.plugins import Plugins

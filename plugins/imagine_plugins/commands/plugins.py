@@ -8,8 +8,8 @@ import click
 
 from imagine_core import hookimpl
 from imagine_core.cli import plugins_of
-from imagine_plugins.commands.options import JSON_OPTION
-from imagine_plugins.commands.output import print_json, print_table
+from imagine_plugins.commands.shared.options import JSON_OPTION
+from imagine_plugins.commands.shared.output import print_json, print_table
 
 
 def _plugins(*, as_json: bool) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from imagine_core import hookimpl
-from imagine_plugins.commands.options import JSON_OPTION, SERVER_OPTIONS
-from imagine_plugins.commands.output import file_size, print_json, print_table
-from imagine_plugins.commands.progress import duration
-from imagine_plugins.commands.source import ask, server_of
+from imagine_plugins.commands.shared.options import JSON_OPTION, SERVER_OPTIONS
+from imagine_plugins.commands.shared.output import file_size, print_json, print_table
+from imagine_plugins.commands.shared.progress import duration
+from imagine_plugins.commands.shared.source import ask, server_of
 
 
 def ps(*, address: str | None, api_key: str | None, as_json: bool) -> None:

@@ -14,9 +14,9 @@ from imagine_core import hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
-from imagine_plugins.commands.options import OFFLINE_OPTION, models_option
-from imagine_plugins.commands.output import file_size, note
-from imagine_plugins.commands.progress import Progress, bar, duration
+from imagine_plugins.commands.shared.options import OFFLINE_OPTION, models_option
+from imagine_plugins.commands.shared.output import file_size, note
+from imagine_plugins.commands.shared.progress import Progress, bar, duration
 
 REDRAW_SECONDS = 0.1
 WARM_UP_SECONDS = 1.0

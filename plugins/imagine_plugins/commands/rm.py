@@ -14,8 +14,8 @@ from imagine_core.cli import one_line, plugins_of
 from imagine_core.errors import SettingsError
 from imagine_core.models.catalogue import Catalogue, build_catalogue, sidecar_of
 from imagine_core.settings import Settings, default_models_folder
-from imagine_plugins.commands.options import models_option
-from imagine_plugins.commands.output import file_size, note
+from imagine_plugins.commands.shared.options import models_option
+from imagine_plugins.commands.shared.output import file_size, note
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import ModelInfo

@@ -18,13 +18,13 @@ from imagine_core.cli import plugins_of
 from imagine_core.errors import ServerFailed, UnknownName
 from imagine_core.pictures.files import read_all, reading
 from imagine_core.settings import Settings, default_models_folder
-from imagine_plugins.commands.enhancing import with_better_prompt
-from imagine_plugins.commands.options import LOCAL_OPTIONS, SERVER_OPTIONS
-from imagine_plugins.commands.output import note
-from imagine_plugins.commands.progress import Progress
-from imagine_plugins.commands.saving import Gallery, open_gallery
-from imagine_plugins.commands.source import Source, choose_by_flags, in_flags, open_source
-from imagine_plugins.commands.values import Finite
+from imagine_plugins.commands.shared.enhancing import with_better_prompt
+from imagine_plugins.commands.shared.options import LOCAL_OPTIONS, SERVER_OPTIONS
+from imagine_plugins.commands.shared.output import note
+from imagine_plugins.commands.shared.progress import Progress
+from imagine_plugins.commands.shared.saving import Gallery, open_gallery
+from imagine_plugins.commands.shared.source import Source, choose_by_flags, in_flags, open_source
+from imagine_plugins.commands.shared.values import Finite
 
 if TYPE_CHECKING:
     from imagine_core import GenerationEvent

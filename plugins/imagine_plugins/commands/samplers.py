@@ -9,9 +9,9 @@ import click
 
 from imagine_core import hookimpl
 from imagine_core.cli import plugins_of
-from imagine_plugins.commands.options import JSON_OPTION, SERVER_OPTIONS
-from imagine_plugins.commands.output import print_json, print_table
-from imagine_plugins.commands.source import ask_for_details, choose
+from imagine_plugins.commands.shared.options import JSON_OPTION, SERVER_OPTIONS
+from imagine_plugins.commands.shared.output import print_json, print_table
+from imagine_plugins.commands.shared.source import ask_for_details, choose
 
 if TYPE_CHECKING:
     pass

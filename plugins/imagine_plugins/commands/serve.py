@@ -14,7 +14,6 @@ import click
 from imagine_core import hookimpl
 from imagine_core.cli import FAILED, plugins_of
 from imagine_core.network import is_loopback
-from imagine_core.settable import shared
 from imagine_core.settings import (
     DEFAULT_HOST,
     DEFAULT_PORT,
@@ -23,8 +22,9 @@ from imagine_core.settings import (
     Settings,
     default_models_folder,
 )
-from imagine_plugins.commands.options import OFFLINE_OPTION
-from imagine_plugins.commands.values import Duration, Key, Names
+from imagine_core.settings.options import shared
+from imagine_plugins.commands.shared.options import OFFLINE_OPTION
+from imagine_plugins.commands.shared.values import Duration, Key, Names
 
 if TYPE_CHECKING:
     import asyncio
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from imagine_core.engine import Engine
     from imagine_core.plugins import Plugins
-    from imagine_plugins.readiness import Readiness
-    from imagine_plugins.serving import GracefulServer
+    from imagine_plugins.server.readiness import Readiness
+    from imagine_plugins.server.serving import GracefulServer
 
 LOOK_SECONDS = 0.05
 LAST_WORDS_SECONDS = 2.0
@@ -197,9 +197,9 @@ def serve(options: Options, plugins: Plugins) -> int:
     from imagine_core.engine import build_engine
     from imagine_core.service import Service
     from imagine_core.web.app import build_app
-    from imagine_plugins.logs import start_logging
-    from imagine_plugins.readiness import readiness_from_environment
-    from imagine_plugins.serving import build_server, listen
+    from imagine_plugins.server.logs import start_logging
+    from imagine_plugins.server.readiness import readiness_from_environment
+    from imagine_plugins.server.serving import build_server, listen
 
     readiness = readiness_from_environment()
     if options.device.casefold() != "auto":
@@ -246,7 +246,7 @@ class Announcer:
         readiness: Readiness,
         say: Callable[[str], None],
     ) -> None:
-        from imagine_plugins.serving import shown_address
+        from imagine_plugins.server.serving import shown_address
 
         self._readiness, self._say = readiness, say
         self.engine, self.address = engine, shown_address(sock)

@@ -17,9 +17,9 @@ from imagine_core import hookimpl
 from imagine_core.cli import FAILED
 from imagine_core.errors import ImagineError, SettingsError
 from imagine_plugins.commands import serve
-from imagine_plugins.commands.output import note
-from imagine_plugins.systemd.manager import Manager, environment_file, unit_file
-from imagine_plugins.systemd.unit import NAME, Unit
+from imagine_plugins.commands.shared.output import note
+from imagine_plugins.server.systemd.manager import Manager, environment_file, unit_file
+from imagine_plugins.server.systemd.unit import NAME, Unit
 
 Scope = Literal["user", "system"]
 

@@ -13,9 +13,9 @@ from imagine_core import hookimpl
 from imagine_core.cli import one_line, plugins_of
 from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
-from imagine_plugins.commands.options import JSON_OPTION, SERVER_OPTIONS, models_option
-from imagine_plugins.commands.output import file_size, print_json
-from imagine_plugins.commands.source import ask, choose_by_flags
+from imagine_plugins.commands.shared.options import JSON_OPTION, SERVER_OPTIONS, models_option
+from imagine_plugins.commands.shared.output import file_size, print_json
+from imagine_plugins.commands.shared.source import ask, choose_by_flags
 
 Model = dict[str, Any]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import click
 
 from imagine_core import hookimpl
-from imagine_plugins.commands.options import SERVER_OPTIONS
-from imagine_plugins.commands.output import note
-from imagine_plugins.commands.source import ask, server_of
+from imagine_plugins.commands.shared.options import SERVER_OPTIONS
+from imagine_plugins.commands.shared.output import note
+from imagine_plugins.commands.shared.source import ask, server_of
 
 SAID = {
     "unloaded": "was unloaded",

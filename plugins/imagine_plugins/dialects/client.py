@@ -27,9 +27,9 @@ from imagine_core.errors import (
     Unauthorized,
 )
 from imagine_core.types import GenerationEvent, GenerationRequest, GenerationResult
-from imagine_plugins.addresses import server_url
 from imagine_plugins.dialects.lines import read_line
 from imagine_plugins.dialects.wire import in_core, write_request
+from imagine_plugins.server.addresses import server_url
 
 if TYPE_CHECKING:
     import httpx

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 from imagine_core import Enhancement, Enhancer, EnhanceTask, hookimpl, network
 from imagine_core.errors import EnhancerFailed, Offline, SettingsError
-from imagine_plugins.addresses import server_url
 from imagine_plugins.enhancers.answer import (
     NEGATIVE,
     PROMPT,
@@ -20,6 +19,7 @@ from imagine_plugins.enhancers.answer import (
     prompt_so_far,
     read_answer,
 )
+from imagine_plugins.server.addresses import server_url
 
 if TYPE_CHECKING:
     import httpx

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagine_core.sampling import NoiseModel
 from imagine_plugins.loaders.configs import Read, component_name
-from imagine_plugins.loaders.tally import Meter
+from imagine_plugins.loaders.counting import Meter
 from imagine_plugins.loaders.tokenizers import tokenizer
 from imagine_plugins.loaders.weights import Weights, build
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from imagine_core.errors import UnusableModel
 from imagine_core.interfaces import ModelInfo
+from imagine_plugins.loaders.counting import count
 from imagine_plugins.loaders.recognition import recognise_checkpoint
-from imagine_plugins.loaders.tally import count
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device, DiffusionModel

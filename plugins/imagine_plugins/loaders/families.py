@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL, Architecture
-from imagine_plugins.loaders.foreign import foreign
 from imagine_plugins.loaders.header import Header
 from imagine_plugins.loaders.layout import UNET
+from imagine_plugins.loaders.unsupported import foreign
 
 
 class RefusedError(Exception):

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from imagine_core.errors import UnusableModel
 from imagine_core.interfaces import ModelInfo
-from imagine_core.quoting import quoted
+from imagine_core.safe_text import quoted
 from imagine_plugins.loaders import configs
+from imagine_plugins.loaders.counting import count
 from imagine_plugins.loaders.header import HeaderError, read_header
 from imagine_plugins.loaders.layout import Slot
 from imagine_plugins.loaders.sidecar import Overrides, SidecarError, read_sidecar
-from imagine_plugins.loaders.tally import count
 from imagine_plugins.loaders.weights import Stored, Weights, misfit
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from imagine_core.errors import UnusableModel
-from imagine_core.quoting import quoted
+from imagine_core.safe_text import quoted
 from imagine_plugins.loaders.configs import ConfigError
 from imagine_plugins.loaders.vocabulary import VocabularyError
 from imagine_plugins.loaders.weights import WeightsError

@@ -22,7 +22,7 @@ from imagine_plugins.loaders.layout import (
     unet_slots,
     vae_slots,
 )
-from imagine_plugins.loaders.prediction import scheduler
+from imagine_plugins.loaders.parameterization import scheduler
 from imagine_plugins.loaders.sidecar import Overrides, SidecarError, parse_size, read_sidecar
 from imagine_plugins.loaders.weights import Stored, Weights, misfit
 

@@ -10,7 +10,7 @@ import torch
 
 from imagine_core.errors import FieldError, RequestError
 from imagine_plugins.loaders.prompts import Chunk, chunks, describe, parse, sections
-from imagine_plugins.loaders.reading import comma, read
+from imagine_plugins.loaders.tokens import comma, read
 
 CACHED_PROMPTS = 64
 MOST_CHUNKS = 100

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from imagine_plugins.commands.output import note
+from imagine_plugins.commands.shared.output import note
 
 
 class TextFormatter(logging.Formatter):

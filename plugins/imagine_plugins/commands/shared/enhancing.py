@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from imagine_core import Enhancement, Enhancer, EnhanceTask, GenerationRequest
 from imagine_core.enhancing import choose_enhancer, draw_seed, enhance
-from imagine_plugins.commands.output import note
-from imagine_plugins.commands.source import in_flags
+from imagine_plugins.commands.shared.output import note
+from imagine_plugins.commands.shared.source import in_flags
 
 if TYPE_CHECKING:
     from imagine_core.plugins import Plugins

@@ -16,7 +16,7 @@ from calls import SMALL, app_of, ask
 from imagine_core.engine import Engine
 from imagine_core.settings import Limits, ServerSettings
 from imagine_core.testing import FakePlugin, build_test_engine
-from imagine_plugins.logs import JsonFormatter, TextFormatter
+from imagine_plugins.server.logs import JsonFormatter, TextFormatter
 from slow_server import LONG, Server, wait_until
 
 log = logging.getLogger("imagine")

@@ -12,7 +12,7 @@ from imagine_core.cli import Program, build_cli
 from imagine_core.plugins import GROUP, build_plugins
 from imagine_core.version import DISTRIBUTION
 
-PAGE = Path(__file__).parent.parent / "docs" / "cli.md"
+PAGE = Path(__file__).parents[2] / "docs" / "cli.md"
 HELP = re.compile(r"(?ms)(<!-- (imagine[ \w]*) --help -->\n```text\n).*?(?=^```$)")
 WIDTH = 88
 

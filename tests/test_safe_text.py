@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imagine_core.quoting import LONGEST, quoted
+from imagine_core.safe_text import LONGEST, quoted
 
 
 @pytest.mark.parametrize(

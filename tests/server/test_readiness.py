@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import fake_imagine
-from imagine_plugins.readiness import Readiness, readiness_from_environment
+from imagine_plugins.server.readiness import Readiness, readiness_from_environment
 
 pytestmark = pytest.mark.skipif(
     not hasattr(socket, "AF_UNIX"), reason="the system has no unix sockets"

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from imagine_core import GenerationRequest, PhaseEvent
+from imagine_core.engine.estimates import Pace
 from imagine_core.engine.jobs import Size
-from imagine_core.engine.pace import Pace
 from imagine_core.settings import Settings
 from imagine_core.testing import FakePlugin, build_test_engine, collect, draw_one
 from slow_server import wait_until

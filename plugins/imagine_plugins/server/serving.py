@@ -23,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from imagine_core.errors import Busy, ImagineError, MalformedRequest, SettingsError, ShuttingDown
 from imagine_core.web.app import Answer, error_response
-from imagine_plugins.connections import Connections, most_connections
+from imagine_plugins.server.connections import Connections, most_connections
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send

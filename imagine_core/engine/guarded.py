@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 from imagine_core.errors import GenerationFailed
 from imagine_core.interfaces import Evaluation, SamplingTask
-from imagine_core.quoting import quoted
+from imagine_core.safe_text import quoted
 
 if TYPE_CHECKING:
     import torch

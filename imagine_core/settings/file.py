@@ -15,9 +15,16 @@ import click
 from click import Command, Context
 from click.core import ParameterSource
 
-from imagine_core import settable
 from imagine_core.errors import SettingsError, UnknownName
-from imagine_core.settable import commands_of, is_shared, key_of, names_of, options_of, plain
+from imagine_core.settings import options
+from imagine_core.settings.options import (
+    commands_of,
+    is_shared,
+    key_of,
+    names_of,
+    options_of,
+    plain,
+)
 
 VARIABLE = "IMAGINE_CONFIG"
 SAID = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
@@ -92,9 +99,9 @@ class Configuration:
             commands: Its commands, by name.
             complete: Says whether these are all; if not, a table may be another one's.
         """
-        known = settable.keys(root)
+        known = options.keys(root)
         for name, command in commands.items():
-            known |= settable.keys(command, name)
+            known |= options.keys(command, name)
         for key in _keys(self.table):
             mine = "." not in key or key.partition(".")[0] in map(plain, commands)
             if key not in known and (mine or complete()):
@@ -165,7 +172,7 @@ def origin(context: Context, option: click.Option) -> str | None:
     """Where the value of `option` came from, if neither from the command line nor a default."""
     source, names = context.get_parameter_source(str(option.name)), names_of(context)
     if source is ParameterSource.ENVIRONMENT:
-        return next(name for name in settable.variables(option, names) if os.environ.get(name))
+        return next(name for name in options.variables(option, names) if os.environ.get(name))
     if source is ParameterSource.DEFAULT_MAP:
         configuration = configuration_of(context)
         entry = configuration.find(option, names)

@@ -14,7 +14,7 @@ import httpx
 from imagine_core.service import Service
 from imagine_core.settings import ServerSettings
 from imagine_core.web.app import build_app
-from imagine_plugins.serving import GracefulServer, build_server, listen, shown_address
+from imagine_plugins.server.serving import GracefulServer, build_server, listen, shown_address
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -16,7 +16,7 @@ from imagine_core.pictures.files import check_writable, is_outlet, write_file
 from imagine_core.pictures.infotext import write_infotext
 from imagine_core.pictures.metadata import document_bytes, meta_of, png_bytes
 from imagine_core.version import version
-from imagine_plugins.commands.output import is_stdout, write_stdout
+from imagine_plugins.commands.shared.output import is_stdout, write_stdout
 
 if TYPE_CHECKING:
     from imagine_core import GeneratedImage, GenerationRequest, GenerationResult, StepEvent

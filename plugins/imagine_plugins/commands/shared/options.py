@@ -6,8 +6,8 @@ import click
 from click.core import ParameterSource
 
 from imagine_core.cli import offline_option
-from imagine_core.settable import shared
-from imagine_plugins.commands.values import Key
+from imagine_core.settings.options import shared
+from imagine_plugins.commands.shared.values import Key
 
 OFFLINE_OPTION = offline_option()
 

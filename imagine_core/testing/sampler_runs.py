@@ -12,8 +12,8 @@ import torch
 
 from imagine_core.interfaces import Evaluation, SamplerSpec, Sampling, SamplingTask
 from imagine_core.plugins import Plugins
-from imagine_core.testing.driving import GAUSSIAN, SMALL, drive, task_of
-from imagine_core.testing.registration import beside_the_installed
+from imagine_core.testing.plugin_registration import beside_the_installed
+from imagine_core.testing.sampler_driving import GAUSSIAN, SMALL, drive, task_of
 
 INIT = GAUSSIAN.draw(SMALL).float()
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from imagine_plugins import connections
-from imagine_plugins.connections import Connections, most_connections
+from imagine_plugins.server import connections
+from imagine_plugins.server.connections import Connections, most_connections
 
 
 class Fake:

@@ -23,8 +23,8 @@ from imagine_core.errors import (
     Unauthorized,
 )
 from imagine_core.settings import DEFAULT_PORT, Settings
-from imagine_plugins.commands.options import on_command_line
-from imagine_plugins.commands.output import note
+from imagine_plugins.commands.shared.options import on_command_line
+from imagine_plugins.commands.shared.output import note
 
 if TYPE_CHECKING:
     from imagine_core.engine import Engine

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from imagine_core.errors import ImagineError
-from imagine_plugins.systemd.unit import MARK, NAME, Unit
+from imagine_plugins.server.systemd.unit import MARK, NAME, Unit
 
 SHOWN = ("LoadState", "ActiveState", "SubState", "StatusText", "MainPID", "UnitFileState")
 

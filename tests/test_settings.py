@@ -12,12 +12,17 @@ from pathlib import Path
 import click
 import pytest
 
-from imagine_core import configuration, hookimpl, network, settable
+from imagine_core import hookimpl, network
 from imagine_core.cli import build_cli, main
-from imagine_core.configuration import config_file, configuration_of, read_configuration
 from imagine_core.errors import SettingsError
 from imagine_core.plugins import GROUP, build_plugins
-from imagine_core.settable import shared
+from imagine_core.settings.file import (
+    VARIABLE,
+    config_file,
+    configuration_of,
+    read_configuration,
+)
+from imagine_core.settings.options import OURS, shared
 
 Capture = pytest.CaptureFixture[str]
 
@@ -66,7 +71,7 @@ class Runs:
     def __init__(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.file = file
         self.broken: list[EntryPoint] = []
-        monkeypatch.setenv(configuration.VARIABLE, str(file))
+        monkeypatch.setenv(VARIABLE, str(file))
 
     def __call__(self, text: str, *arguments: str) -> dict[str, object]:
         """What the command was given."""
@@ -272,7 +277,7 @@ def test_an_unknown_variable_is_one_line_with_the_nearest(
 def test_every_variable_that_something_reads_is_known(
     runs: Runs, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in (*settable.OURS - {configuration.VARIABLE}, "IMAGINE_WALL_PAINT_COATS"):
+    for name in (*OURS - {VARIABLE}, "IMAGINE_WALL_PAINT_COATS"):
         monkeypatch.setenv(name, "1")
     runs("", "draw-on")
     assert capsys.readouterr().err == ""
@@ -304,7 +309,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
     elif kind == "binary":
         file.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match=str(file)):
-        read_configuration({configuration.VARIABLE: str(file)})
+        read_configuration({VARIABLE: str(file)})
 
 
 def test_there_need_be_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -326,12 +331,12 @@ def test_the_file_is_only_parsed_where_there_is_one(tmp_path: Path) -> None:
         "print('tomllib' in sys.modules)"
     )
     environment = {**os.environ, "XDG_CONFIG_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    del environment[configuration.VARIABLE]
+    del environment[VARIABLE]
     for expected in ("False", "True"):
         command = [sys.executable, "-c", script]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert ended.stdout.splitlines()[-1] == expected
-        environment[configuration.VARIABLE] = os.devnull
+        environment[VARIABLE] = os.devnull
 
 
 # ------------------------------------------------------------------- the program's own options

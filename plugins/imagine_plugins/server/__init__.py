@@ -1,0 +1,1 @@
+"""The HTTP server around the app: sockets, connections, logs, and systemd."""
