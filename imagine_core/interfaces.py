@@ -116,7 +116,12 @@ class SamplingTask:
         """The step of the schedule to start at: 0, or later for img2img."""
         if self.init is None:
             return 0
-        return self.steps - min(int(self.steps * self.strength), self.steps)
+        return self.steps - steps_to_run(self.steps, self.strength)
+
+
+def steps_to_run(steps: int, strength: float) -> int:
+    """How many of `steps` run at a strength: at least one, unless nothing is to change at all."""
+    return min(max(int(steps * strength), 1 if strength > 0 else 0), steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,10 +10,23 @@ if TYPE_CHECKING:
     from imagine_core.settings import ServerSettings
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A server's parts, as plugins see them."""
+    """A server's parts, as plugins see them.
 
-    engine: Engine
-    plugins: Plugins
-    settings: ServerSettings
+    Attributes:
+        engine: Makes the pictures.
+        plugins: What is registered.
+        settings: What the server is built with.
+        jobs: The orders that are at work or kept, of all dialects.
+        enhancing: The enhancers, for so many at a time as may wait for a picture.
+    """
+
+    def __init__(self, *, engine: Engine, plugins: Plugins, settings: ServerSettings) -> None:
+        from imagine_core.web.enhancing import Enhancing
+        from imagine_core.web.jobs import Jobs
+
+        self.engine = engine
+        self.plugins = plugins
+        self.settings = settings
+        self.jobs = Jobs(keep=settings.keep_results)
+        self.enhancing = Enhancing(plugins.enhancers, engine)

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 Preview = Literal["fast", "vae"]
-Phase = Literal["queued", "loading", "encoding", "denoising", "decoding"]
+Phase = Literal["enhancing", "queued", "loading", "encoding", "denoising", "decoding"]
 Outcome = Literal["done", "failed", "cancelled", "refused"]
 
 
@@ -92,10 +92,14 @@ class StepEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedImage:
-    """A finished picture and the seed that makes it again."""
+    """A finished picture and the seed that makes it again.
+
+    `png` is the picture as a PNG, where it came as one.
+    """
 
     image: Image.Image
     seed: int
+    png: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +110,7 @@ class GenerationResult:
         images: The pictures, `images[0].seed` being the request's seed.
         request: The request as it ran: model, sampler and seed resolved.
         model_hash: First 10 hex digits of the checkpoint's sha256, where it is one file.
+        steps_run: Steps that ran for each picture: img2img leaves the noisiest of them out.
         warnings: What the user should know: prompts split into chunks, keys ignored, ...
         timings: Seconds per phase: queued, loading, encoding, denoising, decoding.
     """
@@ -113,6 +118,7 @@ class GenerationResult:
     images: tuple[GeneratedImage, ...]
     request: GenerationRequest
     model_hash: str | None = None
+    steps_run: int | None = None
     warnings: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)
 

@@ -19,7 +19,7 @@ from imagine_core import GenerationRequest
 from imagine_core.engine import Engine, build_engine
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
-from imagine_plugins.commands.run import DEFAULT_NEGATIVE
+from imagine_plugins.commands.shared.request import DEFAULT_NEGATIVE
 from imagine_plugins.doodle.facts import NEON, NOTHING, RIDER, Scene
 from imagine_plugins.doodle.scenes import draw
 from imagine_plugins.doodle.subjects import COLORS, SUBJECTS

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from imagine_core.plugins import build_plugins
-from imagine_plugins.commands.run import DEFAULT_NEGATIVE
+from imagine_plugins.commands.shared.request import DEFAULT_NEGATIVE
 from imagine_plugins.doodle.captions import caption
 from imagine_plugins.doodle.facts import random_scene
 from imagine_plugins.doodle.tokenizer import EOS, assembled, load_tokenizer

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imagine_core.engine.guarded import Finished, Sampler
 from imagine_core.errors import FieldError, GenerationFailed, RequestError
-from imagine_core.interfaces import Conditioning, Evaluation, SamplingTask
+from imagine_core.interfaces import Conditioning, Evaluation, SamplingTask, steps_to_run
 
 if TYPE_CHECKING:
     import torch
@@ -139,7 +139,7 @@ def total_steps(request: GenerationRequest) -> int:
     strengths = [p.strength for p in passes(request)]
     if request.init_image is None:
         strengths[0] = 1.0
-    return sum(min(int(request.steps * strength), request.steps) for strength in strengths)
+    return sum(steps_to_run(request.steps, strength) for strength in strengths)
 
 
 def draw(

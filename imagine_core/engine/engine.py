@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
+from imagine_core.engine.admission import Admitted, admit
 from imagine_core.engine.jobs import Job, JobStatus, new_id
 from imagine_core.engine.observers import Observers
-from imagine_core.engine.validation import check_request
 from imagine_core.engine.worker import Worker
 from imagine_core.errors import (
     Busy,
     FieldError,
     GenerationFailed,
     ImagineError,
-    RequestError,
     SettingsError,
     ShuttingDown,
     Stalled,
 )
 from imagine_core.models.catalogue import build_catalogue
 from imagine_core.models.memory import keep_freed
-from imagine_core.sampling import resolve_sampler
 from imagine_core.types import PhaseEvent
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from imagine_core.interfaces import Device, DiffusionModel, ModelInfo, SamplerSpec
+    from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
     from imagine_core.models.cache import LoadedModel, Unloaded
     from imagine_core.plugins import Plugins
     from imagine_core.settings import Settings
     from imagine_core.types import GenerationEvent, GenerationRequest
 
+
+ADMITTING = 2
+"""Requests that are looked at at once."""
 
 LOST = "the engine's thread has ended; the log says why, and the server must be started again"
 
@@ -79,6 +79,7 @@ class Engine:
             self._observers,
             preload=self._first_models,
         )
+        self._admitting = ThreadPoolExecutor(ADMITTING, thread_name_prefix="imagine-admit")
         self._started = self._closed = False
 
     def start(self) -> None:
@@ -105,20 +106,43 @@ class Engine:
         """Whether the thread has ended before its time: nobody would answer a request."""
         return self._worker.ended and not self._closed
 
-    def check(self, request: GenerationRequest) -> list[FieldError]:
-        """Everything about `request` that cannot be served, all at once."""
-        return check_request(request, self.settings.limits)
+    async def admit(
+        self, request: GenerationRequest, *, errors: Sequence[FieldError] = ()
+    ) -> Admitted:
+        """Find out what `request` means, once for all that comes of it.
+
+        However many callers there are, no more than `ADMITTING` requests are looked at at once: a
+        picture to start from may take a quarter of a gigabyte while it is decoded.
+
+        Args:
+            request: What to make.
+            errors: Fields of it that could not even be read.
+
+        Raises:
+            RequestError: Fields that cannot be served, all of them, `errors` included.
+            UnknownName, UnusableModel, ShuttingDown, Stalled, GenerationFailed: It would not run.
+        """
+        self._require_open()
+        look = partial(
+            admit,
+            request,
+            plugins=self.plugins,
+            catalogue=self.catalogue,
+            limits=self.settings.limits,
+            errors=errors,
+        )
+        return await asyncio.get_running_loop().run_in_executor(self._admitting, look)
 
     async def generate(
         self,
-        request: GenerationRequest,
+        request: GenerationRequest | Admitted,
         *,
         id: str | None = None,  # noqa: A002 - what it is called
     ) -> AsyncGenerator[GenerationEvent, None]:
         """The events of one request, its pictures in the last; closing the iterator cancels it.
 
         Args:
-            request: What to make.
+            request: What to make; `admit` may have looked at it already.
             id: The name of the generation for `status` and observers; drawn where there is none.
 
         Raises:
@@ -126,7 +150,9 @@ class Engine:
             OutOfMemory, GenerationFailed, UnusableModel, ShuttingDown, Stalled: after it.
         """
         self.start()
-        job = await asyncio.to_thread(self._admit, request, asyncio.get_running_loop(), id)
+        admitted = request if isinstance(request, Admitted) else await self.admit(request)
+        self._require_open()
+        job = Job(admitted, asyncio.get_running_loop(), id=id or new_id())
         self._submit(job)
         try:
             yield PhaseEvent(phase="queued", position=job.position)
@@ -172,56 +198,13 @@ class Engine:
             error.observed = True
             raise
 
-    def resolve(
-        self, request: GenerationRequest
-    ) -> tuple[GenerationRequest, ModelInfo, SamplerSpec]:
-        """`request` as it would run, every name resolved, with what makes its pictures.
-
-        Raises:
-            RequestError, UnknownName, UnusableModel, ShuttingDown, Stalled, GenerationFailed: It
-                would not run.
-        """
+    def _require_open(self) -> None:
         if self._closed:
             raise ShuttingDown
         if self._worker.stalled is not None:
             raise self._worker.stalled
         if self._lost:
             raise GenerationFailed(LOST)
-        problems = self.check(request)
-        if problems:
-            raise RequestError(problems)
-        sampler, schedule = resolve_sampler(
-            self.plugins.samplers, request.sampler, request.noise_schedule
-        )
-        catalogue = self.catalogue
-        info = catalogue.default() if request.model is None else catalogue.get(request.model)
-        if info.clip_layers is not None and request.clip_skip > info.clip_layers:
-            message = f"must be from 1 to {info.clip_layers}, the layers of {info.name!r}"
-            raise RequestError([FieldError("clip_skip", message)])
-        seed = secrets.randbits(63) if request.seed is None else request.seed
-        resolved = replace(
-            request, model=info.name, sampler=sampler.name, noise_schedule=schedule, seed=seed
-        )
-        return resolved, info, sampler
-
-    def _admit(
-        self,
-        request: GenerationRequest,
-        loop: asyncio.AbstractEventLoop,
-        name: str | None,
-    ) -> Job:
-        resolved, info, sampler = self.resolve(request)
-        init_image, remark = _decoded(resolved)
-        return Job(
-            resolved,
-            info,
-            sampler,
-            loop,
-            init_image,
-            id=name or new_id(),
-            plugin=self.plugins.samplers.plugin_of(sampler.name),
-            warnings=[] if remark is None else [remark],
-        )
 
     def _choose_device(self) -> Device:
         devices = self.plugins.devices
@@ -258,15 +241,6 @@ class Engine:
         if self.settings.full_precision:
             return "float32"
         return str(device.dtype()).removeprefix("torch.")
-
-
-def _decoded(request: GenerationRequest) -> tuple[Image.Image | None, str | None]:
-    """The picture to start from, decoded here: the device's thread has better things to do."""
-    if request.init_image is None:
-        return None, None
-    from imagine_core.pictures.images import load_init_image
-
-    return load_init_image(request.init_image, request.width, request.height)
 
 
 def build_engine(settings: Settings, plugins: Plugins) -> Engine:

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from imagine_core.engine.jobs import Job, Size
+    from imagine_core.engine.jobs import Job
+    from imagine_core.models.memory import Work
 
 SMOOTHING = 8
 """Forwards that a mean reaches back to."""
@@ -21,31 +22,31 @@ class Pace:
     """Seconds that one row of a forward takes, for each model and size, and a job besides them."""
 
     def __init__(self) -> None:
-        self._rows: dict[Size, float] = {}
+        self._rows: dict[Work, float] = {}
         self._besides = 0.0
 
-    def forward(self, size: Size, rows: int, seconds: float) -> None:
+    def forward(self, work: Work, rows: int, seconds: float) -> None:
         """A forward of `rows` rows took so long, the samplers' own work included."""
-        while size not in self._rows and len(self._rows) >= REMEMBERED:
+        while work not in self._rows and len(self._rows) >= REMEMBERED:
             del self._rows[next(iter(self._rows))]
-        self._rows[size] = _mean(self._rows.get(size), seconds / rows)
+        self._rows[work] = _mean(self._rows.get(work), seconds / rows)
 
     def job(self, besides: float) -> None:
         """A job is done; what it did beside its steps, prompts and decoding, took so long."""
         self._besides = _mean(self._besides or None, besides)
 
-    def row(self, size: Size) -> float | None:
+    def row(self, work: Work) -> float | None:
         """Seconds of a row; from another size of the model by area, None if nothing is known."""
-        if size in self._rows:
-            return self._rows[size]
-        model, width, height = size
+        if work in self._rows:
+            return self._rows[work]
+        model, width, height = work
         for (other, *sides), seconds in self._rows.items():
             if other == model:
                 return seconds * (width * height) / (sides[0] * sides[1])
         return None
 
     def waits(
-        self, running: Iterable[Job], waiting: Sequence[Job], *, most_rows: Callable[[Size], int]
+        self, running: Iterable[Job], waiting: Sequence[Job], *, most_rows: Callable[[Work], int]
     ) -> list[float | None]:
         """The seconds until each of `waiting` gets its turn, about; None where nothing is known.
 
@@ -53,16 +54,16 @@ class Pace:
         rows; sizes share the device. What nobody knows yet (models to load, those who will leave)
         is left out.
         """
-        lanes: defaultdict[Size, Lane] = defaultdict(Lane)
+        lanes: defaultdict[Work, Lane] = defaultdict(Lane)
         for job in running:
-            lanes[job.size].run(job, most_rows(job.size))
-        shared = len({*lanes, *(job.size for job in waiting)})
-        return [self._wait(lanes[job.size], job, most_rows(job.size), shared) for job in waiting]
+            lanes[job.work].run(job, most_rows(job.work))
+        shared = len({*lanes, *(job.work for job in waiting)})
+        return [self._wait(lanes[job.work], job, most_rows(job.work), shared) for job in waiting]
 
     def _wait(self, lane: Lane, job: Job, most_rows: int, shared: int) -> float | None:
         lane.wait(job, most_rows)
         forwards, left = lane.now, lane.left
-        row = self.row(job.size)
+        row = self.row(job.work)
         lane.run(job, most_rows)
         return None if row is None else shared * (forwards * row * most_rows + left * self._besides)
 

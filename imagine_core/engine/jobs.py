@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from imagine_core.engine.drawing import (
@@ -25,6 +24,7 @@ from imagine_core.engine.drawing import (
 )
 from imagine_core.engine.guarded import Guard, Sampler
 from imagine_core.errors import ImagineError
+from imagine_core.kinds import SEEDS
 from imagine_core.types import (
     GeneratedImage,
     Generation,
@@ -40,12 +40,9 @@ from imagine_core.types import (
 if TYPE_CHECKING:
     from PIL import Image
 
+    from imagine_core.engine.admission import Admitted
     from imagine_core.interfaces import DiffusionModel, ModelInfo, SamplerSpec
-
-Size = tuple[Path, int, int]
-"""A model and a picture size: what the cost of a row depends on."""
-
-SEEDS = 2**64
+    from imagine_core.models.memory import Work
 
 NEWS_SECONDS = 5.0
 """How often a job that stands still in the queue is told a new estimate, at most."""
@@ -112,13 +109,9 @@ class Job:
     The engine's thread works on it; the caller's event loop reads `events()`.
     """
 
-    request: GenerationRequest
-    info: ModelInfo
-    sampler: SamplerSpec
+    admitted: Admitted
     loop: asyncio.AbstractEventLoop
-    init_image: Image.Image | None = None
     id: str = field(default_factory=new_id)
-    plugin: str = ""
     phase: Phase = "queued"
     position: int = 0
     wait: float | None = None
@@ -136,10 +129,28 @@ class Job:
     waited_at: float = 0.0
     _events: asyncio.Queue[GenerationEvent | BaseException] = field(default_factory=asyncio.Queue)
 
+    def __post_init__(self) -> None:
+        self.warnings.extend(self.admitted.warnings)
+
     @property
-    def size(self) -> Size:
+    def request(self) -> GenerationRequest:
+        """What is made."""
+        return self.admitted.request
+
+    @property
+    def info(self) -> ModelInfo:
+        """The model that makes it."""
+        return self.admitted.info
+
+    @property
+    def sampler(self) -> SamplerSpec:
+        """The sampler that makes it."""
+        return self.admitted.sampler
+
+    @property
+    def work(self) -> Work:
         """The kind of work that its first pass is."""
-        return (self.info.path, self.request.width, self.request.height)
+        return self.admitted.work
 
     @property
     def rows(self) -> int:
@@ -164,7 +175,7 @@ class Job:
     @property
     def culprit(self) -> str:
         """Its sampler, where that is to blame."""
-        return f"sampler {self.sampler.name!r} of plugin {self.plugin!r}"
+        return f"sampler {self.sampler.name!r} of plugin {self.admitted.plugin!r}"
 
     def start(self, model: DiffusionModel, resources: ExitStack, *, guard: Guard) -> None:
         """Begin the drawings, one a picture.
@@ -180,7 +191,7 @@ class Job:
                 self.request,
                 Sampler(self.sampler, guard, self.culprit),
                 seed=own,
-                init_image=self.init_image,
+                init_image=self.admitted.pictures.get("init"),
             )
             trajectory = Trajectory(self, index, own, drawing)
             self.trajectories.append(trajectory)
@@ -250,6 +261,7 @@ class Job:
                 images=images,
                 request=self.request,
                 model_hash=None if self.model is None else self.model.model_hash,
+                steps_run=self.steps,
                 warnings=tuple(dict.fromkeys(self.warnings)),
                 timings=dict(self.timings),
             )

@@ -25,8 +25,9 @@ from imagine_core.models.memory import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from imagine_core.engine.jobs import Job, Size
+    from imagine_core.engine.jobs import Job
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
+    from imagine_core.models.memory import Work
     from imagine_core.types import Phase
 
     Load = Callable[[Device, ModelInfo, Callable[[float], None]], DiffusionModel]
@@ -95,8 +96,8 @@ class Loading:
             return True
         if loading and not warm:  # what loads now has not taken all of its memory yet
             return False
-        work = self._workspace.expect(job.size, self._itemsize())
-        return self.models.make_room(job.info, work=work) or warm
+        needed = self._workspace.expect(job.work, self._itemsize())
+        return self.models.make_room(job.info, work=needed) or warm
 
     def waits_too_long(self, job: Job) -> bool:
         """Whether `job`, which has no room, has waited so long that those behind it must wait too.
@@ -114,17 +115,17 @@ class Loading:
         self._pool.submit(self._load, job, loaded, failed)
 
     @contextmanager
-    def watching_memory(self, size: Size, phase: Phase, rows: int = 1) -> Iterator[None]:
+    def watching_memory(self, work: Work, phase: Phase, rows: int = 1) -> Iterator[None]:
         """Remember what the block takes, unless that is known, or a load takes memory as well."""
         self._rested = False
-        if not self._workspace.is_new(size, phase, rows):
+        if not self._workspace.is_new(work, phase, rows):
             yield
             return
         trim()  # what is kept from larger work would hide what this takes
         taken = self._device().watch_memory()
         yield
         if self.ready.is_set() and not self.jobs:
-            self._workspace.record(size, phase, rows, taken())
+            self._workspace.record(work, phase, rows, taken())
 
     def rest(self) -> None:
         """Nothing is in progress: give back the memory that was kept for the next step."""
@@ -135,7 +136,7 @@ class Loading:
     def smaller(self, job: Job) -> tuple[int, int] | None:
         """A size that memory should do for, where that of `job` was too large."""
         free = self._device().free_memory()
-        return self._workspace.smaller(job.size, self._itemsize(), free=free)
+        return self._workspace.smaller(job.work, self._itemsize(), free=free)
 
     def make_do(self) -> bool:
         """Memory ran out: give back what can be. Whether idle models could go."""

@@ -10,12 +10,12 @@ from imagine_core.engine.batching import FairShare, RowLimits
 from imagine_core.engine.drawing import Denoise
 from imagine_core.engine.estimates import Pace
 from imagine_core.engine.forward import forward
-from imagine_core.models.memory import out_of_memory
+from imagine_core.models.memory import Work, out_of_memory
 
 if TYPE_CHECKING:
     import torch
 
-    from imagine_core.engine.jobs import Size, Trajectory
+    from imagine_core.engine.jobs import Trajectory
     from imagine_core.engine.loading import Loading
 
 
@@ -64,17 +64,17 @@ class Stepping:
             return
         key = self.share.pick(wanting)
         batch = self._fill(wanting[key])
-        size, rows = size_of(batch[0]), rows_of(batch)
+        work, rows = work_of(batch[0]), rows_of(batch)
         started = self._counted = time.perf_counter()
         yield from self._forward(batch)
         self._count(batch)
         self.seconds = self._counted - started
         self.share.charge(key, self.seconds)
-        self.pace.forward(size, rows, self.seconds)
+        self.pace.forward(work, rows, self.seconds)
 
-    def room(self, size: Size) -> int:
+    def room(self, work: Work) -> int:
         """The most rows of a forward of this size that pay."""
-        return self.limits[size].rows
+        return self.limits[work].rows
 
     def settle(self) -> None:
         """Wait until the device is done with the last forward."""
@@ -82,7 +82,7 @@ class Stepping:
 
     def _fill(self, wanting: Sequence[Trajectory]) -> list[Trajectory]:
         """The first of `wanting` that fit into one forward; at least one."""
-        room = self.room(size_of(wanting[0]))
+        room = self.room(work_of(wanting[0]))
         batch: list[Trajectory] = []
         for trajectory in wanting:
             room -= rows_of([trajectory])
@@ -95,10 +95,10 @@ class Stepping:
         """Step `batch`; what fails together is tried apart, so that one cannot spoil the rest."""
         model = batch[0].job.model
         assert model is not None
-        size, rows = size_of(batch[0]), rows_of(batch)
+        work, rows = work_of(batch[0]), rows_of(batch)
         started = time.perf_counter()
         try:
-            with self._loading.watching_memory(size, "denoising", rows):
+            with self._loading.watching_memory(work, "denoising", rows):
                 predictions = forward(model, [_wanted(trajectory) for trajectory in batch])
             self._wait_for_device()
         except BaseException as error:
@@ -106,7 +106,7 @@ class Stepping:
             yield from self._failed(batch, error)
             return
         self._count(batch)
-        self.limits[size].record(rows, time.perf_counter() - started)
+        self.limits[work].record(rows, time.perf_counter() - started)
         self.forwards += 1
         self.evaluations += len(batch)
         for trajectory, prediction in zip(batch, predictions, strict=True):
@@ -115,7 +115,7 @@ class Stepping:
 
     def _failed(self, batch: Sequence[Trajectory], error: BaseException) -> Iterator[Prediction]:
         if out_of_memory(error):
-            self.limits[size_of(batch[0])].shrink(rows_of(batch))
+            self.limits[work_of(batch[0])].shrink(rows_of(batch))
             if self._loading.make_do():
                 yield from self._forward(batch)
                 return
@@ -146,15 +146,15 @@ class Stepping:
 def batch_key(trajectory: Trajectory) -> Hashable:
     """Trajectories of one key share a forward."""
     own = trajectory if trajectory.job.request.deterministic else None
-    return (*size_of(trajectory), id(trajectory.job.model), own)
+    return (*work_of(trajectory), id(trajectory.job.model), own)
 
 
-def size_of(trajectory: Trajectory) -> Size:
+def work_of(trajectory: Trajectory) -> Work:
     """The kind of work: what the row limit was measured for. The hires pass has its own."""
     want = trajectory.want
     if isinstance(want, Denoise):
-        return (trajectory.job.info.path, *want.size)
-    return trajectory.job.size
+        return Work(trajectory.job.info.path, *want.size)
+    return trajectory.job.work
 
 
 def rows_of(batch: Iterable[Trajectory]) -> int:

@@ -244,16 +244,16 @@ class Worker:
         """Start the waiting jobs whose batch has room, first come first served within a size."""
         taken: Counter[Hashable] = Counter()
         for job in (*self._running, *self._loading.jobs):
-            taken[job.size] += job.rows * job.request.images
+            taken[job.work] += job.rows * job.request.images
         for job in self._waiting:
-            if not taken[job.size] or taken[job.size] + job.rows <= self._stepping.room(job.size):
+            if not taken[job.work] or taken[job.work] + job.rows <= self._stepping.room(job.work):
                 with self._blaming(job):
                     if self._loading.has_room(job):
                         self._waiting.leave(job)
                         self._load(job)
                     elif self._loading.waits_too_long(job):
                         break
-            taken[job.size] += job.rows * job.request.images  # nobody overtakes who still waits
+            taken[job.work] += job.rows * job.request.images  # nobody overtakes who still waits
         self._waiting.tell(self._waits)
 
     def _waits(self, waiting: Sequence[Job]) -> list[float | None]:
@@ -319,7 +319,7 @@ class Worker:
             job.enter(phase)
         started = time.perf_counter()
         with self._blaming(job):
-            with self._loading.watching_memory(job.size, phase):
+            with self._loading.watching_memory(job.work, phase):
                 answer = work()
             job.timings[phase] += time.perf_counter() - started
             self._resume(trajectory, answer)

@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from imagine_core.engine.jobs import Size
+    from pathlib import Path
+
     from imagine_core.interfaces import ModelInfo
     from imagine_core.types import Phase
 
@@ -33,6 +34,14 @@ REMEMBERED = 256
 
 HEAP_GROWTH = 64 * 2**20
 """Bytes by which the heap grows at a time; what is not touched takes no memory."""
+
+
+class Work(NamedTuple):
+    """A model and the size of a picture in pixels: what the cost of a row depends on."""
+
+    model: Path
+    width: int
+    height: int
 
 
 def weight_bytes(info: ModelInfo, itemsize: int) -> int:
@@ -97,29 +106,29 @@ class Workspace:
     """The memory that pictures take beside the weights: measured, or bounded until it is."""
 
     def __init__(self) -> None:
-        self._most: dict[Size, int] = {}
-        self._rows: dict[tuple[Size, Phase], int] = {}
+        self._most: dict[Work, int] = {}
+        self._rows: dict[tuple[Work, Phase], int] = {}
 
-    def is_new(self, size: Size, phase: Phase, rows: int) -> bool:
+    def is_new(self, work: Work, phase: Phase, rows: int) -> bool:
         """Whether so many rows at once were not measured yet."""
-        return rows > self._rows.get((size, phase), 0)
+        return rows > self._rows.get((work, phase), 0)
 
-    def record(self, size: Size, phase: Phase, rows: int, taken: int | None) -> None:
+    def record(self, work: Work, phase: Phase, rows: int, taken: int | None) -> None:
         """A phase of `rows` pictures of this model and size took so many bytes."""
         while len(self._rows) >= 4 * REMEMBERED:
             del self._rows[next(iter(self._rows))]
-        self._rows[size, phase] = rows
-        if taken is None or taken <= self._most.get(size, 0):
+        self._rows[work, phase] = rows
+        if taken is None or taken <= self._most.get(work, 0):
             return
         while len(self._most) >= REMEMBERED:
             del self._most[next(iter(self._most))]
-        self._most[size] = taken
+        self._most[work] = taken
 
-    def expect(self, size: Size, itemsize: int) -> int:
+    def expect(self, work: Work, itemsize: int) -> int:
         """Bytes that a picture of this model and size is expected to take."""
-        if size in self._most:
-            return self._most[size]
-        path, width, height = size
+        if work in self._most:
+            return self._most[work]
+        path, width, height = work
         pixels = width * height
         measured = [(w * h, taken) for (p, w, h), taken in self._most.items() if p == path]
         if not measured:
@@ -127,13 +136,13 @@ class Workspace:
         nearest, taken = max(measured)
         return taken * max(pixels, nearest) // nearest
 
-    def smaller(self, size: Size, itemsize: int, *, free: int | None) -> tuple[int, int] | None:
+    def smaller(self, work: Work, itemsize: int, *, free: int | None) -> tuple[int, int] | None:
         """The largest size of about this shape that `free` bytes should do for, or None.
 
         Where more seemed to be free than was needed, half as many pixels should do.
         """
-        _, width, height = size
-        needed = self.expect(size, itemsize)
+        _, width, height = work
+        needed = self.expect(work, itemsize)
         share = free / needed if free is not None and free < needed else 0.5
         fits = [int(side * math.sqrt(share)) // SIZE_STEP * SIZE_STEP for side in (width, height)]
         return (fits[0], fits[1]) if min(fits) else None

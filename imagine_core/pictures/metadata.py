@@ -5,17 +5,19 @@ from __future__ import annotations
 import base64
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from imagine_core.errors import InvalidFile
+from imagine_core.fields import noted
 from imagine_core.pictures.files import read_all, reading
-from imagine_core.pictures.infotext import read_infotext
+from imagine_core.pictures.infotext import read_infotext, write_infotext
 from imagine_core.pictures.pngtext import check_png, is_png, read_texts, replace_texts
-from imagine_core.types import GenerationRequest
+from imagine_core.types import GeneratedImage, GenerationRequest, GenerationResult
+from imagine_core.version import version
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,9 +47,13 @@ class PictureFile:
 
 
 def meta_of(
-    request: GenerationRequest, *, seed: int, date: datetime, model_hash: str | None = None
+    request: GenerationRequest,
+    *,
+    seed: int,
+    date: datetime | None = None,
+    model_hash: str | None = None,
 ) -> dict[str, Any]:
-    """The `meta` object of one picture: the readme's fields, then those that are ours.
+    """The `meta` object of one picture.
 
     Args:
         request: The request as it ran.
@@ -56,48 +62,71 @@ def meta_of(
         date: When it was made.
         model_hash: First 10 hex digits of the checkpoint's sha256, where known.
     """
-    image = request.init_image
-    meta: dict[str, Any] = {
-        "model": request.model,
-        "prompt": request.prompt,
-        "width": request.width,
-        "height": request.height,
-        "steps": request.steps,
-        "guidance": request.guidance_scale,
-        "sampler": request.sampler,
-        "seed": str(seed),  # most JSON readers keep 53 bits of a number
-        "neg": request.negative_prompt,
-        "clip": request.clip_skip,
-        "stream": request.preview_every or None,
-        "img": None if image is None else base64.b64encode(image).decode("ascii"),
-        "strength": request.strength,
-        "date": date.isoformat(timespec="seconds"),
-    }
-    ours = {
-        "schedule": None if request.noise_schedule == "default" else request.noise_schedule,
-        "hires": request.hires_scale,
-        "deterministic": request.deterministic or None,
-        "original_prompt": request.original_prompt,
-        "model_hash": model_hash,
-    }
-    return meta | {key: value for key, value in ours.items() if value is not None}
+    meta = noted(request) | {"seed": str(seed)}
+    if date is not None:
+        meta["date"] = date.isoformat(timespec="seconds")
+    return meta if model_hash is None else meta | {"model_hash": model_hash}
+
+
+def finished(
+    made: GeneratedImage,
+    result: GenerationResult,
+    *,
+    sampler_label: str,
+    date: datetime | None = None,
+) -> tuple[dict[str, Any], bytes]:
+    """The `meta` object and the PNG of a finished picture.
+
+    Without a `date`, equal requests give equal bytes: what is left out is the date, the model's
+    hash, which is known only some time after the model, and the picture that the caller sent.
+
+    Args:
+        made: The picture, one of `result`.
+        result: What the engine made.
+        sampler_label: The sampler in A1111's spelling, for the infotext.
+        date: When it was made.
+    """
+    model_hash = None if date is None else result.model_hash
+    request = result.request
+    meta = meta_of(request, seed=made.seed, date=date, model_hash=model_hash)
+    if date is None:
+        meta["img"] = None
+    infotext = write_infotext(
+        request,
+        seed=made.seed,
+        sampler_label=sampler_label,
+        model_hash=model_hash,
+        version=f"Imagine {version()}",
+    )
+    return meta, png_bytes(made.image, meta, infotext=infotext, png=made.png)
 
 
 def png_bytes(
-    image: Image.Image, meta: Mapping[str, Any] | None, *, infotext: str | None = None
+    image: Image.Image,
+    meta: Mapping[str, Any] | None,
+    *,
+    infotext: str | None = None,
+    png: bytes | None = None,
 ) -> bytes:
-    """`image` as a PNG with its metadata in it, for us and for tools that read infotext."""
-    from io import BytesIO
+    """`image` as a PNG with its metadata in it, for us and for tools that read infotext.
 
-    buffer = BytesIO()
-    # Level 1 is several times faster than the usual 6, for a few per cent of size.
-    image.save(buffer, "PNG", compress_level=1)
+    `png` is the same picture as a PNG, where one exists already: its pixels are not encoded again.
+    """
     texts = {}
     if meta is not None:
         texts[META] = json.dumps(meta)  # ASCII, which every reader of tEXt agrees on
     if infotext is not None:
         texts[INFOTEXT] = infotext
-    return replace_texts(buffer.getvalue(), texts)
+    return replace_texts(_encoded(image) if png is None else png, texts)
+
+
+def _encoded(image: Image.Image) -> bytes:
+    from io import BytesIO
+
+    buffer = BytesIO()
+    # Level 1 is several times faster than the usual 6, for a few per cent of size.
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def document_bytes(meta: Mapping[str, Any], png: bytes) -> bytes:
@@ -145,28 +174,6 @@ def read_picture(path: Path) -> PictureFile:
             return PictureFile(meta=_png_meta(file), png=data, source="png")
         meta, out = _document(data)
         return PictureFile(meta=meta, png=_with_meta(_png(out), meta), source="json")
-
-
-def request_of(meta: Mapping[str, Any]) -> GenerationRequest:
-    """The request that makes the picture of `meta` again; keys that it does not know stay out.
-
-    Raises:
-        InvalidFile: Values that cannot be meant, every one of them named.
-    """
-    values: dict[str, Any] = {}
-    wrong = []
-    for key, wanted in _FIELDS.items():
-        if meta.get(key) is None:
-            continue
-        try:
-            values[wanted.name] = wanted.read(meta[key])
-        except (TypeError, ValueError, OverflowError):
-            wrong.append(f"{key!r} must be {wanted.what}")
-    if "prompt" not in values:
-        wrong.append("'prompt' is missing")
-    if wrong:
-        raise InvalidFile("the metadata makes no sense: " + ", ".join(wrong))
-    return GenerationRequest(**values)
 
 
 def _png_meta(file: BinaryIO) -> dict[str, Any]:
@@ -242,64 +249,3 @@ def _with_meta(png: bytes, meta: Mapping[str, Any]) -> bytes:
     if read_texts(BytesIO(png), (META,)).get(META) == text:
         return png
     return replace_texts(png, {META: text})
-
-
-# -------------------------------------------------------------------------------------- fields
-
-
-class _Field(NamedTuple):
-    name: str
-    what: str
-    read: Callable[[Any], Any]
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _whole(value: Any) -> int:
-    number = int(value)
-    if isinstance(value, bool) or (isinstance(value, float) and number != value):
-        raise ValueError
-    return number
-
-
-def _decimal(value: Any) -> float:
-    number = float(value)
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise ValueError
-    return number
-
-
-def _bytes(value: Any) -> bytes:
-    text = _text(value)
-    return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text)
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-_FIELDS = {
-    "model": _Field("model", "a name", _text),
-    "prompt": _Field("prompt", "text", _text),
-    "width": _Field("width", "a whole number", _whole),
-    "height": _Field("height", "a whole number", _whole),
-    "steps": _Field("steps", "a whole number", _whole),
-    "guidance": _Field("guidance_scale", "a number", _decimal),
-    "sampler": _Field("sampler", "a name", _text),
-    "seed": _Field("seed", "a whole number", _whole),
-    "neg": _Field("negative_prompt", "text", _text),
-    "clip": _Field("clip_skip", "a whole number", _whole),
-    "stream": _Field("preview_every", "a whole number", _whole),
-    "img": _Field("init_image", "base64", _bytes),
-    "strength": _Field("strength", "a number", _decimal),
-    "schedule": _Field("noise_schedule", "a name", _text),
-    "hires": _Field("hires_scale", "a number", _decimal),
-    "deterministic": _Field("deterministic", "true or false", _flag),
-    "original_prompt": _Field("original_prompt", "text", _text),
-}

@@ -72,6 +72,8 @@ class ServerSettings:
         origins: Origins of web pages that may call, beside those of this machine.
         hosts: Host names that the server answers to, beside IP addresses and this machine's names.
         keep_results: Seconds that results are kept for clients that asked for it; 0 keeps none.
+        heartbeat: Seconds after which a stream that has nothing to say sends a blank line, so that
+            proxies do not take it for dead; 0 for never.
     """
 
     host: str = DEFAULT_HOST
@@ -80,3 +82,4 @@ class ServerSettings:
     origins: tuple[str, ...] = ()
     hosts: tuple[str, ...] = ()
     keep_results: float = 600.0
+    heartbeat: float = 10.0

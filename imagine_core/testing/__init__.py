@@ -14,6 +14,7 @@ says which rule is broken and how; docs/conformance.md has them all.
 from __future__ import annotations
 
 from imagine_core.testing.engine_building import (
+    build_test_app,
     build_test_engine,
     build_test_plugins,
     collect,
@@ -46,6 +47,7 @@ __all__ = [
     "FakeLoader",
     "FakeModel",
     "FakePlugin",
+    "build_test_app",
     "build_test_engine",
     "build_test_plugins",
     "check_device",

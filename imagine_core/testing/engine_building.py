@@ -1,16 +1,20 @@
-"""Engines over the fake model, and their results."""
+"""Engines and applications over the fake model, and their results."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from imagine_core.engine import Engine, build_engine
 from imagine_core.plugins import Plugins, build_plugins
-from imagine_core.settings import Settings
+from imagine_core.settings import ServerSettings, Settings
 from imagine_core.testing.fakes import FakePlugin
 from imagine_core.types import GenerationEvent, GenerationRequest, GenerationResult
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
 
 
 def build_test_plugins(
@@ -33,6 +37,22 @@ def build_test_engine(
         (folder / "tiny.fake").write_bytes(b"fake")
     plugins = build_test_plugins(fake, extra=extra)
     return build_engine(settings or Settings(models=folder), plugins)
+
+
+def build_test_app(
+    folder: Path,
+    fake: FakePlugin | None = None,
+    *,
+    settings: ServerSettings | None = None,
+    extra: Sequence[tuple[str, object]] = (),
+) -> Starlette:
+    """The HTTP application over such an engine."""
+    from imagine_core.service import Service
+    from imagine_core.web.app import build_app
+
+    engine = build_test_engine(folder, fake, extra=extra)
+    settings = settings or ServerSettings(host="127.0.0.1")
+    return build_app(Service(engine=engine, plugins=engine.plugins, settings=settings))
 
 
 async def collect(engine: Engine, request: GenerationRequest) -> list[GenerationEvent]:

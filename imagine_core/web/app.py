@@ -7,7 +7,7 @@ import http
 import json
 import logging
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +16,13 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from imagine_core import errors
 from imagine_core.errors import ImagineError
 from imagine_core.web.access import Access
 from imagine_core.web.bodies import BodyGuard
+from imagine_core.web.marks import Fail, fail_of
 from imagine_core.web.refusals import log_refusal
 from imagine_core.web.security import KeyGuard, OriginGuard
 
@@ -75,7 +77,7 @@ def build_app(service: Service) -> Starlette:
         exception_handlers={HTTPException: _no_such_route},
         middleware=[
             Middleware(OriginGuard, access=access, routes=routes, refuse=error_response),
-            Middleware(Faults),
+            Middleware(Faults, routes=routes),
             Middleware(KeyGuard, access=access, routes=routes),
             Middleware(
                 BodyGuard,
@@ -117,6 +119,9 @@ def explain(error: Exception) -> tuple[int, dict[str, Any]]:
 
 
 def _explain(error: Exception) -> tuple[int, dict[str, Any]]:
+    if isinstance(error, HTTPException):
+        kind = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+        return error.status_code, error_body(kind, str(error.detail))
     if not isinstance(error, ImagineError):
         number = _logged("a request failed", error)
         body = error_body(
@@ -136,15 +141,21 @@ def _explain(error: Exception) -> tuple[int, dict[str, Any]]:
     return status, error_body(error.type, error.message, listed, **more)
 
 
-def error_response(error: Exception, headers: Mapping[str, str] | None = None) -> Response:
-    """The response that says what `error` is."""
+def fail_with_json(error: Exception) -> tuple[int, bytes]:
+    """The status and the JSON body of `error`, in the usual form."""
     status, body = explain(error)
-    headers = dict(headers or {})
+    return status, json_line(body)
+
+
+def error_response(error: Exception, fail: Fail | None = None) -> Response:
+    """The response that says what `error` is, in the form that `fail` makes."""
+    status, body = (fail or fail_with_json)(error)
+    headers: dict[str, str] = {}
     if isinstance(error, errors.Busy):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
-    return AsciiJSONResponse(body, status, headers)
+    return Response(body, status, headers, media_type="application/json")
 
 
 def error_body(
@@ -154,7 +165,7 @@ def error_body(
     return {"error": {"type": kind, "message": message, "fields": fields or [], **more}}
 
 
-class Answer:
+class Sent:
     """What is sent for one request; `begun` says whether there is something already."""
 
     def __init__(self, send: Send) -> None:
@@ -170,21 +181,22 @@ class Answer:
 class Faults:
     """Turns what an application raises into an answer, and keeps its traceback in the log."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
+        self.app, self.routes = app, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer for the application if it raises."""
-        answer = Answer(send)
+        sent = Sent(send)
         try:
-            await self.app(scope, receive, answer)
+            await self.app(scope, receive, sent)
         except ClientDisconnect:
             log.debug("a client left while it sent its request")
         except Exception as error:
-            if scope["type"] != "http" or answer.begun:
+            if scope["type"] != "http" or sent.begun:
                 raise  # the server closes the connection, so that nobody takes half for the whole
             log_refusal(scope, error)
-            await error_response(error)(scope, receive, send)
+            response = error_response(error, fail_of(self.routes, scope))
+            await response(scope, receive, send)
 
 
 def _logged(message: str, error: Exception) -> str:
@@ -195,14 +207,13 @@ def _logged(message: str, error: Exception) -> str:
 
 
 async def _no_such_route(request: Request, error: Exception) -> Response:
-    """Starlette's own refusals (404, 405), in our shape."""
+    """Starlette's own refusals (404, 405), in our words and the form of the route's dialect."""
     assert isinstance(error, HTTPException)
-    status = http.HTTPStatus(error.status_code)
     messages = {
         404: f"there is no {request.url.path[:200]!r} here",
         405: f"{request.url.path[:200]!r} does not take {request.method[:20]}",
     }
-    body = error_body(
-        status.phrase.lower().replace(" ", "_"), messages.get(status, str(error.detail))
-    )
-    return AsciiJSONResponse(body, status, error.headers)
+    detail = messages.get(error.status_code, str(error.detail))
+    fail = fail_of(request.app.routes, request.scope) or fail_with_json
+    status, body = fail(HTTPException(error.status_code, detail))
+    return Response(body, status, error.headers, media_type="application/json")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.routing import BaseRoute, Route
@@ -20,6 +19,7 @@ from imagine_core.errors import (
     Unauthorized,
 )
 from imagine_core.web.app import STATUS
+from imagine_core.web.marks import mark, marks_of
 
 if TYPE_CHECKING:
     from imagine_core.settings import ServerSettings
@@ -75,19 +75,6 @@ BUG: Json = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Description:
-    """What a plugin says of a route.
-
-    Attributes:
-        operation: An Operation Object of OpenAPI, without what is true of every route.
-        schemas: The schemas that it refers to, by name.
-    """
-
-    operation: Mapping[str, Any]
-    schemas: Mapping[str, Any] = field(default_factory=dict)
-
-
 def described(
     route: R, operation: Mapping[str, Any], *, schemas: Mapping[str, Any] | None = None
 ) -> R:
@@ -100,8 +87,7 @@ def described(
         operation: An Operation Object of OpenAPI 3.1: `summary`, `requestBody`, `responses`, ...
         schemas: Schemas that it refers to as `#/components/schemas/NAME`.
     """
-    setattr(route, "imagine_openapi", Description(operation, schemas or {}))  # noqa: B010
-    return route
+    return mark(route, operation=operation, schemas=schemas or {})
 
 
 def failures(*kinds: type[ImagineError]) -> dict[str, Json]:
@@ -138,11 +124,11 @@ def document(routes: Sequence[BaseRoute], settings: ServerSettings, *, version: 
     for route in routes:
         if not isinstance(route, Route):
             continue  # mounts and websockets are no operations
-        said = getattr(route, "imagine_openapi", Description({}))
-        schemas |= said.schemas
+        marks = marks_of(route)
+        schemas |= marks.schemas
         for method in methods(route):
-            key = wants_key and not getattr(route, "imagine_without_key", False)
-            whole = _operation(route, method, said.operation, key=key)
+            key = wants_key and not marks.without_key
+            whole = _operation(route, method, marks.operation, key=key)
             paths.setdefault(plain(route.path), {})[method.lower()] = whole
     components: Json = {"schemas": schemas}
     if wants_key:

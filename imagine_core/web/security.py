@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, TypeVar
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute
 
 from imagine_core.errors import Forbidden, Unauthorized
+from imagine_core.web.marks import fail_of, mark, marks_of, route_of
 from imagine_core.web.refusals import log_refusal
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
     from imagine_core.web.access import Access
+    from imagine_core.web.marks import Fail
 
 R = TypeVar("R", bound=BaseRoute)
 
@@ -35,22 +37,12 @@ so that it opens only the routes that show nothing of other people's work."""
 
 def without_key(route: R) -> R:
     """Mark a route that needs no API key, such as a probe or a page that asks for the key."""
-    setattr(route, "imagine_without_key", True)  # noqa: B010 - the attribute is ours, not theirs
-    return route
+    return mark(route, without_key=True)
 
 
 def open_to_files(route: R) -> R:
     """Mark a route that pages opened from a file may call: it must not show others' work."""
-    setattr(route, "imagine_open_to_files", True)  # noqa: B010
-    return route
-
-
-def _marked(routes: Sequence[BaseRoute], scope: Scope, mark: str) -> bool:
-    """Whether the route that answers `scope` bears `mark`."""
-    for route in routes:
-        if route.matches(scope)[0] is Match.FULL:
-            return bool(getattr(route, mark, False))
-    return False
+    return mark(route, open_to_files=True)
 
 
 # ---------------------------------------------------------------------------------- middleware
@@ -72,7 +64,7 @@ class OriginGuard:
         *,
         access: Access,
         routes: Sequence[BaseRoute],
-        refuse: Callable[[Forbidden], Response],
+        refuse: Callable[[Forbidden, Fail | None], Response],
     ) -> None:
         self.app, self.access, self.routes, self.refuse = app, access, routes, refuse
 
@@ -86,7 +78,7 @@ class OriginGuard:
             self._check(scope, headers)
         except Forbidden as error:
             log_refusal(scope, error)
-            await _refuse(scope, receive, send, self.refuse(error))
+            await _refuse(scope, receive, send, self.refuse(error, fail_of(self.routes, scope)))
             return
         origin = headers.get("origin")
         if origin is not None and _is_preflight(scope, headers):
@@ -106,7 +98,7 @@ class OriginGuard:
             asked = scope
             if _is_preflight(scope, headers):
                 asked = {**scope, "method": headers["access-control-request-method"]}
-            opened = _marked(self.routes, asked, "imagine_open_to_files")
+            opened = marks_of(route_of(self.routes, asked)).open_to_files
             if not (opened and origin.lower() in FILE_ORIGINS):
                 raise Forbidden("Origin", origin)
 
@@ -121,7 +113,7 @@ class KeyGuard:
         """Check the key."""
         if scope["type"] in ("http", "websocket"):
             given = Headers(scope=scope).get("authorization")
-            free = _marked(self.routes, scope, "imagine_without_key")
+            free = marks_of(route_of(self.routes, scope)).without_key
             if not (free or self.access.key(given)):
                 raise Unauthorized
         await self.app(scope, receive, send)

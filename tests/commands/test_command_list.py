@@ -7,7 +7,7 @@ import pytest
 
 from imagine_plugins.commands.shared import source
 from imagine_plugins.commands.shared.output import file_size
-from imagine_plugins.dialects.client import NativeClient
+from imagine_plugins.dialects.native.client import NativeClient
 from programs import KEY, Imagine
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints import TINY_SD1, write_checkpoint
-from imagine_plugins.dialects.client import NativeClient
+from imagine_plugins.dialects.native.client import NativeClient
 from programs import KEY, Imagine
 
 

@@ -24,7 +24,7 @@ from imagine_core.pictures.metadata import read_meta
 from imagine_core.plugins import Plugins
 from imagine_core.testing import FakeModel, FakePlugin
 from imagine_plugins.commands.run import run
-from imagine_plugins.dialects.client import NativeClient
+from imagine_plugins.dialects.native.client import NativeClient
 from programs import KEY, Imagine, command, serving
 
 EULER = ("--sampler", "test euler", "-w", "64", "-h", "64", "-n", "4")

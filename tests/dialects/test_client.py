@@ -36,7 +36,7 @@ from imagine_core.errors import (
 )
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import FakePlugin, collect
-from imagine_plugins.dialects.client import NativeClient
+from imagine_plugins.dialects.native.client import NativeClient
 from imagine_plugins.server.addresses import server_url
 
 SMALL = GenerationRequest(prompt="red", width=64, height=64, steps=4, seed=2**64 - 1)
@@ -359,7 +359,7 @@ def test_the_client_is_light_to_import(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "import sys, imagine_plugins.dialects.client as c; c.NativeClient('localhost');"
+        "import sys, imagine_plugins.dialects.native.client as c; c.NativeClient('localhost');"
         "print(json.dumps([m for m in ('torch', 'httpx', 'starlette', 'PIL.Image') "
         "if m in sys.modules]))"
     )

@@ -15,13 +15,20 @@ import httpx
 import pytest
 
 from calls import SMALL, error_of, fields_of
-from imagine_core import Enhancement, Enhancer, EnhanceTask, hookimpl
+from imagine_core import (
+    Enhancement,
+    Enhancer,
+    EnhanceTask,
+    GenerationRequest,
+    GenerationResult,
+    hookimpl,
+)
 from imagine_core.errors import GenerationFailed, UnknownName
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import FakeClock
-from imagine_plugins.dialects import answer, jobs
-from imagine_plugins.dialects.jobs import Jobs
-from imagine_plugins.dialects.wire import Order, read_order
+from imagine_core.web import exchange, jobs
+from imagine_core.web.dialect import Finished, Order
+from imagine_core.web.jobs import Jobs
 from slow_server import LONG, Server, wait_until
 
 FINISH = {**SMALL, "steps": 40, "on_disconnect": "finish"}
@@ -54,7 +61,10 @@ def begin(server: Server, body: dict[str, Any]) -> str:
 
 def ended(server: Server, name: str) -> Any:
     """What is said of a job once it has ended."""
-    wait_until(lambda: get(server, f"/jobs/{name}").get("status") in jobs.ENDED, seconds=30)
+    wait_until(
+        lambda: get(server, f"/jobs/{name}").get("status") in {"final", "failed", "cancelled"},
+        seconds=30,
+    )
     return get(server, f"/jobs/{name}")
 
 
@@ -299,7 +309,7 @@ def test_what_was_never_taken_on_drives_no_result_out(start: Callable[..., Serve
 def test_a_client_that_stalls_is_finished_without(
     start: Callable[..., Server], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(answer, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(exchange, "STALL_SECONDS", 0.3)
     server = start()
     body = {**FINISH, "stream": 1, "width": 1024, "height": 1024}
     connection = server.post(body, receive_buffer=4096)
@@ -338,18 +348,19 @@ def test_other_ways_to_leave_are_refused(start: Callable[..., Server], value: ob
 
 # -- what is kept ----------------------------------------------------------------------------------
 
-ORDER = read_order(json.dumps(FINISH).encode(), lambda request: [])
+REQUEST = GenerationRequest(prompt="red")
 
 
-async def make(found: Jobs, body: bytes, order: Order = ORDER) -> str:
-    job = found.open(order)
-    async with found.at_work(job):
-        job.end("final", body)
-    return job.id
+async def make(found: Jobs, png: bytes) -> str:
+    record = found.open(Order(request=REQUEST, finishes=True))
+    async with found.at_work(record):
+        result = GenerationResult(images=(), request=REQUEST)
+        record.finish(Finished(result=result, pngs=(png,), seeds=(1,)))
+    return record.id
 
 
 def names(found: Jobs) -> list[str]:
-    return [job["id"] for job in found.list()]
+    return [record.id for record in found]
 
 
 def test_results_leave_after_their_time() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from calls import SMALL
 from imagine_core.testing import FakeModel
-from imagine_plugins.dialects import reply
+from imagine_core.web import generation
 from slow_server import LONG, Server, wait_until
 
 Start = Callable[..., Server]
@@ -91,7 +91,7 @@ def test_while_the_picture_is_decoded(
 
 def test_while_the_picture_is_written(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     server = start()
-    gate = Gate(monkeypatch, reply, "png_bytes")
+    gate = Gate(monkeypatch, generation, "finished")
     leave_at(gate, server, {**SMALL, "n": 1})
     assert httpx.post(server.url + "/generate", json=SMALL, timeout=30).status_code == 200
 
@@ -99,10 +99,10 @@ def test_while_the_picture_is_written(start: Start, monkeypatch: pytest.MonkeyPa
 def test_while_the_picture_is_sent(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     server = start()
 
-    def noise(*_: Any, **__: Any) -> bytes:
-        return bytes(24 * 2**20)  # more than any buffer on the way takes
+    def noise(*_: Any, **__: Any) -> tuple[dict[str, Any], bytes]:
+        return {}, bytes(24 * 2**20)  # more than any buffer on the way takes
 
-    monkeypatch.setattr(reply, "png_bytes", noise)
+    monkeypatch.setattr(generation, "finished", noise)
     connection = server.post(SMALL, receive_buffer=4096)
 
     def sending() -> bool:

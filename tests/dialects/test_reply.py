@@ -18,7 +18,7 @@ import pytest
 
 from calls import SMALL, app_of, error_of, lines_of
 from imagine_core.settings import Limits
-from imagine_plugins.dialects import answer
+from imagine_core.web import exchange
 from slow_server import LONG, STEP, Server, wait_until
 
 
@@ -143,7 +143,7 @@ def test_a_client_that_never_reads_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "imagine")
-    monkeypatch.setattr(answer, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(exchange, "STALL_SECONDS", 0.2)
     server = Server(tmp_path / "models")
     messages = [{"type": "http.request", "body": json.dumps({**LONG, "stream": 1}).encode()}]
     scope = {"type": "http", "method": "POST", "path": "/generate", "headers": []}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from dataclasses import fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,12 @@ from PIL import Image
 from imagine_core import GeneratedImage, GenerationRequest, GenerationResult, PhaseEvent, StepEvent
 from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError
+from imagine_core.fields import FIELDS, in_core, on_wire, to_json
 from imagine_core.settings import Limits
-from imagine_plugins.dialects import lines, wire
-from imagine_plugins.dialects.wire import FIELDS, Order, read_order
+from imagine_core.web.dialect import Finished, Order
+from imagine_core.web.jobs import Record
+from imagine_plugins.dialects.native import lines
+from imagine_plugins.dialects.native.wire import read_order
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "http.md"
 
@@ -31,12 +33,14 @@ def png(colour: str = "red") -> bytes:
     return buffer.getvalue()
 
 
-def check(request: GenerationRequest) -> list[FieldError]:
-    return check_request(request, Limits(steps=100, images=4))
-
-
 def order(**body: Any) -> Order:
-    return read_order(json.dumps(body).encode(), check)
+    """The order in a body, if a server would take it."""
+    found = read_order(json.dumps(body).encode())
+    wrong = check_request(found.request, Limits(steps=100, images=4))
+    errors = {error.field: error for error in (*wrong, *found.errors)}
+    if errors:
+        raise on_wire(RequestError(errors.values()))
+    return found
 
 
 def refused(**body: Any) -> dict[str, str]:
@@ -45,14 +49,9 @@ def refused(**body: Any) -> dict[str, str]:
     return {error.field: error.message for error in caught.value.fields}
 
 
-def test_every_field_of_a_request_has_a_row() -> None:
-    assert [field.core for field in FIELDS if field.core in wire.DEFAULTS]
-    assert {field.core for field in FIELDS} == {each.name for each in fields(GenerationRequest)}
-    assert len({field.wire for field in FIELDS}) == len(FIELDS)
-
-
 def test_a_prompt_is_all_that_is_needed() -> None:
-    assert order(prompt="a fox") == Order(request=GenerationRequest(prompt="a fox"))
+    asked = Order(request=GenerationRequest(prompt="a fox"), details={"progress": False})
+    assert order(prompt="a fox") == asked
 
 
 def test_every_field_reaches_the_request() -> None:
@@ -78,7 +77,7 @@ def test_every_field_reaches_the_request() -> None:
         deterministic=True,
         progress=True,
     )
-    assert asked.progress
+    assert asked.details == {"progress": True}
     assert asked.warnings == ()
     assert asked.request == GenerationRequest(
         prompt="fox",
@@ -118,7 +117,7 @@ NONSENSE: dict[str, list[Any]] = {
     "schedule": [None, 5, "", " "],
     "seed": ["", "abc", -2, 2**64, "18446744073709551616", 1.5, True, [], "0x1"],
     "neg": [None, 5, "x" * 20_001],
-    "img": ["", "not base64!", "AAEC", 5, "http://localhost/fox.png", "/etc/passwd"],
+    "img": ["not base64!", 5, "http://localhost/fox.png", "/etc/passwd"],
     "strength": [None, "0.5", -0.1, 1.1, True, float("nan")],
     "clip": [None, 0, -1, "1", 1.5],
     "stream": [-1, "5", True, 2.5],
@@ -223,18 +222,19 @@ requests = st.builds(
 
 @given(requests)
 def test_a_request_survives_the_wire(request: GenerationRequest) -> None:
-    assert order(**wire.write_request(request)).request == request
+    assert order(**to_json(request)).request == request
 
 
 def test_errors_are_renamed_both_ways() -> None:
     error = RequestError([FieldError("init_image", "a"), FieldError("width", "b")])
-    there = wire.on_wire(error)
-    assert [each.field for each in there.fields] == ["img", "width"]
-    assert wire.in_core(there).fields == error.fields
+    there = on_wire(error)
+    assert [each.field for each in there.fields] == ["width", "img"]  # as in the table
+    assert set(in_core(there).fields) == set(error.fields)
 
 
-def picture(encoded: str) -> Image.Image:
-    return Image.open(BytesIO(base64.b64decode(encoded)))
+def picture(encoded: str) -> tuple[Image.Image, bytes]:
+    data = base64.b64decode(encoded)
+    return Image.open(BytesIO(data)), data
 
 
 def test_events_survive_the_wire() -> None:
@@ -261,14 +261,19 @@ def test_a_result_survives_the_wire() -> None:
         model_hash="0123456789",
         warnings=("two chunks",),
         timings={"denoising": 1.25},
+        steps_run=4,
     )
     asked = Order(request=GenerationRequest(prompt="fox", images=2), warnings=("ignored",))
-    line = lines.final_line(result, [png("red"), png("blue")], order=asked, version="1")
+    record = Record(order=asked, keeps=False, request=asked.request, phase="queued")
+    done = Finished(result=result, pngs=(png("red"), png("blue")), seeds=(7, 8))
+    line = lines.final_line(done, record)
     back = lines.read_line(json.loads(json.dumps(line)), asked.request, picture)
     assert isinstance(back, GenerationResult)
     assert back.request == ran
     assert [made.seed for made in back.images] == [7, 8]
     assert back.images[1].image.getpixel((0, 0)) == (0, 0, 255)
+    assert back.images[1].png == png("blue")
+    assert back.steps_run == 4
     assert back.warnings == ("ignored", "two chunks")
     assert (back.model_hash, back.timings) == ("0123456789", {"denoising": 1.25})
 

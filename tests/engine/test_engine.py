@@ -145,7 +145,7 @@ def test_img2img_keeps_more_of_the_picture_the_less_strength_it_has(engine: Engi
     assert distances[0] < distances[1] < distances[2]
 
 
-@pytest.mark.parametrize(("steps", "strength", "run"), [(10, 0.5, 5), (10, 1.0, 10), (3, 0.2, 0)])
+@pytest.mark.parametrize(("steps", "strength", "run"), [(10, 0.5, 5), (10, 1.0, 10), (3, 0.2, 1)])
 def test_img2img_runs_steps_times_strength(
     engine: Engine, fake: FakePlugin, steps: int, strength: float, run: int
 ) -> None:

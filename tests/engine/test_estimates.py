@@ -12,61 +12,61 @@ import pytest
 
 from imagine_core import GenerationRequest, PhaseEvent
 from imagine_core.engine.estimates import Pace
-from imagine_core.engine.jobs import Size
+from imagine_core.models.memory import Work
 from imagine_core.settings import Settings
 from imagine_core.testing import FakePlugin, build_test_engine, collect, draw_one
 from slow_server import wait_until
 
-SMALL: Size = (Path("a"), 64, 64)
-LARGE: Size = (Path("a"), 128, 128)
-OTHER: Size = (Path("b"), 64, 64)
+SMALL = Work(Path("a"), 64, 64)
+LARGE = Work(Path("a"), 128, 128)
+OTHER = Work(Path("b"), 64, 64)
 
 
 @dataclass
-class Work:
+class Waiting:
     """As much of a job as an estimate looks at."""
 
     evaluations_left: int
     rows: int = 2
-    size: Size = SMALL
+    work: Work = SMALL
     request: GenerationRequest = field(default_factory=lambda: GenerationRequest(prompt="red"))
 
 
 def waits(pace: Pace, running: list[Any], waiting: list[Any], rows: int = 2) -> list[float | None]:
-    return pace.waits(running, waiting, most_rows=lambda size: rows)
+    return pace.waits(running, waiting, most_rows=lambda work: rows)
 
 
-def measured(size: Size = SMALL, row: float = 0.5) -> Pace:
+def measured(work: Work = SMALL, row: float = 0.5) -> Pace:
     pace = Pace()
-    pace.forward(size, 2, 2 * row)
+    pace.forward(work, 2, 2 * row)
     return pace
 
 
 def test_nothing_is_guessed_before_anything_was_measured() -> None:
-    assert waits(Pace(), [Work(10)], [Work(10)]) == [None]
-    assert waits(measured(OTHER), [Work(10)], [Work(10)]) == [None]
+    assert waits(Pace(), [Waiting(10)], [Waiting(10)]) == [None]
+    assert waits(measured(OTHER), [Waiting(10)], [Waiting(10)]) == [None]
 
 
 def test_one_after_the_other_waits_for_all_steps_before_it() -> None:
-    assert waits(measured(), [Work(10)], [Work(20), Work(5)]) == [10.0, 30.0]
+    assert waits(measured(), [Waiting(10)], [Waiting(20), Waiting(5)]) == [10.0, 30.0]
 
 
 def test_who_shares_a_forward_does_not_wait_for_the_other() -> None:
-    running = [Work(10), Work(4)]
+    running = [Waiting(10), Waiting(4)]
     # Four rows: the shorter of two leaves after four forwards of four rows, half a second each.
-    assert waits(measured(), running, [Work(8)], rows=4) == [8.0]
+    assert waits(measured(), running, [Waiting(8)], rows=4) == [8.0]
 
 
 def test_what_a_job_does_beside_its_steps_counts_for_each_that_must_end_before() -> None:
     pace = measured()
     pace.job(3.0)
-    assert waits(pace, [Work(10)], [Work(20), Work(5)]) == [13.0, 36.0]
+    assert waits(pace, [Waiting(10)], [Waiting(20), Waiting(5)]) == [13.0, 36.0]
 
 
 def test_sizes_share_the_device() -> None:
     pace = measured()
     pace.forward(OTHER, 2, 1.0)
-    assert waits(pace, [Work(10), Work(10, size=OTHER)], [Work(1)]) == [20.0]
+    assert waits(pace, [Waiting(10), Waiting(10, work=OTHER)], [Waiting(1)]) == [20.0]
 
 
 def test_another_size_of_a_known_model_is_reckoned_by_its_area() -> None:

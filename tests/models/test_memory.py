@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagine_core.interfaces import ModelInfo
-from imagine_core.models.memory import Memory, Workspace, out_of_memory, weight_bytes
+from imagine_core.models.memory import Memory, Work, Workspace, out_of_memory, weight_bytes
 from imagine_plugins.devices.cpu import Cpu
 
 A, B = Path("a"), Path("b")
@@ -33,45 +33,45 @@ def test_without_a_count_the_file_stands_for_the_weights() -> None:
 
 def test_what_was_measured_replaces_the_bound() -> None:
     workspace = Workspace()
-    bound = workspace.expect((A, 512, 512), 2)
+    bound = workspace.expect(Work(A, 512, 512), 2)
     assert bound > 10**8
-    workspace.record((A, 512, 512), "denoising", 2, 3000)
-    workspace.record((A, 512, 512), "decoding", 1, 2000)
-    workspace.record((A, 512, 512), "encoding", 1, None)
-    assert workspace.expect((A, 512, 512), 2) == 3000
-    assert workspace.expect((B, 512, 512), 2) == bound
+    workspace.record(Work(A, 512, 512), "denoising", 2, 3000)
+    workspace.record(Work(A, 512, 512), "decoding", 1, 2000)
+    workspace.record(Work(A, 512, 512), "encoding", 1, None)
+    assert workspace.expect(Work(A, 512, 512), 2) == 3000
+    assert workspace.expect(Work(B, 512, 512), 2) == bound
 
 
 def test_only_more_rows_than_before_are_measured_again() -> None:
     workspace = Workspace()
-    assert workspace.is_new((A, 512, 512), "denoising", 2)
-    workspace.record((A, 512, 512), "denoising", 2, 3000)
-    assert not workspace.is_new((A, 512, 512), "denoising", 2)
-    assert workspace.is_new((A, 512, 512), "denoising", 3)
-    assert workspace.is_new((A, 512, 512), "decoding", 1)
-    assert workspace.is_new((A, 512, 256), "denoising", 2)
+    assert workspace.is_new(Work(A, 512, 512), "denoising", 2)
+    workspace.record(Work(A, 512, 512), "denoising", 2, 3000)
+    assert not workspace.is_new(Work(A, 512, 512), "denoising", 2)
+    assert workspace.is_new(Work(A, 512, 512), "denoising", 3)
+    assert workspace.is_new(Work(A, 512, 512), "decoding", 1)
+    assert workspace.is_new(Work(A, 512, 256), "denoising", 2)
 
 
 def test_larger_pictures_are_expected_to_take_more_and_smaller_ones_no_less() -> None:
     workspace = Workspace()
-    workspace.record((A, 512, 512), "denoising", 2, 3000)
-    assert workspace.expect((A, 1024, 512), 2) == 6000
-    assert workspace.expect((A, 256, 256), 2) == 3000
+    workspace.record(Work(A, 512, 512), "denoising", 2, 3000)
+    assert workspace.expect(Work(A, 1024, 512), 2) == 6000
+    assert workspace.expect(Work(A, 256, 256), 2) == 3000
 
 
 def test_what_should_fit_has_the_same_shape_and_the_memory_that_is_free() -> None:
     workspace = Workspace()
-    workspace.record((A, 1024, 512), "decoding", 1, 8000)
-    assert workspace.smaller((A, 1024, 512), 2, free=4100) == (704, 320)
-    assert workspace.smaller((A, 2048, 1024), 2, free=2000) == (512, 256)
-    assert workspace.smaller((A, 64, 64), 2, free=2000) is None
+    workspace.record(Work(A, 1024, 512), "decoding", 1, 8000)
+    assert workspace.smaller(Work(A, 1024, 512), 2, free=4100) == (704, 320)
+    assert workspace.smaller(Work(A, 2048, 1024), 2, free=2000) == (512, 256)
+    assert workspace.smaller(Work(A, 64, 64), 2, free=2000) is None
 
 
 @pytest.mark.parametrize("free", [None, 9000])
 def test_what_did_not_fit_though_it_seemed_to_is_halved(free: int | None) -> None:
     workspace = Workspace()
-    workspace.record((A, 1024, 1024), "decoding", 1, 8000)
-    assert workspace.smaller((A, 1024, 1024), 2, free=free) == (704, 704)
+    workspace.record(Work(A, 1024, 1024), "decoding", 1, 8000)
+    assert workspace.smaller(Work(A, 1024, 1024), 2, free=free) == (704, 704)
 
 
 def test_a_device_that_cannot_tell_has_room_for_everything() -> None:
@@ -106,7 +106,7 @@ def test_the_processor_measures_the_peak_of_what_was_taken() -> None:
 FAULTS = """
 import resource, sys
 import torch
-from imagine_core.models.memory import keep_freed, trim
+from imagine_core.models.memory import Work, keep_freed, trim
 
 def faults():
     for number in range(20):

@@ -3,15 +3,11 @@ from __future__ import annotations
 import base64
 import io
 import json
-import string
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -25,7 +21,6 @@ from imagine_core.pictures.metadata import (
     png_bytes,
     read_meta,
     read_picture,
-    request_of,
 )
 
 DATE = datetime(2023, 10, 27, 15, 30, 45, tzinfo=UTC)
@@ -71,10 +66,10 @@ def test_meta_has_the_readmes_fields_in_the_readmes_order_and_then_ours() -> Non
         ("stream", 1),
         ("img", "iVBORw=="),
         ("strength", 0.8),
-        ("date", "2023-10-27T15:30:45+00:00"),
         ("schedule", "karras"),
         ("hires", 1.5),
         ("deterministic", True),
+        ("date", "2023-10-27T15:30:45+00:00"),
         ("model_hash", "0123456789"),
     ]
 
@@ -230,66 +225,3 @@ def test_json_without_a_whole_picture_is_told_apart(
     path = save(tmp_path, json.dumps({"meta": META, **document}))
     with pytest.raises(InvalidFile, match=problem):
         read_picture(path)
-
-
-# ------------------------------------------------------------------------------------ requests
-
-
-def test_meta_gives_the_request_again() -> None:
-    request = GenerationRequest(
-        prompt="a cat",
-        negative_prompt="ugly",
-        model="m",
-        width=64,
-        height=128,
-        steps=7,
-        guidance_scale=2.5,
-        sampler="heun",
-        noise_schedule="karras",
-        seed=2**64 - 1,
-        init_image=b"picture",
-        strength=0.5,
-        clip_skip=2,
-        preview_every=3,
-        hires_scale=2.0,
-        deterministic=True,
-    )
-    meta = meta_of(request, seed=2**64 - 1, date=DATE, model_hash="abc")
-    assert request_of(json.loads(json.dumps(meta))) == request
-
-
-def test_what_meta_lacks_is_the_default() -> None:
-    assert request_of({"prompt": "cat", "model": None}) == GenerationRequest(prompt="cat")
-
-
-def test_every_value_that_makes_no_sense_is_named_at_once() -> None:
-    meta = {
-        "prompt": 5,
-        "width": "wide",
-        "height": True,
-        "steps": 2.5,
-        "guidance": "nan",
-        "seed": "x",
-        "img": 7,
-        "strength": [],
-        "deterministic": "yes",
-        "hires": False,
-    }
-    with pytest.raises(InvalidFile) as caught:
-        request_of(meta)
-    for key in meta:
-        assert f"'{key}' must be" in str(caught.value)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(string.printable),
-    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from("ab"), inner),
-    max_leaves=5,
-)
-
-
-@settings(deadline=None)
-@given(st.dictionaries(st.sampled_from(list(meta_of(REQUEST, seed=1, date=DATE))), JSON))
-def test_any_object_is_a_request_or_an_invalid_file(meta: dict[str, Any]) -> None:
-    with suppress(InvalidFile):
-        request_of(meta)

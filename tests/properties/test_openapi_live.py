@@ -24,7 +24,7 @@ from schemathesis import Case, GenerationMode
 from calls import SMALL, app_of, live
 from imagine_core.settings import Limits, ServerSettings, Settings
 from imagine_core.testing import build_test_engine
-from imagine_plugins.dialects.operations import OPERATIONS
+from imagine_plugins.dialects.native.operations import OPERATIONS
 
 KEY = "a-key"
 HEADERS = {"Authorization": f"Bearer {KEY}"}

@@ -15,7 +15,7 @@ from PIL import Image
 
 from imagine_core.engine import Engine
 from imagine_core.testing import build_test_engine, draw_one
-from imagine_plugins.dialects.wire import read_order
+from imagine_plugins.dialects.native.wire import read_order
 
 Pixels = npt.NDArray[np.int16]
 
@@ -75,7 +75,7 @@ class References:
 
     @staticmethod
     def _draw(engine: Engine, body: dict[str, Any]) -> list[Pixels]:
-        request = read_order(json.dumps(body).encode(), engine.check).request
+        request = read_order(json.dumps(body).encode()).request
         return [np.asarray(made.image, np.int16) for made in draw_one(engine, request).images]
 
     def check(self, name: str, body: dict[str, Any], final: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Writes what `--help` says into docs/cli.md: `python tests/cli_reference.py`."""
+"""Writes what `--help` says into docs/cli.md: `python tests/support/cli_reference.py`."""
 
 from __future__ import annotations
 

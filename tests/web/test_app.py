@@ -237,9 +237,9 @@ async def _first_event(engine: Engine) -> None:
 
 
 def test_no_status_is_decided_elsewhere() -> None:
-    from imagine_plugins.dialects import endpoints, lines, reply, wire
+    from imagine_plugins.dialects.native import dialect, lines, routes, wire
 
-    for module in (endpoints, lines, reply, wire):
+    for module in (dialect, lines, routes, wire):
         source = inspect.getsource(module)
         assert "status_code" not in source
         assert "HTTPException" not in source

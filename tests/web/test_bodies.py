@@ -28,7 +28,7 @@ async def length(request: Request) -> PlainTextResponse:
 
 
 def bounded(**options: Any) -> Faults:
-    return Faults(BodyGuard(Route("/", length, methods=["POST"]).app, **options))
+    return Faults(BodyGuard(Route("/", length, methods=["POST"]).app, **options), routes=[])
 
 
 class Upload:
@@ -123,7 +123,7 @@ class Crowd:
         """An upload that has been read, or refused."""
         upload = Upload(*chunks)
         scope = {"type": "http", "method": "POST", "path": "/", "headers": upload.headers}
-        call = Faults(self.guard)(scope, upload.receive, upload.send)
+        call = Faults(self.guard, routes=[])(scope, upload.receive, upload.send)
         self.tasks.append(asyncio.ensure_future(call))  # type: ignore[arg-type]
         for _ in range(20):
             await asyncio.sleep(0)
@@ -175,7 +175,7 @@ def test_a_client_that_leaves_takes_its_bytes_along() -> None:
             return await super().receive() if self.chunks[1:] else {"type": "http.disconnect"}
 
     guard = BodyGuard(Route("/", length, methods=["POST"]).app, limit=100)
-    Leaving(b"12345", b"67890").to(Faults(guard))
+    Leaving(b"12345", b"67890").to(Faults(guard, routes=[]))
     assert guard.held == 0
 
 

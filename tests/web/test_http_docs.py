@@ -19,7 +19,7 @@ from imagine_core.service import Service
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import build_test_engine
 from imagine_core.web.app import STATUS
-from imagine_plugins.dialects.endpoints import native_routes
+from imagine_plugins.dialects.native.routes import native_routes
 
 PAGE = (Path(__file__).parents[2] / "docs" / "http.md").read_text()
 EXAMPLE = re.compile(r"^```bash\n(.*?)^```\n(?:\n```json\n(.*?)^```)?", re.MULTILINE | re.DOTALL)

@@ -16,11 +16,13 @@ from calls import SMALL, app_of, ask
 from imagine_core import hookimpl
 from imagine_core.engine import Engine
 from imagine_core.errors import Busy, ImagineError, RequestError, Unauthorized
+from imagine_core.fields import FIELDS
+from imagine_core.kinds import digits_up_to
 from imagine_core.settings import Limits, ServerSettings, Settings
 from imagine_core.testing import build_test_engine
 from imagine_core.web.openapi import described, failures, plain
-from imagine_plugins.dialects import schemas, wire
-from imagine_plugins.dialects.enhancing import FIELDS as ENHANCE_FIELDS
+from imagine_plugins.dialects.native import schemas
+from imagine_plugins.dialects.native.enhance import FIELDS as ENHANCE_FIELDS
 
 KEYED = ServerSettings(host="127.0.0.1", api_key="secret")
 
@@ -95,7 +97,7 @@ def test_the_bounds_are_those_of_the_server(tmp_path: Path) -> None:
 
 
 def test_every_field_of_a_request_has_a_schema() -> None:
-    taken = {"progress", "enhance", "on_disconnect"} | {field.wire for field in wire.FIELDS}
+    taken = {"progress", "enhance", "on_disconnect"} | {field.wire for field in FIELDS}
     assert set(schemas.generate_request(Limits())["properties"]) == taken
     assert set(schemas.enhance_request(Limits())["properties"]) == set(ENHANCE_FIELDS)
 
@@ -178,6 +180,6 @@ def test_errors_of_one_status_are_told_in_one_response() -> None:
 def test_the_pattern_of_a_greatest_number_takes_up_to_it(greatest: int) -> None:
     import re
 
-    pattern = re.compile(schemas.digits_up_to(greatest))
+    pattern = re.compile(digits_up_to(greatest))
     for number in range(10 ** len(str(greatest))):
         assert bool(pattern.fullmatch(str(number))) == (number <= greatest)

@@ -307,7 +307,10 @@ def test_websockets_of_strangers_are_closed_before_they_open() -> None:
             sent.append(message["type"])
 
         guard = OriginGuard(
-            app, access=access(), routes=[], refuse=lambda error: PlainTextResponse(str(error))
+            app,
+            access=access(),
+            routes=[],
+            refuse=lambda error, _fail: PlainTextResponse(str(error)),
         )
         await guard(scope, receive, send)
 
@@ -324,7 +327,7 @@ def test_a_mark_belongs_to_the_route_and_method_that_bear_it() -> None:
         PlainTextResponse("in"),
         access=access(),
         routes=[plain, marked],
-        refuse=lambda error: PlainTextResponse("out"),
+        refuse=lambda error, fail: PlainTextResponse("out"),
     )
 
     async def call(method: str) -> str:

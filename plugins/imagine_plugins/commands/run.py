@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -16,26 +16,20 @@ import click
 from imagine_core import GenerationRequest, GenerationResult, StepEvent, hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.errors import ServerFailed, UnknownName
-from imagine_core.pictures.files import read_all, reading
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.enhancing import with_better_prompt
 from imagine_plugins.commands.shared.options import LOCAL_OPTIONS, SERVER_OPTIONS
 from imagine_plugins.commands.shared.output import note
 from imagine_plugins.commands.shared.progress import Progress
+from imagine_plugins.commands.shared.request import field_options, request_of
 from imagine_plugins.commands.shared.saving import Gallery, open_gallery
 from imagine_plugins.commands.shared.source import Source, choose_by_flags, in_flags, open_source
-from imagine_plugins.commands.shared.values import Finite
 
 if TYPE_CHECKING:
     from imagine_core import GenerationEvent
     from imagine_core.plugins import Plugins
 
-DEFAULT_NEGATIVE = "ugly, deformed, blurry, low quality"
-MAX_INPUT = 40 * 2**20
-"""Bytes of an input picture: as base64 it has to fit into what a server takes."""
-
 OPTIONS = [
-    click.Option(["-m", "--model"], metavar="NAME", help="Model to use. [default: the server's]"),
     *SERVER_OPTIONS,
     click.Option(
         ["-o", "--output"],
@@ -44,53 +38,7 @@ OPTIONS = [
         "[default: the time, like 20231027_153045.png, never replacing a file]",
     ),
     click.Option(["--meta"], is_flag=True, help="Save a JSON file with all of it beside the PNG."),
-    click.Option(["-w", "--width"], type=int, default=512, help="Width in pixels."),
-    click.Option(["-h", "--height"], type=int, default=512, help="Height in pixels."),
-    click.Option(["-n", "--steps"], type=int, default=25, help="Sampling steps."),
-    click.Option(
-        ["-g", "--guidance"],
-        type=Finite(),
-        default=7.0,
-        help="How closely to follow the prompt; up to 1 takes half the time and no --neg.",
-    ),
-    click.Option(
-        ["-d", "--strength"],
-        type=Finite(),
-        default=0.8,
-        help="How much of --img to replace, 0.0 to 1.0.",
-    ),
-    click.Option(["-c", "--clip"], type=int, default=1, help="Clip skip: 1 is the last layer."),
-    click.Option(["--sampler"], metavar="NAME", default="dpm++ 2m", help="See 'imagine samplers'."),
-    click.Option(
-        ["--schedule"], metavar="NAME", default="default", help="Noise schedule of the sampler."
-    ),
-    click.Option(
-        ["-i", "--img"],
-        metavar="FILE",
-        help="Picture to start from; it is scaled to --width x --height.",
-    ),
-    click.Option(
-        ["-f", "--hires"],
-        type=Finite(),
-        metavar="SCALE",
-        help="Hires fix: refine at this times the size, 1.5 for example, and scale back.",
-    ),
-    click.Option(["--seed"], type=int, help="Repeats a picture. [default: random]"),
-    click.Option(["--neg"], metavar="TEXT", default=DEFAULT_NEGATIVE, help="What to avoid."),
-    click.Option(
-        ["-s", "--stream"],
-        type=click.IntRange(min=0),
-        metavar="N",
-        default=0,
-        show_default=False,
-        help="Save how the picture looks every N steps, in the output file.",
-    ),
-    click.Option(["--count"], type=int, default=1, help="Pictures to make, each with a new seed."),
-    click.Option(
-        ["--deterministic"],
-        is_flag=True,
-        help="The same bytes again whatever else the server does, a little slower.",
-    ),
+    *field_options(),
     click.Option(["--enhance"], is_flag=True, help="Have the prompt made better first."),
     click.Option(
         ["-e", "--enhancer"],
@@ -107,26 +55,11 @@ class Options:
     """The command line of `imagine run`."""
 
     prompt: tuple[str, ...]
-    model: str | None
+    fields: Mapping[str, Any]
     address: str | None
     api_key: str | None
     output: str | None
     meta: bool
-    width: int
-    height: int
-    steps: int
-    guidance: float
-    strength: float
-    clip: int
-    sampler: str
-    schedule: str
-    img: str | None
-    hires: float | None
-    seed: int | None
-    neg: str
-    stream: int
-    count: int
-    deterministic: bool
     enhance: bool
     enhancer: str | None
     quiet: bool
@@ -136,28 +69,7 @@ class Options:
 
     def request(self) -> GenerationRequest:
         """What is asked for."""
-        prompt = _printable(" ".join(self.prompt)).strip()
-        if not prompt:
-            raise click.UsageError("the prompt is empty")
-        return GenerationRequest(
-            prompt=prompt,
-            negative_prompt=_printable(self.neg),
-            model=self.model,
-            width=self.width,
-            height=self.height,
-            steps=self.steps,
-            guidance_scale=self.guidance,
-            sampler=self.sampler,
-            noise_schedule=self.schedule,
-            seed=None if self.seed == -1 else self.seed,
-            init_image=None if self.img is None else _read_input(Path(self.img)),
-            strength=self.strength,
-            clip_skip=self.clip,
-            preview_every=self.stream,
-            hires_scale=self.hires,
-            images=self.count,
-            deterministic=self.deterministic,
-        )
+        return request_of(" ".join(self.prompt), self.fields)
 
     def settings(self) -> Settings:
         """What an engine in this process is built with."""
@@ -257,20 +169,11 @@ def _sampler_label(plugins: Plugins, name: str) -> str:
         return name
 
 
-def _printable(text: str) -> str:
-    """Arguments are bytes; what is no text in them cannot be sent or saved as such."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _read_input(path: Path) -> bytes:
-    with reading(path) as file:
-        return read_all(file, limit=MAX_INPUT)
-
-
 def _run(**given: Any) -> None:
     """Make pictures from a PROMPT, on an Imagine server or, where none runs, in this process."""
     plugins = plugins_of(click.get_current_context())
-    for file in make_pictures(Options(**given), plugins):
+    own = {each.name: given.pop(each.name) for each in fields(Options) if each.name in given}
+    for file in make_pictures(Options(**own, fields=given), plugins):
         click.echo(file)
 
 

@@ -126,6 +126,12 @@ OPTIONS = [
         help="How long results are kept for clients that left and may come back; 0 keeps none.",
     ),
     click.Option(
+        ["--heartbeat"],
+        type=Duration(forever=False),
+        default="10s",
+        help="How long a stream may be silent before it sends a blank line; 0 sends none.",
+    ),
+    click.Option(
         ["--log-format"],
         type=click.Choice(["text", "json"]),
         default="text",
@@ -154,6 +160,7 @@ class Options:
     hosts: tuple[str, ...]
     api_key: str | None
     keep_results: float
+    heartbeat: float
     log_format: str
 
     @property
@@ -180,6 +187,7 @@ class Options:
             origins=self.origins,
             hosts=self.hosts,
             keep_results=self.keep_results,
+            heartbeat=self.heartbeat,
         )
 
 

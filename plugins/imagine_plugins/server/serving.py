@@ -22,7 +22,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from imagine_core.errors import Busy, ImagineError, MalformedRequest, SettingsError, ShuttingDown
-from imagine_core.web.app import Answer, error_response
+from imagine_core.web.app import Sent, error_response
 from imagine_plugins.server.connections import Connections, most_connections
 
 if TYPE_CHECKING:
@@ -106,7 +106,8 @@ class PatientProtocol(H11Protocol):
 
     def _refuse(self, error: ImagineError) -> None:
         """Say what is wrong, and close."""
-        response = error_response(error, {"Connection": "close"})
+        response = error_response(error)
+        response.headers["Connection"] = "close"
         status = http.HTTPStatus(response.status_code)
         head = h11.Response(
             status_code=status, headers=response.raw_headers, reason=status.phrase.encode()
@@ -141,8 +142,8 @@ class LastWords:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
-        answer = Answer(send)
+        """Sent."""
+        answer = Sent(send)
         try:
             await self.app(scope, receive, answer)
         except asyncio.CancelledError:

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from imagine_core.pictures.files import check_writable, is_outlet, write_file
-from imagine_core.pictures.infotext import write_infotext
-from imagine_core.pictures.metadata import document_bytes, meta_of, png_bytes
-from imagine_core.version import version
+from imagine_core.pictures.metadata import document_bytes, finished, meta_of, png_bytes
 from imagine_plugins.commands.shared.output import is_stdout, write_stdout
 
 if TYPE_CHECKING:
@@ -72,16 +70,8 @@ class Gallery:
         ]
 
     def _finish(self, index: int, picture: GeneratedImage, result: GenerationResult) -> Path:
-        request, model_hash = result.request, result.model_hash
-        meta = meta_of(request, seed=picture.seed, date=self.date, model_hash=model_hash)
-        infotext = write_infotext(
-            request,
-            seed=picture.seed,
-            sampler_label=self.label(request.sampler),
-            model_hash=model_hash,
-            version=f"Imagine {version()}",
-        )
-        png = png_bytes(picture.image, meta, infotext=infotext)
+        label = self.label(result.request.sampler)
+        meta, png = finished(picture, result, sampler_label=label, date=self.date)
         path = self._write(index, png)
         self.partial.pop(index, None)
         if self.document:

@@ -22,6 +22,7 @@ from imagine_core.errors import (
     ServerFailed,
     Unauthorized,
 )
+from imagine_core.fields import FIELDS
 from imagine_core.settings import DEFAULT_PORT, Settings
 from imagine_plugins.commands.shared.options import on_command_line
 from imagine_plugins.commands.shared.output import note
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from imagine_core.engine import Engine
     from imagine_core.plugins import Plugins
     from imagine_core.types import GenerationEvent, GenerationRequest
-    from imagine_plugins.dialects.client import NativeClient
+    from imagine_plugins.dialects.native.client import NativeClient
 
 DEFAULT_ADDRESS = ("127.0.0.1", DEFAULT_PORT)
 CONNECT, ANSWER = 0.2, 2.0
@@ -39,17 +40,7 @@ CONNECT, ANSWER = 0.2, 2.0
 PATIENCE = 2.0
 """Seconds that an interrupted engine has to finish its step."""
 
-FLAGS = {
-    "negative_prompt": "--neg",
-    "guidance_scale": "--guidance",
-    "noise_schedule": "--schedule",
-    "init_image": "--img",
-    "clip_skip": "--clip",
-    "preview_every": "--stream",
-    "hires_scale": "--hires",
-    "images": "--count",
-}
-"""The flag of a field, where it is not called like it."""
+FLAGS = {field.name: field.flag for field in FIELDS}
 
 
 class Source(Protocol):
@@ -74,7 +65,7 @@ class Where:
 
     def client(self) -> NativeClient:
         """The client of the server."""
-        from imagine_plugins.dialects.client import NativeClient
+        from imagine_plugins.dialects.native.client import NativeClient
 
         if self.address is None:
             raise RuntimeError("there is no server")

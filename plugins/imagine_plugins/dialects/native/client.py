@@ -26,9 +26,9 @@ from imagine_core.errors import (
     ShuttingDown,
     Unauthorized,
 )
+from imagine_core.fields import in_core, to_json
 from imagine_core.types import GenerationEvent, GenerationRequest, GenerationResult
-from imagine_plugins.dialects.lines import read_line
-from imagine_plugins.dialects.wire import in_core, write_request
+from imagine_plugins.dialects.native.lines import read_line
 from imagine_plugins.server.addresses import server_url
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class NativeClient:
         Raises:
             ImagineError: What the server said is wrong, or `ServerFailed` if it said nothing.
         """
-        body = {**write_request(request), "progress": True}
+        body = {**to_json(request), "progress": True}
         finished = False
         async with (
             self._call("POST", "/generate", seconds=None, json=body) as response,
@@ -221,12 +221,14 @@ def _fields(stated: object) -> Iterable[FieldError]:
             yield FieldError(str(each.get("field", "?")), str(each.get("message", "")))
 
 
-def _picture(encoded: str) -> Image.Image:
+def _picture(encoded: str) -> tuple[Image.Image, bytes]:
+    """A picture, and the PNG that it came as."""
     from PIL import Image
 
     try:
-        image = Image.open(BytesIO(base64.b64decode(encoded, validate=True)), formats=["PNG"])
+        png = base64.b64decode(encoded, validate=True)
+        image = Image.open(BytesIO(png), formats=["PNG"])
         image.load()
     except (binascii.Error, SyntaxError) as error:  # Pillow calls broken PNGs that
         raise ValueError("no picture") from error
-    return image
+    return image, png

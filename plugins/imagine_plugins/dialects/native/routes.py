@@ -11,38 +11,39 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from imagine_core.engine.validation import SMALLEST_SIDE
+from imagine_core import strict_json
 from imagine_core.errors import FieldError, RequestError, UnknownName, UnusableModel
+from imagine_core.kinds import SIDE_STEP, SMALLEST_SIDE
 from imagine_core.version import version
 from imagine_core.web.app import AsciiJSONResponse
+from imagine_core.web.dialect import speaking
+from imagine_core.web.generation import generation
 from imagine_core.web.security import open_to_files, without_key
-from imagine_plugins.dialects import strict
-from imagine_plugins.dialects.enhancing import Enhancing
-from imagine_plugins.dialects.jobs import Jobs
-from imagine_plugins.dialects.reply import Reply
-from imagine_plugins.dialects.wire import read_order
+from imagine_plugins.dialects.native.dialect import Native, explained
+from imagine_plugins.dialects.native.enhance import enhance_endpoint, enhancers
+from imagine_plugins.dialects.native.lines import final_line, standing_line
 from imagine_plugins.loaders.hashing import file_hash
 
 if TYPE_CHECKING:
     from imagine_core.engine import Engine
     from imagine_core.interfaces import ModelInfo
     from imagine_core.service import Service
+    from imagine_core.web.jobs import Record
 
-READERS = 2
-"""Bodies that are read at once: each may hold a picture of a quarter of a gigabyte."""
+Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 def native_routes(service: Service) -> Iterator[Route]:
     """The routes over `service`."""
     engine = service.engine
-    enhancing = Enhancing(service)
-    jobs = Jobs(keep=service.settings.keep_results)
-    yield open_to_files(_post("/generate", _generate(service, enhancing, jobs)))
-    yield _get("/jobs", lambda: {"jobs": jobs.list()})  # ids that open others' pictures
-    yield open_to_files(Route("/jobs/{id}", _job(jobs), methods=["GET"]))
-    yield open_to_files(_post("/jobs/{id}/cancel", _cancel(jobs)))
-    yield open_to_files(_post("/enhance", enhancing.answer))
-    yield open_to_files(_get("/enhancers", enhancing.known))
+    native = Native(keeps=service.jobs.keeps)
+    generate = Route("/generate", generation(service, native), methods=["POST"])
+    yield open_to_files(speaking(generate, native))
+    yield _get("/jobs", lambda: jobs(service))  # ids that open others' pictures
+    yield open_to_files(Route("/jobs/{id}", _job(service), methods=["GET"]))
+    yield open_to_files(_post("/jobs/{id}/cancel", _cancel(service)))
+    yield open_to_files(_post("/enhance", enhance_endpoint(service)))
+    yield open_to_files(_get("/enhancers", lambda: enhancers(service.enhancing)))
     yield open_to_files(_get("/models", lambda: models(engine)))
     yield open_to_files(_get("/samplers", lambda: samplers(service)))
     yield without_key(open_to_files(_get("/health", lambda: health(engine))))
@@ -50,6 +51,27 @@ def native_routes(service: Service) -> Iterator[Route]:
     yield _get("/ps", lambda: processes(engine))  # shows what others do
     yield Route("/models/{name}", _model_endpoint(engine), methods=["GET"])
     yield _post("/stop", _stop(engine))
+
+
+def jobs(service: Service) -> dict[str, Any]:
+    """`GET /jobs`: how all orders stand, those that ended and are kept last."""
+    statuses = {status.id: status for status in service.engine.status().jobs}
+    listed = []
+    for record in service.jobs:
+        expires_in = service.jobs.expires_in(record)
+        kept = {} if expires_in is None else {"expires_in": expires_in}
+        standing = standing_line(record, statuses.get(record.id))
+        listed.append({"id": record.id, **standing, **kept})
+    return {"jobs": listed}
+
+
+def job(service: Service, record: Record) -> dict[str, Any]:
+    """`GET /jobs/ID`: how an order stands; at its end, what `/generate` would have said."""
+    if record.finished is not None:
+        return {"id": record.id, **final_line(record.finished, record)}
+    statuses = {status.id: status for status in service.engine.status().jobs}
+    standing = {"id": record.id, **standing_line(record, statuses.get(record.id))}
+    return standing if record.error is None else standing | explained(record.error)[1]
 
 
 def models(engine: Engine) -> dict[str, Any]:
@@ -95,19 +117,19 @@ def about(engine: Engine) -> dict[str, Any]:
 
 def limits(engine: Engine) -> dict[str, int]:
     """What one request may ask for; sides of pictures are multiples of `multiple`."""
-    return {**asdict(engine.settings.limits), "smallest": SMALLEST_SIDE, "multiple": 8}
+    return {**asdict(engine.settings.limits), "smallest": SMALLEST_SIDE, "multiple": SIDE_STEP}
 
 
 def processes(engine: Engine) -> dict[str, Any]:
     """`GET /ps`: what is loaded, what runs and what waits."""
     status = engine.status()
-    jobs = [asdict(job) for job in status.jobs]
+    running = [asdict(job) for job in status.jobs]
     return {
         "device": status.device,
         "dtype": status.dtype,
         "models": [asdict(model) for model in status.loaded],
-        "queue": sum(job["phase"] == "queued" for job in jobs),
-        "jobs": jobs,
+        "queue": sum(job["phase"] == "queued" for job in running),
+        "jobs": running,
     }
 
 
@@ -119,12 +141,12 @@ def model(engine: Engine, name: str) -> dict[str, Any]:
 
 def stop(engine: Engine, body: bytes) -> dict[str, Any]:
     """`POST /stop`: a model that leaves the memory, now or after the pictures in progress."""
-    given = strict.parse_object(body)
+    given = strict_json.parse_object(body)
     if "model" not in given:
         raise RequestError([FieldError("model", "is required: say which one to let go of")])
     try:
-        name = strict.name(given["model"])
-    except strict.Refused as error:
+        name = strict_json.name(given["model"])
+    except strict_json.Refused as error:
         raise RequestError([FieldError("model", str(error))]) from error
     return {"model": name, "status": engine.unload(name)}
 
@@ -144,61 +166,40 @@ def _model(info: ModelInfo) -> dict[str, Any]:
     }
 
 
-def _generate(
-    service: Service, enhancing: Enhancing, jobs: Jobs
-) -> Callable[[Request], Coroutine[Any, Any, Reply]]:
-    readers = asyncio.Semaphore(READERS)
-
-    async def generate(request: Request) -> Reply:
-        """`POST /generate`: a picture, or a stream of lines that ends with one."""
-        body = await request.body()
-        check = service.engine.check
-        async with readers:
-            order = await asyncio.to_thread(read_order, body, check)
-        return Reply(service, order, enhancing, jobs)
-
-    return generate
-
-
-def _job(jobs: Jobs) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+def _job(service: Service) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        """`GET /jobs/ID`: how a request stands; at its end, what `/generate` would have said."""
-        job = jobs.get(request.path_params["id"])
-        if job.body is not None:
-            return Response(job.body, media_type="application/json")
-        return AsciiJSONResponse({"id": job.id, **job.status})
+        record = service.jobs.get(request.path_params["id"])
+        return AsciiJSONResponse(await asyncio.to_thread(job, service, record))
 
     return endpoint
 
 
-def _cancel(jobs: Jobs) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+def _cancel(service: Service) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        """`POST /jobs/ID/cancel`: a request that leaves at its next step, if it has not ended."""
-        job = jobs.get(request.path_params["id"])
-        job.cancel()
-        return AsciiJSONResponse(
-            {"id": job.id, "status": job.status["status"] if job.ended else "cancelled"}
-        )
+        """`POST /jobs/ID/cancel`: an order that leaves at its next step, if it has not ended."""
+        record = service.jobs.get(request.path_params["id"])
+        record.cancel()
+        return AsciiJSONResponse({"id": record.id, "status": record.outcome or "cancelled"})
 
     return endpoint
 
 
-def _model_endpoint(engine: Engine) -> Callable[[Request], Any]:
-    async def endpoint(request: Request) -> AsciiJSONResponse:
+def _model_endpoint(engine: Engine) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
         found = await asyncio.to_thread(model, engine, request.path_params["name"])
         return AsciiJSONResponse(found)
 
     return endpoint
 
 
-def _stop(engine: Engine) -> Callable[[Request], Any]:
-    async def endpoint(request: Request) -> AsciiJSONResponse:
+def _stop(engine: Engine) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
         return AsciiJSONResponse(await asyncio.to_thread(stop, engine, await request.body()))
 
     return endpoint
 
 
-def _post(path: str, endpoint: Callable[[Request], Any]) -> Route:
+def _post(path: str, endpoint: Callable[[Request], Coroutine[Any, Any, Any]]) -> Route:
     return Route(path, endpoint, methods=["POST"])
 
 

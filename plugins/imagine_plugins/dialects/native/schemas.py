@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from imagine_core.engine.validation import GREATEST_GUIDANCE, SEEDS, SMALLEST_SIDE
+from imagine_core.fields import FIELDS
+from imagine_core.types import Phase
 from imagine_core.web.openapi import reference
-from imagine_plugins.dialects.wire import DEFAULTS, WIRE_NAMES
 
 if TYPE_CHECKING:
     from imagine_core.settings import Limits
 
 Json = dict[str, Any]
+FIELD = {field.wire: field for field in FIELDS}
 
 STRING: Json = {"type": "string"}
 BOOLEAN: Json = {"type": "boolean"}
@@ -53,32 +54,25 @@ def any_of(*schemas: Json) -> Json:
     return {"anyOf": list(schemas)}
 
 
-def digits_up_to(greatest: int) -> str:
-    """The pattern of numbers up to `greatest` (10 or more) with no more digits than that has."""
-    text = str(greatest)
-    ways = [f"[0-9]{{1,{len(text) - 1}}}", text]
-    for place, digit in enumerate(text):
-        if digit != "0":
-            rest = len(text) - place - 1
-            ways.append(
-                f"{text[:place]}[0-{int(digit) - 1}]" + (f"[0-9]{{{rest}}}" if rest else "")
-            )
-    return "|".join(ways)
-
-
 # ------------------------------------------------------------------------------------ requests
 
 
 def generate_request(limits: Limits) -> Json:
     """The body of `POST /generate`."""
-    whole = record({"prompt": _prompt(limits)}, _choices(limits))
-    core = {wire: name for name, wire in WIRE_NAMES.items()}
-    for wire, schema in whole["properties"].items():
-        default = DEFAULTS.get(core.get(wire, ""))
-        if isinstance(default, str | bool | int | float):
-            schema["default"] = default
-    assert set(core) <= set(whole["properties"]), "a field of the wire has no schema"
-    return whole | {"description": UNKNOWN, "examples": [EXAMPLE]}
+    properties = {field.wire: field.schema(limits) for field in FIELDS} | {
+        "progress": said("A line on each phase and step.", BOOLEAN),
+        "enhance": said(
+            "Whether by any enhancer, or the name of one.", any_of(BOOLEAN, NAME, NULL)
+        ),
+        "on_disconnect": {"enum": ["cancel", "finish", None], "default": "cancel"},
+    }
+    return {
+        "type": "object",
+        "required": ["prompt"],
+        "properties": properties,
+        "description": UNKNOWN,
+        "examples": [EXAMPLE],
+    }
 
 
 UNKNOWN = (
@@ -88,54 +82,6 @@ UNKNOWN = (
 EXAMPLE = {"prompt": "a lighthouse in a storm", "width": 256, "height": 256, "steps": 10}
 
 
-def _prompt(limits: Limits) -> Json:
-    return {**NAME, "maxLength": limits.prompt}
-
-
-def _choices(limits: Limits) -> dict[str, Json]:
-    """All fields but the prompt."""
-    text = {"type": "string", "maxLength": limits.prompt}
-    longest = limits.pixels // SMALLEST_SIDE // 8 * 8
-    side = {"type": "integer", "minimum": SMALLEST_SIDE, "maximum": longest, "multipleOf": 8}
-    bounded = f"`width` x `height` is at most {limits.pixels:,}."
-    scale = {"type": "number", "exclusiveMinimum": 1, "maximum": 8}
-    return {
-        "model": said("A name from `GET /models`.", any_of(NAME, NULL)),
-        "width": said(bounded, side),
-        "height": said(bounded, side),
-        "steps": {"type": "integer", "minimum": 1, "maximum": limits.steps},
-        "guidance": {"type": "number", "minimum": 0, "maximum": GREATEST_GUIDANCE},
-        "sampler": said("A name or an alias from `GET /samplers`, in any case.", {**NAME}),
-        "schedule": said("One of the sampler's `schedules`.", {**NAME}),
-        "seed": said("-1 and null draw one.", any_of(*_seeds())),
-        "neg": {**text},
-        "img": said(
-            "A picture to start from, in base64, with or without the prefix of a data URL.",
-            any_of({**NAME, "contentEncoding": "base64"}, NULL),
-        ),
-        "strength": {"type": "number", "minimum": 0, "maximum": 1},
-        "clip": said("At most the model's `clip_layers`.", {"type": "integer", "minimum": 1}),
-        "stream": said("A preview every so many steps.", any_of(COUNT, {"const": False}, NULL)),
-        "preview": one_of("fast", "vae"),
-        "hires": said(
-            f"The enlarged picture has at most {limits.pixels:,} pixels.", any_of(scale, NULL)
-        ),
-        "n": {"type": "integer", "minimum": 1, "maximum": limits.images},
-        "deterministic": {**BOOLEAN},
-        "original_prompt": any_of(text, NULL),
-        "progress": said("A line on each phase and step.", BOOLEAN),
-        "enhance": said(
-            "Whether by any enhancer, or the name of one.", any_of(BOOLEAN, NAME, NULL)
-        ),
-        "on_disconnect": {"enum": ["cancel", "finish", None], "default": "cancel"},
-    }
-
-
-def _seeds() -> tuple[Json, ...]:
-    number = {"type": "integer", "minimum": -1, "maximum": SEEDS - 1}
-    return number, {"type": "string", "pattern": f"^(-1|{digits_up_to(SEEDS - 1)})$"}, NULL
-
-
 def enhance_request(limits: Limits) -> Json:
     """The body of `POST /enhance`."""
     choices = {
@@ -143,10 +89,10 @@ def enhance_request(limits: Limits) -> Json:
         "stream": any_of(BOOLEAN, NULL),
         "enhancer": said("A name from `GET /enhancers`.", any_of(NAME, NULL)),
         "model": said("The name of a language model.", any_of(NAME, NULL)),
-        "seed": any_of(*_seeds()),
+        "seed": FIELD["seed"].schema(limits),
     }
     example = {"prompt": "a fox", "neg": True, "seed": "1"}
-    whole = record({"prompt": _prompt(limits)}, choices)
+    whole = record({"prompt": FIELD["prompt"].schema(limits)}, choices)
     return whole | {"description": UNKNOWN, "examples": [example]}
 
 
@@ -154,7 +100,7 @@ STOP_REQUEST = record({"model": NAME}) | {"examples": [{"model": "doodle"}]}
 
 # ------------------------------------------------------------------------------------- replies
 
-PHASES = ("queued", "loading", "encoding", "denoising", "decoding")
+PHASES = get_args(Phase)
 MADE = record({"img": PICTURE, "seed": SEED})
 FINAL = record(
     {
@@ -168,6 +114,7 @@ FINAL = record(
         "width": COUNT,
         "height": COUNT,
         "steps": COUNT,
+        "steps_run": any_of(COUNT, NULL),
         "warnings": STRINGS,
         "timings": {"type": "object", "additionalProperties": SECONDS},
         "model_hash": any_of(STRING, NULL),
@@ -182,7 +129,7 @@ FINAL = record(
 )
 STEP = {"seed": SEED, "step": COUNT, "steps": COUNT, "image": COUNT}
 PHASE_LINE = record(
-    {"id": ID, "status": one_of("enhancing", *PHASES)},
+    {"id": ID, "status": one_of(*PHASES)},
     {"position": COUNT, "wait": SECONDS, "fraction": NUMBER},
 )
 PROGRESS_LINE = record({"id": ID, "status": {"const": "progress"}, **STEP})
@@ -192,15 +139,13 @@ LINE = any_of(
 )
 
 AT_WORK = {"position": COUNT, "wait": SECONDS, "fraction": NUMBER, "step": COUNT, "steps": COUNT}
-STANDING = record({"id": ID, "status": one_of("enhancing", *PHASES)}, AT_WORK)
+STANDING = record({"id": ID, "status": one_of(*PHASES)}, AT_WORK)
 GAVE_UP = record(
     {"id": ID, "status": one_of("failed", "cancelled"), "error": {"type": "object"}},
 )
 JOB = any_of(*(reference(name) for name in ("Standing", "Final", "GaveUp")))
 ENDED = ("final", "failed", "cancelled")
-LISTED = record(
-    {"id": ID, "status": one_of("enhancing", *PHASES, *ENDED)}, {**AT_WORK, "expires_in": NUMBER}
-)
+LISTED = record({"id": ID, "status": one_of(*PHASES, *ENDED)}, {**AT_WORK, "expires_in": NUMBER})
 JOBS = record({"jobs": listed(LISTED)})
 CANCELLED = record({"id": ID, "status": one_of(*ENDED)})
 

@@ -1,4 +1,4 @@
-"""An answer that follows its client: sent as it is made, and given up when nobody is there."""
+"""An exchange with one client: sent as it is made, and given up when the client leaves."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from imagine_core.errors import RequestError
-from imagine_core.web.app import explain, json_line
+from imagine_core.web.app import fail_with_json
 from imagine_core.web.bodies import keep_body
 from imagine_core.web.refusals import log_refusal
-from imagine_plugins.dialects.wire import on_wire
 
 if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
+
+    from imagine_core.web.dialect import Framing
 
 log = logging.getLogger("imagine")
 
@@ -28,47 +28,56 @@ PIECE = 2**18
 Header = tuple[bytes, bytes]
 
 
-class Answer:
-    """An ASGI application that answers one request, and lets go of it when its client leaves.
+class Exchange:
+    """An ASGI application that answers one request, and ends its work when the client leaves.
 
     Errors before the first byte are raised, for the application's one table of statuses; later
-    ones are the last line.
+    ones are the last message.
 
     Args:
-        streams: Whether the answer is a stream of lines.
+        framing: How a stream goes over the wire; None for a single JSON object.
+        heartbeat: Seconds after which a silent stream sends something; 0 for never.
         headers: What its head says beside the usual.
 
     Attributes:
-        behind: Holds the work if it goes on when the client leaves, for asyncio itself holds tasks
-            only weakly; None if it does not go on.
-        logged: Whether somebody else logs how the request ends.
+        behind: Holds the work if it goes on when the client leaves, since asyncio holds tasks only
+            weakly; None if it does not go on.
+        logged: Whether another part of the program logs how the request ends.
     """
 
     behind: set[asyncio.Task[None]] | None = None
     logged = False
 
-    def __init__(self, *, streams: bool, headers: Sequence[Header] = ()) -> None:
-        self._streams = streams
+    def __init__(
+        self, *, framing: Framing | None, heartbeat: float = 0.0, headers: Sequence[Header] = ()
+    ) -> None:
+        self._framing = framing
+        self._heartbeat = heartbeat
         self._headers = headers
 
     async def work(self, out: Output) -> None:
         """Do what is asked for, and send it."""
         raise NotImplementedError
 
+    def last_words(self, error: Exception) -> bytes:
+        """The message that ends a stream with `error`."""
+        return fail_with_json(error)[1]
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
-        out = Output(send, streams=self._streams, headers=self._headers)
+        out = Output(send, framing=self._framing, headers=self._headers)
         work = asyncio.create_task(self._answer(out, scope))
-        watch = asyncio.create_task(_watch(receive, out))
-        left = asyncio.create_task(_until(out.left))
+        beside = [asyncio.create_task(_watch(receive, out)), asyncio.create_task(out.left.wait())]
+        if self._framing is not None and self._heartbeat > 0:
+            beside.append(asyncio.create_task(out.beat(self._framing.heartbeat, self._heartbeat)))
         try:
-            await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, beside[1]}, return_when=asyncio.FIRST_COMPLETED)
             if out.complete:  # which servers report as a disconnect too
                 await work
         finally:
             out.left.set()
-            await _cancel(watch)
-            await _cancel(left)
+            for task in beside:
+                await _cancel(task)
             await self._end(work, scope)
 
     async def _end(self, work: asyncio.Task[None], scope: Scope) -> None:
@@ -88,42 +97,61 @@ class Answer:
         try:
             await self.work(out)
         except Exception as error:
-            renamed = on_wire(error) if isinstance(error, RequestError) else error
             scope["imagine_logged"] = self.logged or getattr(error, "observed", False)
             if out.left.is_set():
                 return
             if not out.started:
-                raise renamed from error
-            log_refusal(scope, renamed)
-            await out.send(json_line(explain(renamed)[1]), last=True)
+                raise
+            log_refusal(scope, error)
+            await out.send(self.last_words(error), last=True)
 
 
 @dataclass(slots=True)
 class Output:
-    """What goes to the client: one JSON object, or lines of them.
+    """What goes to the client: one JSON object, or the messages of a stream.
 
     Attributes:
-        left: Set when the client takes no more; what is sent then is nobody's.
+        accepted: Set once the request will be served: from here on a stream may begin with nothing
+            to say, and errors need no status of their own.
+        left: Set when the client takes no more; what is sent then is dropped.
     """
 
     _send: Send
-    streams: bool
+    framing: Framing | None
     headers: Sequence[Header] = ()
     started: bool = False
     complete: bool = False
+    accepted: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
+    _sent_at: float = 0.0
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def send(self, line: bytes, *, last: bool) -> None:
-        """Send a line; the head of the response goes before the first."""
-        if self.left.is_set():
-            return
+    async def send(self, message: bytes, *, last: bool) -> None:
+        """Send a message; the head of the response goes before the first."""
+        async with self._turn:
+            if not self.left.is_set() and not self.complete:
+                await self._send_whole(message, last=last)
+
+    async def beat(self, heartbeat: bytes, seconds: float) -> None:
+        """Send `heartbeat` whenever nothing else was sent for so many seconds."""
+        await self.accepted.wait()
+        now = asyncio.get_running_loop().time
+        self._sent_at = self._sent_at or now()
+        while not self.complete:
+            wait = self._sent_at + seconds - now()
+            if wait <= 0:
+                await self.send(heartbeat, last=False)
+            else:
+                await asyncio.sleep(wait)
+
+    async def _send_whole(self, message: bytes, *, last: bool) -> None:
         try:
             if not self.started:
                 self.started = True
-                await self._patiently(self._head(line))
-            for start in range(0, len(line), PIECE):
-                more = not last or start + PIECE < len(line)
-                piece = line[start : start + PIECE]
+                await self._patiently(self._head(message))
+            for start in range(0, len(message), PIECE):
+                more = not last or start + PIECE < len(message)
+                piece = message[start : start + PIECE]
                 body = {"type": "http.response.body", "body": piece, "more_body": more}
                 await self._patiently(body)
         except TimeoutError:
@@ -131,6 +159,7 @@ class Output:
             self.left.set()
         else:
             self.complete = last
+        self._sent_at = asyncio.get_running_loop().time()
 
     async def _patiently(self, message: Message) -> None:
         async with asyncio.timeout(STALL_SECONDS):
@@ -138,9 +167,9 @@ class Output:
 
     def _head(self, first: bytes) -> dict[str, Any]:
         headers = [(b"cache-control", b"no-store"), *self.headers]
-        if self.streams:
-            headers.append((b"content-type", b"application/x-ndjson"))
-            headers.append((b"x-accel-buffering", b"no"))  # nginx would hold lines back
+        if self.framing is not None:
+            headers.append((b"content-type", self.framing.media_type.encode()))
+            headers.append((b"x-accel-buffering", b"no"))  # nginx would hold the stream back
         else:
             headers.append((b"content-type", b"application/json"))
             headers.append((b"content-length", str(len(first)).encode()))
@@ -154,10 +183,6 @@ async def _watch(receive: Receive, out: Output) -> None:
     out.left.set()
 
 
-async def _until(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-async def _cancel(task: asyncio.Task[None]) -> None:
+async def _cancel(task: asyncio.Task[Any]) -> None:
     task.cancel()
     await asyncio.wait({task})

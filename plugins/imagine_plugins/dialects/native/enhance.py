@@ -1,45 +1,39 @@
-"""Better prompts over HTTP: `POST /enhance`, `GET /enhancers`, and `enhance` in `/generate`."""
+"""Better prompts over HTTP: `POST /enhance` and `GET /enhancers`."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from imagine_core import Enhancement, Enhancer, EnhanceTask
-from imagine_core.enhancing import (
-    by_priority,
-    choose_enhancer,
-    draw_seed,
-    enhance,
-    enhanced,
-    problem_of,
-)
-from imagine_core.errors import Busy, FieldError, RequestError, ShuttingDown
+from imagine_core import Enhancement, Enhancer, EnhanceTask, strict_json
+from imagine_core.enhancing import by_priority, draw_seed, enhance, problem_of
+from imagine_core.errors import FieldError, RequestError
+from imagine_core.kinds import SEEDS
+from imagine_core.strict_json import Refused
 from imagine_core.web.app import json_line
-from imagine_plugins.dialects import strict
-from imagine_plugins.dialects.answer import Answer, Output
-from imagine_plugins.dialects.strict import Refused
-from imagine_plugins.dialects.wire import Order, ignored
+from imagine_core.web.dialect import LINES
+from imagine_core.web.exchange import Exchange, Output
+from imagine_plugins.dialects.native.wire import ignored
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from imagine_core.service import Service
+    from imagine_core.web.enhancing import Enhancing
 
 log = logging.getLogger("imagine")
 
-SEEDS = 2**64
 FIELDS: dict[str, Callable[[object], Any]] = {
-    "prompt": strict.text,
-    "neg": strict.flag,
-    "stream": strict.flag,
-    "enhancer": strict.name,
-    "model": strict.name,
-    "seed": strict.seed,
+    "prompt": strict_json.text,
+    "neg": strict_json.flag,
+    "stream": strict_json.flag,
+    "enhancer": strict_json.name,
+    "model": strict_json.name,
+    "seed": strict_json.seed,
 }
 """The fields of `POST /enhance`; null is as good as none for all but the prompt."""
 
@@ -67,74 +61,41 @@ class Wish:
         )
 
 
-class Enhancing:
-    """The enhancers of a server, and how many requests they are at work for.
+def enhance_endpoint(service: Service) -> Callable[[Request], Coroutine[Any, Any, Enhanced]]:
+    """`POST /enhance`: a better prompt, or a stream of lines that ends with one."""
+    longest = service.engine.settings.limits.prompt
 
-    Args:
-        service: The server.
-    """
+    async def endpoint(request: Request) -> Enhanced:
+        wish = await asyncio.to_thread(read_wish, await request.body(), longest=longest)
+        return Enhanced(service, wish)
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
-        self._enhancers = service.plugins.enhancers
-        self._busy = 0
-
-    async def answer(self, request: Request) -> Answer:
-        """`POST /enhance`: a better prompt, or a stream of lines that ends with one."""
-        body = await request.body()
-        longest = self._service.engine.settings.limits.prompt
-        return Enhanced(self, await asyncio.to_thread(read_wish, body, longest=longest))
-
-    def known(self) -> dict[str, Any]:
-        """`GET /enhancers`: names to ask for, the default first, and what is known of each."""
-        details = [self._details(each) for each in by_priority(self._enhancers)]
-        usable = [each["name"] for each in details if each["problem"] is None]
-        return {"enhancers": usable, "default": next(iter(usable), None), "details": details}
-
-    async def improve(self, order: Order) -> Order:
-        """`order` with a better prompt; the negative prompt stays the client's."""
-        asked = order.request
-        seed = draw_seed() if asked.seed is None else asked.seed
-        with self.place():
-            enhancer = await self.choose(order.enhance or None)
-            made = await enhanced(enhancer, EnhanceTask(prompt=asked.prompt, seed=seed))
-        log.info("%s made a prompt", enhancer.name)
-        request = replace(asked, prompt=made.prompt, original_prompt=asked.prompt)
-        return replace(order, request=request, enhance=enhancer.name)
-
-    async def choose(self, name: str | None, *, model: str | None = None) -> Enhancer:
-        """The enhancer called `name`, or the best that is available."""
-        choice = await asyncio.to_thread(choose_enhancer, self._enhancers, name, model=model)
-        return choice.enhancer
-
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place among the requests that enhancers work for."""
-        if self._service.engine.stopping:
-            raise ShuttingDown
-        if self._busy >= self._service.engine.settings.limits.queue:
-            raise Busy(f"{self._busy} prompts are being made better already; try again later")
-        self._busy += 1
-        try:
-            yield
-        finally:
-            self._busy -= 1
-
-    def _details(self, enhancer: Enhancer) -> dict[str, Any]:
-        return {
-            "name": enhancer.name,
-            "label": enhancer.label,
-            "language_model": enhancer.language_model,
-            "problem": problem_of(enhancer),
-        }
+    return endpoint
 
 
-class Enhanced(Answer):
+def enhancers(enhancing: Enhancing) -> dict[str, Any]:
+    """`GET /enhancers`: names to ask for, the default first, and what is known of each."""
+    details = [_details(each) for each in by_priority(enhancing.enhancers)]
+    usable = [each["name"] for each in details if each["problem"] is None]
+    return {"enhancers": usable, "default": next(iter(usable), None), "details": details}
+
+
+def _details(enhancer: Enhancer) -> dict[str, Any]:
+    return {
+        "name": enhancer.name,
+        "label": enhancer.label,
+        "language_model": enhancer.language_model,
+        "problem": problem_of(enhancer),
+    }
+
+
+class Enhanced(Exchange):
     """The answer to `POST /enhance`."""
 
-    def __init__(self, enhancing: Enhancing, wish: Wish) -> None:
-        super().__init__(streams=wish.stream)
-        self._enhancing = enhancing
+    def __init__(self, service: Service, wish: Wish) -> None:
+        super().__init__(
+            framing=LINES if wish.stream else None, heartbeat=service.settings.heartbeat
+        )
+        self._enhancing = service.enhancing
         self._wish = wish
 
     async def work(self, out: Output) -> None:
@@ -143,6 +104,7 @@ class Enhanced(Answer):
         prompt = ""
         with self._enhancing.place():
             enhancer = await self._enhancing.choose(wish.enhancer, model=wish.model)
+            out.accepted.set()
             async with aclosing(enhance(enhancer, task)) as events:
                 async for event in events:
                     if isinstance(event, Enhancement):
@@ -166,7 +128,7 @@ def read_wish(body: bytes, *, longest: int) -> Wish:
         MalformedBody: The body is not a JSON object.
         RequestError: Fields that cannot be served, every one of them.
     """
-    given = strict.parse_object(body)
+    given = strict_json.parse_object(body)
     values: dict[str, Any] = {}
     problems: list[FieldError] = []
     for name, read in FIELDS.items():

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from imagine_core import strict_json as strict
 from imagine_core.errors import MalformedBody
-from imagine_plugins.dialects import strict
-from imagine_plugins.dialects.strict import Refused, parse_object
+from imagine_core.strict_json import Refused, parse_object
 
 
 def refusal(body: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -15,15 +16,21 @@ from imagine_core.types import (
     PhaseEvent,
     StepEvent,
 )
-from imagine_plugins.dialects.wire import Order, base64_of
+from imagine_core.version import version
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    Decode = Callable[[str], tuple[Image.Image, bytes]]
 
-def enhancing_line() -> dict[str, Any]:
-    """A line on a prompt that is being made better, for clients that asked for progress."""
-    return {"status": "enhancing"}
+    from imagine_core.engine.jobs import JobStatus
+    from imagine_core.web.dialect import Finished
+    from imagine_core.web.jobs import Record
+
+
+def base64_of(data: bytes) -> str:
+    """`data` in base64."""
+    return base64.b64encode(data).decode("ascii")
 
 
 def phase_line(event: PhaseEvent) -> dict[str, Any]:
@@ -57,14 +64,12 @@ def _step(event: StepEvent) -> dict[str, Any]:
     }
 
 
-def final_line(
-    result: GenerationResult, pngs: list[bytes], *, order: Order, version: str
-) -> dict[str, Any]:
+def final_line(finished: Finished, record: Record) -> dict[str, Any]:
     """The finished pictures: the whole reply, or the last line of a stream."""
-    request = result.request
+    result, request = finished.result, finished.result.request
     pictures = [
-        {"img": base64_of(png), "seed": str(made.seed)}
-        for png, made in zip(pngs, result.images, strict=True)
+        {"img": base64_of(png), "seed": str(seed)}
+        for png, seed in zip(finished.pngs, finished.seeds, strict=True)
     ]
     line: dict[str, Any] = {
         **pictures[0],
@@ -75,27 +80,45 @@ def final_line(
         "width": request.width,
         "height": request.height,
         "steps": request.steps,
-        "warnings": [*order.warnings, *result.warnings],
+        "steps_run": result.steps_run,
+        "warnings": [*record.order.warnings, *result.warnings],
         "timings": {phase: round(seconds, 4) for phase, seconds in result.timings.items()},
         "model_hash": result.model_hash,
-        "version": version,
+        "version": version(),
     }
     if request.original_prompt is not None:
         line |= {"prompt": request.prompt, "original_prompt": request.original_prompt}
-    if order.enhance is not None:
-        line["enhancer"] = order.enhance
+    if record.enhancer is not None:
+        line["enhancer"] = record.enhancer
     return line if len(pictures) == 1 else {**line, "images": pictures}
 
 
+def standing_line(record: Record, status: JobStatus | None) -> dict[str, Any]:
+    """How an order stands; `status` is what the engine says of it, if it has it."""
+    if record.outcome is not None:
+        return {"status": record.outcome}
+    if status is None:
+        return {"status": record.phase}
+    line = phase_line(PhaseEvent(**{name: getattr(status, name) for name in STANDING}))
+    if status.step:
+        line |= {"step": status.step, "steps": status.steps}
+    return line
+
+
+STANDING = ("phase", "position", "wait", "fraction")
+
+
 def read_line(
-    line: Mapping[str, Any], request: GenerationRequest, picture: Callable[[str], Image.Image]
+    line: Mapping[str, Any],
+    request: GenerationRequest,
+    picture: Decode,
 ) -> GenerationEvent | None:
     """The event that a line of a reply stands for; None if it is one that we do not know.
 
     Args:
         line: The line, which says no error.
         request: What was asked for.
-        picture: Decodes a picture in base64.
+        picture: Decodes a picture in base64, and gives its bytes too.
 
     Raises:
         ValueError, KeyError, TypeError: The line is not what it should be.
@@ -104,7 +127,7 @@ def read_line(
     if status == "progress":
         return _step_event(line, None)
     if status == "intermediate":
-        return _step_event(line, picture(line["img"]))
+        return _step_event(line, picture(line["img"])[0])
     if status == "final" or (status is None and "img" in line):
         return _result(line, request, picture)
     if status in get_args(Phase):
@@ -132,12 +155,11 @@ def _step_event(line: Mapping[str, Any], preview: Image.Image | None) -> StepEve
 
 
 def _result(
-    line: Mapping[str, Any], request: GenerationRequest, picture: Callable[[str], Image.Image]
+    line: Mapping[str, Any],
+    request: GenerationRequest,
+    picture: Decode,
 ) -> GenerationResult:
-    made = tuple(
-        GeneratedImage(image=picture(each["img"]), seed=int(each["seed"]))
-        for each in line.get("images", [line])
-    )
+    made = tuple(_made(each, *picture(each["img"])) for each in line.get("images", [line]))
     ran = replace(
         request,
         model=line.get("model", request.model),
@@ -149,6 +171,11 @@ def _result(
         images=made,
         request=ran,
         model_hash=line.get("model_hash"),
+        steps_run=None if line.get("steps_run") is None else int(line["steps_run"]),
         warnings=tuple(str(warning) for warning in line.get("warnings", ())),
         timings={str(k): float(v) for k, v in dict(line.get("timings", {})).items()},
     )
+
+
+def _made(each: Mapping[str, Any], image: Image.Image, png: bytes) -> GeneratedImage:
+    return GeneratedImage(image=image, seed=int(each["seed"]), png=png)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def register_routes(register: Callable[[BaseRoute], None], service: Service) -> None:
     """Register the routes; only a server imports what they need."""
     from imagine_core.web.openapi import described
-    from imagine_plugins.dialects.endpoints import native_routes
-    from imagine_plugins.dialects.operations import OPERATIONS, native_schemas
+    from imagine_plugins.dialects.native.operations import OPERATIONS, native_schemas
+    from imagine_plugins.dialects.native.routes import native_routes
 
     schemas = native_schemas(service.engine.settings.limits)
     for route in native_routes(service):

@@ -136,13 +136,6 @@ def flag(value: object) -> bool:
     return value
 
 
-def on_disconnect(value: object) -> bool:
-    """Whether a request is to be finished when its client leaves."""
-    if value not in (None, "cancel", "finish"):
-        raise Refused(f'must be "cancel" or "finish", not {kind_of(value)}')
-    return value == "finish"
-
-
 def seed(value: object) -> int | None:
     """A whole number, or one in a string, since most readers of JSON keep 53 bits of a number.
 

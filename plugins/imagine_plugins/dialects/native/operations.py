@@ -23,7 +23,7 @@ from imagine_core.errors import (
     UnusableModel,
 )
 from imagine_core.web.openapi import failures, reference
-from imagine_plugins.dialects import schemas
+from imagine_plugins.dialects.native import schemas
 
 if TYPE_CHECKING:
     from imagine_core.settings import Limits

@@ -1,0 +1,121 @@
+"""What a request means, found once: names, defaults, the seed, and its pictures decoded."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from imagine_core.engine.validation import check_request
+from imagine_core.errors import FieldError, RequestError
+from imagine_core.kinds import SMALLEST_SIDE
+from imagine_core.models.memory import Work
+from imagine_core.sampling import resolve_sampler
+from imagine_core.types import GenerationRequest
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from imagine_core.interfaces import ModelInfo, SamplerSpec
+    from imagine_core.models.catalogue import Catalogue
+    from imagine_core.plugins import Plugins
+    from imagine_core.settings import Limits
+
+SEED_BITS = 63
+"""Of seeds that are drawn: whoever reads JSON into a signed integer can hold them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A request that can be served.
+
+    Attributes:
+        request: The request with every name and default settled, and its seed drawn.
+        info: Its model.
+        sampler: Its sampler.
+        plugin: The plugin that brought the sampler.
+        pictures: The pictures of the request, decoded and in the size that it asks for: "init".
+        warnings: What the caller should know.
+    """
+
+    request: GenerationRequest
+    info: ModelInfo
+    sampler: SamplerSpec
+    plugin: str
+    pictures: Mapping[str, Image.Image] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def work(self) -> Work:
+        """The kind of work that its first pass is."""
+        return Work(self.info.path, self.request.width, self.request.height)
+
+    def with_prompt(self, prompt: str) -> Admitted:
+        """The same with a better prompt; the one of the user is noted."""
+        request = replace(self.request, prompt=prompt, original_prompt=self.request.prompt)
+        return replace(self, request=request)
+
+
+def admit(
+    request: GenerationRequest,
+    *,
+    plugins: Plugins,
+    catalogue: Catalogue,
+    limits: Limits,
+    errors: Sequence[FieldError] = (),
+) -> Admitted:
+    """Find out what `request` means.
+
+    Args:
+        request: The request.
+        plugins: They bring the samplers.
+        catalogue: It has the models.
+        limits: The bounds of one request.
+        errors: Fields that could not even be read.
+
+    Raises:
+        RequestError: Fields that cannot be served, `errors` and every other of them.
+        UnknownName, UnusableModel: A name means nothing, or no model that can be used.
+    """
+    found = {error.field: error for error in (*check_request(request, limits), *errors)}
+    pictures: dict[str, Image.Image] = {}
+    warnings: list[str] = []
+    if request.init_image is not None:
+        size = (request.width, request.height)
+        if found.keys() & {"width", "height"}:  # what is wrong with the picture is told as well
+            size = (SMALLEST_SIDE, SMALLEST_SIDE)
+        try:
+            pictures["init"], remark = _decoded(request.init_image, size)
+        except RequestError as error:
+            found |= {each.field: each for each in error.fields}
+        else:
+            warnings += [] if remark is None else [remark]
+    if found:
+        raise RequestError(found.values())
+    sampler, schedule = resolve_sampler(plugins.samplers, request.sampler, request.noise_schedule)
+    info = catalogue.default() if request.model is None else catalogue.get(request.model)
+    if info.clip_layers is not None and request.clip_skip > info.clip_layers:
+        message = f"must be from 1 to {info.clip_layers}, the layers of {info.name!r}"
+        raise RequestError([FieldError("clip_skip", message)])
+    settled = replace(
+        request,
+        model=info.name,
+        sampler=sampler.name,
+        noise_schedule=schedule,
+        seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
+    )
+    return Admitted(
+        request=settled,
+        info=info,
+        sampler=sampler,
+        plugin=plugins.samplers.plugin_of(sampler.name),
+        pictures=pictures,
+        warnings=tuple(warnings),
+    )
+
+
+def _decoded(picture: bytes, size: tuple[int, int]) -> tuple[Image.Image, str | None]:
+    from imagine_core.pictures.images import load_init_image
+
+    return load_init_image(picture, *size)

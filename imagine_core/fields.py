@@ -1,0 +1,327 @@
+"""The fields of a request: one row each for the wire, the flag, the metadata and the schema."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal
+
+from imagine_core.errors import FieldError, RequestError
+from imagine_core.kinds import (
+    Choice,
+    Decimal,
+    Every,
+    Flag,
+    Json,
+    Kind,
+    Name,
+    Picture,
+    Seed,
+    Side,
+    Text,
+    Whole,
+)
+from imagine_core.settings import Limits
+from imagine_core.strict_json import Refused
+from imagine_core.types import GenerationRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Field:
+    """A field of `GenerationRequest`.
+
+    Attributes:
+        name: Its name in `GenerationRequest`.
+        wire: Its name in the native JSON and in a picture's metadata.
+        kind: How it is read, written and bounded.
+        optional: Whether null stands for the default.
+        noted: When a picture's metadata has it: always, if it is not the default, or never.
+        infotext: Its label in an infotext; None where A1111 knows no such thing.
+        description: What the schema says of it beyond its kind.
+        flags: Its flags of `imagine run`.
+        metavar: What its flag's value is called in the help.
+        help: What the help says of its flag.
+    """
+
+    name: str
+    wire: str
+    kind: Kind
+    optional: bool = False
+    noted: Literal["always", "changed", "never"] = "changed"
+    infotext: str | None = None
+    description: str = ""
+    flags: tuple[str, ...] = ()
+    metavar: str | None = None
+    help: str = ""
+
+    @property
+    def default(self) -> Any:
+        """What requests have that do not name it; None for the prompt, which has none."""
+        return DEFAULTS[self.name]
+
+    @property
+    def flag(self) -> str:
+        """What the command line calls it."""
+        return self.flags[-1] if self.flags else f"--{self.wire}"
+
+    def schema(self, limits: Limits) -> Json:
+        """The JSON Schema of its values, on a server with `limits`."""
+        schema = self.kind.schema(limits)
+        if self.optional:
+            schema = {"anyOf": [*schema.get("anyOf", [schema]), {"type": "null"}]}
+        if self.description:
+            schema["description"] = self.description
+        if isinstance(self.default, str | bool | int | float):
+            schema["default"] = self.default
+        return schema
+
+
+DEFAULTS: Mapping[str, Any] = MappingProxyType(
+    {
+        each.name: None if each.default is dataclasses.MISSING else each.default
+        for each in dataclasses.fields(GenerationRequest)
+    }
+)
+
+# In the order that metadata and help have them.
+FIELDS = (
+    Field(
+        name="model",
+        wire="model",
+        kind=Name(),
+        optional=True,
+        noted="always",
+        infotext="Model",
+        description="A name from `GET /models`.",
+        flags=("-m", "--model"),
+        metavar="NAME",
+        help="Model to use. [default: the server's]",
+    ),
+    Field(name="prompt", wire="prompt", kind=Text(required=True), noted="always"),
+    Field(
+        name="width",
+        wire="width",
+        kind=Side(),
+        noted="always",
+        infotext="Size",
+        description="`width` x `height` is at most the server's limit of pixels.",
+        flags=("-w", "--width"),
+        help="Width in pixels.",
+    ),
+    Field(
+        name="height",
+        wire="height",
+        kind=Side(),
+        noted="always",
+        infotext="Size",
+        description="`width` x `height` is at most the server's limit of pixels.",
+        flags=("-h", "--height"),
+        help="Height in pixels.",
+    ),
+    Field(
+        name="steps",
+        wire="steps",
+        kind=Whole(1, "steps"),
+        noted="always",
+        infotext="Steps",
+        flags=("-n", "--steps"),
+        help="Sampling steps.",
+    ),
+    Field(
+        name="guidance_scale",
+        wire="guidance",
+        kind=Decimal(0, 1000),  # far beyond what draws anything; predictions stay finite
+        noted="always",
+        infotext="CFG scale",
+        flags=("-g", "--guidance"),
+        help="How closely to follow the prompt; up to 1 takes half the time and no --neg.",
+    ),
+    Field(
+        name="sampler",
+        wire="sampler",
+        kind=Name(),
+        noted="always",
+        infotext="Sampler",
+        description="A name or an alias from `GET /samplers`, in any case.",
+        flags=("--sampler",),
+        metavar="NAME",
+        help="See 'imagine samplers'.",
+    ),
+    Field(
+        name="seed",
+        wire="seed",
+        kind=Seed(),
+        optional=True,
+        noted="always",
+        infotext="Seed",
+        description="-1 and null draw one.",
+        flags=("--seed",),
+        help="Repeats a picture. [default: random]",
+    ),
+    Field(
+        name="negative_prompt",
+        wire="neg",
+        kind=Text(),
+        noted="always",
+        infotext="Negative prompt",
+        flags=("--neg",),
+        metavar="TEXT",
+        help="What to avoid.",
+    ),
+    Field(
+        name="clip_skip",
+        wire="clip",
+        kind=Whole(1, lowest="the last layer"),
+        noted="always",
+        infotext="Clip skip",
+        description="At most the model's `clip_layers`.",
+        flags=("-c", "--clip"),
+        help="Clip skip: 1 is the last layer.",
+    ),
+    Field(
+        name="preview_every",
+        wire="stream",
+        kind=Every(0, lowest="none"),
+        optional=True,
+        noted="always",
+        description="A preview every so many steps.",
+        flags=("-s", "--stream"),
+        metavar="N",
+        help="Save how the picture looks every N steps, in the output file.",
+    ),
+    Field(
+        name="init_image",
+        wire="img",
+        kind=Picture(),
+        optional=True,
+        noted="always",
+        description="A picture to start from, in base64, with or without the prefix of a data URL.",
+        flags=("-i", "--img"),
+        metavar="FILE",
+        help="Picture to start from; it is scaled to --width x --height.",
+    ),
+    Field(
+        name="strength",
+        wire="strength",
+        kind=Decimal(0.0, 1.0),
+        noted="always",
+        infotext="Denoising strength",
+        flags=("-d", "--strength"),
+        help="How much of --img to replace, 0.0 to 1.0.",
+    ),
+    Field(
+        name="noise_schedule",
+        wire="schedule",
+        kind=Name(),
+        infotext="Schedule type",
+        description="One of the sampler's `schedules`.",
+        flags=("--schedule",),
+        metavar="NAME",
+        help="Noise schedule of the sampler.",
+    ),
+    Field(
+        name="hires_scale",
+        wire="hires",
+        kind=Decimal(1, 8, above=True),
+        optional=True,
+        infotext="Hires upscale",
+        description="The enlarged picture has at most the server's limit of pixels.",
+        flags=("-f", "--hires"),
+        metavar="SCALE",
+        help="Hires fix: refine at this times the size, 1.5 for example, and scale back.",
+    ),
+    Field(
+        name="deterministic",
+        wire="deterministic",
+        kind=Flag(),
+        flags=("--deterministic",),
+        help="The same bytes again whatever else the server does, a little slower.",
+    ),
+    Field(name="original_prompt", wire="original_prompt", kind=Text(), optional=True),
+    Field(name="preview", wire="preview", kind=Choice(("fast", "vae")), noted="never"),
+    Field(
+        name="images",
+        wire="n",
+        kind=Whole(1, "images"),
+        noted="never",
+        flags=("--count",),
+        help="Pictures to make, each with a new seed.",
+    ),
+)
+
+WIRE_NAMES: Mapping[str, str] = MappingProxyType({field.name: field.wire for field in FIELDS})
+CORE_NAMES: Mapping[str, str] = MappingProxyType({field.wire: field.name for field in FIELDS})
+PLACES = {field.wire: place for place, field in enumerate(FIELDS)}
+PLACEHOLDER = "-"
+"""Stands for a prompt that cannot be read: whatever checks the request finds nothing to say."""
+
+
+def from_json(given: dict[str, Any]) -> tuple[GenerationRequest, list[FieldError]]:
+    """The request in a JSON object, and the fields of it that are not what they should be.
+
+    Takes its fields out of `given`; the others stay. A field with an error has its default in the
+    request, so that whatever checks the request finds the remaining errors.
+    """
+    values: dict[str, Any] = {"prompt": PLACEHOLDER}
+    errors: list[FieldError] = []
+    if "prompt" not in given:
+        errors.append(FieldError("prompt", "is required: say what to draw"))
+    for field in FIELDS:
+        if field.wire not in given:
+            continue
+        value = given.pop(field.wire)
+        if value is None and field.optional:
+            continue
+        try:
+            values[field.name] = field.kind.read(value)
+        except Refused as error:
+            errors.append(FieldError(field.name, str(error)))
+    return GenerationRequest(**values), errors
+
+
+def to_json(request: GenerationRequest) -> dict[str, Any]:
+    """The JSON object of a request: what differs from the defaults."""
+    return {field.wire: value for field, value in _written(request) if _changed(request, field)}
+
+
+def noted(request: GenerationRequest) -> dict[str, Any]:
+    """What a picture's metadata has of the request that made it."""
+    return {
+        field.wire: value
+        for field, value in _written(request)
+        if field.noted == "always" or (field.noted == "changed" and _changed(request, field))
+    }
+
+
+def field_errors(request: GenerationRequest, limits: Limits) -> Iterator[FieldError]:
+    """What a server with `limits` cannot serve of each field by itself."""
+    for field in FIELDS:
+        problem = field.kind.problem(getattr(request, field.name), limits)
+        if problem is not None:
+            yield FieldError(field.name, problem)
+
+
+def on_wire(error: RequestError) -> RequestError:
+    """`error` under the wire names of its fields, in the order of the table."""
+    renamed = _renamed(error, WIRE_NAMES).fields
+    return RequestError(sorted(renamed, key=lambda each: PLACES.get(each.field, len(PLACES))))
+
+
+def in_core(error: RequestError) -> RequestError:
+    """`error` under the names that its fields have in `GenerationRequest`."""
+    return _renamed(error, CORE_NAMES)
+
+
+def _renamed(error: RequestError, names: Mapping[str, str]) -> RequestError:
+    return RequestError(FieldError(names.get(e.field, e.field), e.message) for e in error.fields)
+
+
+def _written(request: GenerationRequest) -> Iterator[tuple[Field, Any]]:
+    for field in FIELDS:
+        yield field, field.kind.write(getattr(request, field.name))
+
+
+def _changed(request: GenerationRequest, field: Field) -> bool:
+    return bool(getattr(request, field.name) != field.default)

@@ -1,0 +1,81 @@
+"""Has prompts enhanced for HTTP clients, for so many at a time as may wait for a picture."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from imagine_core.enhancing import choose_enhancer, enhanced
+from imagine_core.errors import Busy, EnhancerFailed, ShuttingDown
+from imagine_core.interfaces import EnhanceTask
+
+if TYPE_CHECKING:
+    from imagine_core.engine import Engine
+    from imagine_core.engine.admission import Admitted
+    from imagine_core.interfaces import Enhancer
+    from imagine_core.registry import Registry
+
+log = logging.getLogger("imagine")
+
+
+class Enhancing:
+    """The enhancers of a server, and how many requests they are at work for.
+
+    Args:
+        enhancers: What plugins registered.
+        engine: The engine whose limits hold for enhancers as well.
+    """
+
+    def __init__(self, enhancers: Registry[Enhancer], engine: Engine) -> None:
+        self.enhancers = enhancers
+        self._engine = engine
+        self._busy = 0
+
+    def require(self, name: str) -> None:
+        """Raise `UnknownName` if no enhancer is called `name`; "" stands for any."""
+        if name:
+            self.enhancers.get(name)
+
+    async def improve(self, admitted: Admitted, name: str) -> tuple[Admitted, str]:
+        """`admitted` with a better prompt, and the enhancer that made it.
+
+        The negative prompt stays the client's.
+
+        Args:
+            admitted: The request; its seed decides what the enhancer leaves to chance.
+            name: The enhancer, "" for the best that is available.
+
+        Raises:
+            EnhancerFailed, Busy, ShuttingDown: There is no better prompt.
+        """
+        asked = admitted.request
+        with self.place():
+            enhancer = await self.choose(name or None)
+            made = await enhanced(enhancer, EnhanceTask(prompt=asked.prompt, seed=asked.seed or 0))
+        longest = self._engine.settings.limits.prompt
+        if len(made.prompt) > longest:
+            problem = f"its prompt is longer than this server's {longest:,} characters"
+            raise EnhancerFailed(enhancer.name, problem)
+        log.info("%s made a prompt", enhancer.name)
+        return admitted.with_prompt(made.prompt), enhancer.name
+
+    async def choose(self, name: str | None, *, model: str | None = None) -> Enhancer:
+        """The enhancer called `name`, or the best that is available."""
+        choice = await asyncio.to_thread(choose_enhancer, self.enhancers, name, model=model)
+        return choice.enhancer
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the requests that enhancers work for."""
+        if self._engine.stopping:
+            raise ShuttingDown
+        if self._busy >= self._engine.settings.limits.queue:
+            raise Busy(f"{self._busy} prompts are being made better already; try again later")
+        self._busy += 1
+        try:
+            yield
+        finally:
+            self._busy -= 1

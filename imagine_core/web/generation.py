@@ -1,0 +1,101 @@
+"""Serves the orders of any dialect: admits them, has prompts enhanced, and drives the engine."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from PIL.Image import Image
+
+from imagine_core.pictures.metadata import finished
+from imagine_core.types import GenerationEvent, GenerationResult, PhaseEvent, StepEvent
+from imagine_core.web.dialect import Dialect, Event, Finished, Order
+from imagine_core.web.exchange import Exchange, Output
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from imagine_core.service import Service
+
+READING = 2
+"""Bodies that one route reads at once: each may be JSON of some 64 MB."""
+
+
+def generation(
+    service: Service, dialect: Dialect
+) -> Callable[[Request], Awaitable[GenerationExchange]]:
+    """The endpoint that takes orders in `dialect`, makes their pictures and says how it goes."""
+    reading = asyncio.Semaphore(READING)
+
+    async def endpoint(request: Request) -> GenerationExchange:
+        body = await request.body()
+        async with reading:
+            order = await asyncio.to_thread(dialect.read, body, request)
+        return GenerationExchange(service, dialect, order)
+
+    return endpoint
+
+
+class GenerationExchange(Exchange):
+    """The answer to one order."""
+
+    def __init__(self, service: Service, dialect: Dialect, order: Order) -> None:
+        self.record = service.jobs.open(order)
+        super().__init__(
+            framing=dialect.framing if order.streams else None,
+            heartbeat=service.settings.heartbeat,
+            headers=[(b"x-job-id", self.record.id.encode())],
+        )
+        self.behind = service.jobs.behind if self.record.keeps else None
+        self._service = service
+        self._dialect = dialect
+
+    async def work(self, out: Output) -> None:
+        """Make the pictures, of a better prompt if that is asked for."""
+        service, record = self._service, self.record
+        async with service.jobs.at_work(record):
+            order = record.order
+            admitted = await service.engine.admit(order.request, errors=order.errors)
+            if order.enhance is not None:
+                service.enhancing.require(order.enhance)
+                await self._send(PhaseEvent(phase="enhancing"), out)
+                admitted, record.enhancer = await service.enhancing.improve(admitted, order.enhance)
+            record.request = admitted.request
+            async with aclosing(service.engine.generate(admitted, id=record.id)) as events:
+                async for event in events:
+                    self.logged = True  # from here on, observers of generations are told
+                    await self._send(event, out)
+
+    def last_words(self, error: Exception) -> bytes:
+        """The dialect's words for an error."""
+        return self._dialect.fail(error, begun=True)[1]
+
+    async def _send(self, event: GenerationEvent, out: Output) -> None:
+        self.record.take(event)
+        out.accepted.set()
+        if isinstance(event, GenerationResult):
+            done = await asyncio.to_thread(self._finished, event)
+            self.record.finish(done)
+            await self._say(done, out, last=True)
+        elif self._framing is not None and not out.left.is_set():
+            await self._say(event, out, last=False)
+
+    async def _say(self, event: Event, out: Output, *, last: bool) -> None:
+        if isinstance(event, Finished) or (
+            isinstance(event, StepEvent) and isinstance(event.preview, Image)
+        ):
+            message = await asyncio.to_thread(self._dialect.say, event, self.record)
+        else:
+            message = self._dialect.say(event, self.record)
+        if message is not None:
+            await out.send(message, last=last)
+
+    def _finished(self, result: GenerationResult) -> Finished:
+        label = self._service.plugins.samplers.get(result.request.sampler).label
+        return Finished(
+            result=result,
+            pngs=tuple(finished(made, result, sampler_label=label)[1] for made in result.images),
+            seeds=tuple(made.seed for made in result.images),
+        )

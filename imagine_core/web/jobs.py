@@ -1,0 +1,170 @@
+"""The orders that are at work, by id, and the results that are kept for clients that left."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+from imagine_core.engine.jobs import new_id
+from imagine_core.errors import Cancelled, UnknownName
+from imagine_core.types import GenerationEvent, GenerationRequest, Phase, PhaseEvent, StepEvent
+from imagine_core.web.dialect import Finished, Order
+
+MOST_RESULTS = 64
+MOST_BYTES = 256 * 2**20
+"""Of pictures that are kept in all; the oldest results leave first."""
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Record:
+    """An order from its first moment on.
+
+    Attributes:
+        id: Nobody can guess it.
+        order: The order.
+        keeps: Whether it goes on without its client, and its result is kept.
+        request: What is made; once it is admitted, with every name and default settled.
+        enhancer: The enhancer that made the prompt.
+        begun: Whether it was taken on; what is refused before leaves nothing to be kept.
+        phase: Where it is; the engine's `JobStatus` of this id knows more while it runs.
+        finished: Its pictures.
+        error: What ended it instead.
+        until: When a kept result is dropped.
+    """
+
+    id: str = field(default_factory=new_id)
+    order: Order
+    keeps: bool
+    request: GenerationRequest
+    enhancer: str | None = None
+    begun: bool = False
+    phase: Phase
+    finished: Finished | None = None
+    error: Exception | None = None
+    until: float = 0.0
+    _scope: asyncio.Timeout | None = None
+
+    def take(self, event: GenerationEvent) -> None:
+        """Note how far it is."""
+        self.begun = True
+        match event:
+            case PhaseEvent():
+                self.phase = event.phase
+            case StepEvent():
+                self.phase = "denoising"
+
+    def finish(self, done: Finished) -> None:
+        """Its pictures are there."""
+        self.finished = done.to_keep()
+
+    @property
+    def outcome(self) -> Literal["final", "failed", "cancelled"] | None:
+        """How it ended, if it has."""
+        if self.finished is not None:
+            return "final"
+        if self.error is None:
+            return None
+        return "cancelled" if isinstance(self.error, Cancelled) else "failed"
+
+    @asynccontextmanager
+    async def cancellable(self) -> AsyncIterator[None]:
+        """What `cancel` ends, with `Cancelled`."""
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                yield
+        except TimeoutError:
+            if self._scope is None or not self._scope.expired():
+                raise
+            raise Cancelled from None
+        finally:
+            self._scope = None
+
+    def cancel(self) -> None:
+        """End it, unless it has ended."""
+        if self._scope is not None and self.outcome is None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+
+class Jobs:
+    """All orders of a server that a client may ask about, whatever dialect they came in.
+
+    Args:
+        keep: Seconds that results are kept.
+        clock: Seconds, monotonic.
+
+    Attributes:
+        keeps: Whether results are kept at all.
+        behind: The work whose clients have left.
+    """
+
+    def __init__(self, *, keep: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.keeps = keep > 0
+        self.behind: set[asyncio.Task[None]] = set()
+        self._keep = keep
+        self._clock = clock
+        self._running: dict[str, Record] = {}
+        self._kept: OrderedDict[str, Record] = OrderedDict()
+
+    def open(self, order: Order) -> Record:
+        """The record of an order that is yet to begin."""
+        return Record(
+            order=order,
+            keeps=order.finishes and self.keeps,
+            request=order.request,
+            phase="queued" if order.enhance is None else "enhancing",
+        )
+
+    @asynccontextmanager
+    async def at_work(self, record: Record) -> AsyncIterator[None]:
+        """While the block runs, `record` can be found and cancelled; its end is kept if it asks."""
+        self._running[record.id] = record
+        try:
+            async with record.cancellable():
+                yield
+        except Exception as error:
+            if record.begun:
+                record.error = error
+            raise
+        finally:
+            del self._running[record.id]
+            if record.keeps and record.outcome is not None:
+                self._put(record)
+
+    def get(self, name: str) -> Record:
+        """The record of this id; raises `UnknownName` where there is none, or none any more."""
+        self._forget_old()
+        record = self._running.get(name) or self._kept.get(name)
+        if record is None:
+            raise UnknownName("job", name, known=())
+        return record
+
+    def __iter__(self) -> Iterator[Record]:
+        """All of them: those in progress, then the kept ones, the oldest first."""
+        self._forget_old()
+        return iter([*self._running.values(), *self._kept.values()])
+
+    def expires_in(self, record: Record) -> float | None:
+        """Seconds that a kept result stays; None for one that is in progress."""
+        return round(record.until - self._clock(), 1) if record.id in self._kept else None
+
+    def _put(self, record: Record) -> None:
+        record.until = self._clock() + self._keep
+        self._kept[record.id] = record
+        self._forget_old()
+        while len(self._kept) > MOST_RESULTS or self._bytes() > MOST_BYTES:
+            self._kept.popitem(last=False)
+        asyncio.get_running_loop().call_later(self._keep, self._forget_old)
+
+    def _bytes(self) -> int:
+        kept = (record.finished for record in self._kept.values())
+        return sum(len(png) for each in kept if each is not None for png in each.pngs)
+
+    def _forget_old(self) -> None:
+        now = self._clock()
+        while self._kept and next(iter(self._kept.values())).until <= now:
+            self._kept.popitem(last=False)

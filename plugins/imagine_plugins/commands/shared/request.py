@@ -1,0 +1,84 @@
+"""The flags of a request's fields, and the request that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from imagine_core import GenerationRequest
+from imagine_core.fields import FIELDS, Field
+from imagine_core.kinds import Decimal, Every, Flag, Picture, Seed, Text
+from imagine_core.pictures.files import read_all, reading
+from imagine_plugins.commands.shared.values import Finite
+
+DEFAULT_NEGATIVE = "ugly, deformed, blurry, low quality"
+"""The command line has a negative prompt by default, the wire has none."""
+
+MAX_INPUT = 40 * 2**20
+"""Bytes of an input picture: as base64 it has to fit into what a server takes."""
+
+
+def field_options() -> list[click.Option]:
+    """An option for each field that has a flag."""
+    return [_option(field) for field in FIELDS if field.flags]
+
+
+def request_of(prompt: str, given: Mapping[str, Any]) -> GenerationRequest:
+    """The request of a command line.
+
+    Args:
+        prompt: The prompt.
+        given: The values of `field_options`, under the names of their flags.
+    """
+    values: dict[str, Any] = {"prompt": _unicode(prompt).strip()}
+    if not values["prompt"]:
+        raise click.UsageError("the prompt is empty")
+    for field in FIELDS:
+        value = given[field.flag.removeprefix("--")] if field.flags else None
+        if value is not None:
+            values[field.name] = _core_value(field, value)
+    return GenerationRequest(**values)
+
+
+def _option(field: Field) -> click.Option:
+    if isinstance(field.kind, Flag):
+        return click.Option(list(field.flags), is_flag=True, default=field.default, help=field.help)
+    return click.Option(
+        list(field.flags),
+        type=_type(field),
+        default=DEFAULT_NEGATIVE if field.wire == "neg" else field.default,
+        show_default=not isinstance(field.kind, Every),
+        metavar=field.metavar,
+        help=field.help,
+    )
+
+
+def _type(field: Field) -> click.ParamType[Any]:
+    match field.kind:
+        case Every():
+            return click.IntRange(min=0)
+        case Decimal():
+            return Finite()
+        case Seed():
+            return click.INT
+    return click.INT if isinstance(field.default, int) else click.STRING
+
+
+def _core_value(field: Field, value: Any) -> Any:
+    match field.kind:
+        case Picture():
+            with reading(Path(value)) as file:
+                return read_all(file, limit=MAX_INPUT)
+        case Seed():
+            return field.kind.read(value)
+        case Text():
+            return _unicode(value)
+    return value
+
+
+def _unicode(text: str) -> str:
+    """Arguments are bytes; those that are no text can be neither sent nor saved."""
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,142 @@
+"""Admission: what a request means is found once, its pictures decoded within one bound."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import threading
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from calls import SMALL, app_of, ask
+from engines import RED
+from imagine_core import GenerationRequest
+from imagine_core.engine import Engine
+from imagine_core.engine.admission import Admitted
+from imagine_core.errors import FieldError, RequestError, ShuttingDown, UnknownName
+from imagine_core.pictures import images
+
+
+def png(size: tuple[int, int] = (64, 64)) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", size, "red").save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def admitted(engine: Engine, **fields: Any) -> Admitted:
+    return asyncio.run(engine.admit(GenerationRequest(**{"prompt": "red", **fields})))
+
+
+def refused(engine: Engine, *errors: FieldError, **fields: Any) -> dict[str, str]:
+    request = GenerationRequest(**{"prompt": "red", **fields})
+    with pytest.raises(RequestError) as caught:
+        asyncio.run(engine.admit(request, errors=errors))
+    return {error.field: error.message for error in caught.value.fields}
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The lengths of the pictures that were decoded."""
+    lengths: list[int] = []
+    decode = images._decode
+
+    def counted(data: bytes) -> Image.Image:
+        lengths.append(len(data))
+        return decode(data)
+
+    monkeypatch.setattr(images, "_decode", counted)
+    return lengths
+
+
+def test_names_and_the_seed_are_settled(engine: Engine) -> None:
+    found = admitted(engine, sampler="TEST EULER")
+    assert found.request.sampler == found.sampler.name == "test euler"
+    assert found.request.model == found.info.name
+    assert found.request.noise_schedule == "default"
+    assert found.request.seed is not None
+    assert 0 <= found.request.seed < 2**63
+    assert admitted(engine, sampler="test euler").request.seed != found.request.seed
+
+
+def test_a_seed_that_was_given_stays(engine: Engine) -> None:
+    assert admitted(engine, sampler="test euler", seed=2**64 - 1).request.seed == 2**64 - 1
+
+
+def test_what_was_admitted_is_made_as_it_is(engine: Engine) -> None:
+    async def seed_of(request: GenerationRequest) -> int:
+        found = await engine.admit(request)
+        assert found.request.seed is not None
+        events = [event async for event in engine.generate(found)]
+        assert events[-1].request == found.request  # type: ignore[union-attr]
+        return found.request.seed
+
+    assert asyncio.run(seed_of(RED)) == RED.seed
+
+
+def test_a_picture_is_decoded_once(engine: Engine, decoded: list[int]) -> None:
+    data = png((64, 32))
+    body = {**SMALL, "img": base64.b64encode(data).decode(), "sampler": "test euler"}
+    assert ask(app_of(engine), "POST", "/generate", json=body).status_code == 200
+    assert decoded == [len(data)]
+
+
+def test_a_picture_has_the_size_of_the_request_and_a_remark_if_that_distorts_it(
+    engine: Engine,
+) -> None:
+    found = admitted(
+        engine, sampler="test euler", width=128, height=64, init_image=png(), strength=0.5
+    )
+    assert found.pictures["init"].size == (128, 64)
+    assert "distorted" in found.warnings[0]
+
+
+def test_everything_that_is_wrong_is_told_at_once(engine: Engine) -> None:
+    unread = FieldError("steps", "must be a whole number, not a string")
+    errors = refused(engine, unread, width=7, guidance_scale=-1, init_image=b"GIF89a")
+    assert set(errors) == {"steps", "width", "guidance_scale", "init_image"}
+    assert errors["steps"] == unread.message
+
+
+def test_names_are_looked_up_only_for_a_request_that_can_be_served(engine: Engine) -> None:
+    assert set(refused(engine, sampler="eulr", width=7)) == {"width"}
+    with pytest.raises(UnknownName):
+        admitted(engine, sampler="eulr")
+
+
+def test_no_more_than_two_requests_are_looked_at_at_once(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running, most, lock = 0, 0, threading.Lock()
+    both = threading.Barrier(2)
+    decode = images._decode
+
+    def slow(data: bytes) -> Image.Image:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        both.wait(30)  # so that two are always at it, and a third would be seen
+        with lock:
+            running -= 1
+        return decode(data)
+
+    monkeypatch.setattr(images, "_decode", slow)
+
+    async def many() -> None:
+        request = GenerationRequest(prompt="red", sampler="test euler", init_image=png())
+        await asyncio.gather(*(engine.admit(request) for _ in range(12)))
+
+    asyncio.run(many())
+    assert most == 2
+
+
+def test_an_engine_that_was_closed_admits_nothing(engine: Engine, tmp_path: Path) -> None:
+    del tmp_path
+    engine.start()
+    engine.close()
+    with pytest.raises(ShuttingDown):
+        admitted(engine, sampler="test euler")
