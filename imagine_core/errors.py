@@ -24,15 +24,16 @@ ImagineError
 └── PluginError           a plugin registered something that cannot be accepted
 
 Errors carry fields beside their text. `type` is the name on the wire; the HTTP status of each is
-decided in one table, `imagine_core.web.app.STATUS`.
+decided in one table, `imagine_core.web.app.STATUS`. Every error can be pickled and copied.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
 FAULTS = (Exception, SystemExit)
 """How a plugin's code fails, `sys.exit` included, where Ctrl-C has to get through."""
@@ -47,6 +48,33 @@ class ImagineError(Exception):
     def message(self) -> str:
         """What, which, and what to do, in one line."""
         return str(self)
+
+    def __reduce__(self) -> tuple[Callable[..., ImagineError], tuple[Any, ...]]:
+        # Exception would call the constructor with the message as its only argument.
+        cause = self.__cause__
+        if cause is not None and not isinstance(cause, (ImagineError, RemoteCause)):
+            cause = RemoteCause("".join(traceback.format_exception(cause)))
+        return _remade, (type(self), self.args, self.__dict__, cause)
+
+
+class RemoteCause(Exception):
+    """The traceback of a cause that is no ImagineError, which may be one that cannot be pickled."""
+
+    def __str__(self) -> str:
+        return f"\n{super().__str__()}"
+
+
+def _remade(
+    kind: type[ImagineError],
+    args: tuple[Any, ...],
+    fields: Mapping[str, Any],
+    cause: BaseException | None,
+) -> ImagineError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(fields)
+    if cause is not None:
+        error.__cause__ = cause
+    return error
 
 
 @dataclass(frozen=True, slots=True)
