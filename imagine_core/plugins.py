@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     import click
     from starlette.routing import BaseRoute
 
+    from imagine_core.models.catalogue import Catalogue
     from imagine_core.service import Service
+    from imagine_core.settings import Settings
 
 GROUP = "imagine"
 log = logging.getLogger("imagine")
@@ -108,6 +110,17 @@ class Plugins:
     def model_folders(self) -> list[Path]:
         """Folders of models that come with plugins."""
         return self._list("register_model_folders")
+
+    def catalogue(self, settings: Settings) -> Catalogue:
+        """The catalogue of the models folder of `settings` and of what plugins bring."""
+        from imagine_core.models.catalogue import Catalogue
+
+        return Catalogue(
+            settings.models,
+            bundled=self.model_folders(),
+            loaders=self.loaders,
+            default_model=settings.default_model,
+        )
 
     def routes(self, service: Service) -> list[BaseRoute]:
         """The HTTP routes of all plugins, in the order of the plugins' names."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from imagine_core.engine import Engine
+    from imagine_core.executor import Executor
     from imagine_core.plugins import Plugins
     from imagine_core.settings import ServerSettings
 
@@ -21,7 +21,7 @@ class Service:
         enhancing: The enhancers, for so many at a time as may wait for a picture.
     """
 
-    def __init__(self, *, engine: Engine, plugins: Plugins, settings: ServerSettings) -> None:
+    def __init__(self, *, engine: Executor, plugins: Plugins, settings: ServerSettings) -> None:
         from imagine_core.web.enhancing import Enhancing
         from imagine_core.web.jobs import Jobs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,11 @@ if TYPE_CHECKING:
 Preview = Literal["fast", "vae"]
 Phase = Literal["enhancing", "queued", "loading", "encoding", "denoising", "decoding"]
 Outcome = Literal["done", "failed", "cancelled", "refused"]
+
+
+def new_id() -> str:
+    """An id that nobody can guess: whoever knows it may look at the job, and cancel it."""
+    return secrets.token_hex(12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

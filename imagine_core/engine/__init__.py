@@ -1,5 +1,5 @@
 """The engine: one loop that owns a device and steps everybody's pictures."""
 
-from imagine_core.engine.engine import Engine, EngineStatus, build_engine
+from imagine_core.engine.engine import Engine, build_engine
 
-__all__ = ["Engine", "EngineStatus", "build_engine"]
+__all__ = ["Engine", "build_engine"]

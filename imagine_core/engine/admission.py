@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from imagine_core.interfaces import ModelInfo, SamplerSpec
     from imagine_core.models.catalogue import Catalogue
-    from imagine_core.plugins import Plugins
+    from imagine_core.registry import Registry
     from imagine_core.settings import Limits
 
 SEED_BITS = 63
@@ -60,7 +60,7 @@ class Admitted:
 def admit(
     request: GenerationRequest,
     *,
-    plugins: Plugins,
+    samplers: Registry[SamplerSpec],
     catalogue: Catalogue,
     limits: Limits,
     errors: Sequence[FieldError] = (),
@@ -69,7 +69,7 @@ def admit(
 
     Args:
         request: The request.
-        plugins: They bring the samplers.
+        samplers: The registered samplers.
         catalogue: It has the models.
         limits: The bounds of one request.
         errors: Fields that could not even be read.
@@ -93,7 +93,7 @@ def admit(
             warnings += [] if remark is None else [remark]
     if found:
         raise RequestError(found.values())
-    sampler, schedule = resolve_sampler(plugins.samplers, request.sampler, request.noise_schedule)
+    sampler, schedule = resolve_sampler(samplers, request.sampler, request.noise_schedule)
     info = catalogue.default() if request.model is None else catalogue.get(request.model)
     if info.clip_layers is not None and request.clip_skip > info.clip_layers:
         message = f"must be from 1 to {info.clip_layers}, the layers of {info.name!r}"
@@ -109,7 +109,7 @@ def admit(
         request=settled,
         info=info,
         sampler=sampler,
-        plugin=plugins.samplers.plugin_of(sampler.name),
+        plugin=samplers.plugin_of(sampler.name),
         pictures=pictures,
         warnings=tuple(warnings),
     )

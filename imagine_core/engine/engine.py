@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from imagine_core.engine.admission import Admitted, admit
-from imagine_core.engine.jobs import Job, JobStatus, new_id
+from imagine_core.engine.jobs import Job
 from imagine_core.engine.observers import Observers
 from imagine_core.engine.worker import Worker
 from imagine_core.errors import (
@@ -20,15 +19,14 @@ from imagine_core.errors import (
     ImagineError,
     SettingsError,
     ShuttingDown,
-    Stalled,
 )
-from imagine_core.models.catalogue import build_catalogue
+from imagine_core.executor import EngineStatus
 from imagine_core.models.memory import keep_freed
-from imagine_core.types import PhaseEvent
+from imagine_core.types import PhaseEvent, new_id
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
-    from imagine_core.models.cache import LoadedModel, Unloaded
+    from imagine_core.models.cache import Unloaded
     from imagine_core.plugins import Plugins
     from imagine_core.settings import Settings
     from imagine_core.types import GenerationEvent, GenerationRequest
@@ -40,27 +38,6 @@ ADMITTING = 2
 LOST = "the engine's thread has ended; the log says why, and the server must be started again"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineStatus:
-    """A snapshot: what is loaded, what runs, what waits.
-
-    `ready` means that the device is chosen and the default model, if one is configured, loaded.
-    `failure` says why no picture can be made, if none can; `stalled` the same where it is a sampler
-    that holds the device. `forwards` counts the model's calls so far, and `evaluations` those of
-    samplers that shared them.
-    """
-
-    ready: bool
-    device: str | None
-    dtype: str | None
-    failure: str | None
-    stalled: Stalled | None
-    forwards: int
-    evaluations: int
-    loaded: list[LoadedModel]
-    jobs: list[JobStatus]
-
-
 class Engine:
     """Makes pictures for any number of callers on one device.
 
@@ -70,7 +47,7 @@ class Engine:
     def __init__(self, settings: Settings, plugins: Plugins) -> None:
         self.settings = settings
         self.plugins = plugins
-        self.catalogue = build_catalogue(settings, plugins)
+        self.catalogue = plugins.catalogue(settings)
         self._observers = Observers(plugins)
         self._worker = Worker(
             self._choose_device,
@@ -126,7 +103,7 @@ class Engine:
         look = partial(
             admit,
             request,
-            plugins=self.plugins,
+            samplers=self.plugins.samplers,
             catalogue=self.catalogue,
             limits=self.settings.limits,
             errors=errors,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import secrets
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
@@ -24,6 +23,7 @@ from imagine_core.engine.drawing import (
 )
 from imagine_core.engine.guarded import Guard, Sampler
 from imagine_core.errors import ImagineError
+from imagine_core.executor import JobStatus
 from imagine_core.kinds import SEEDS
 from imagine_core.types import (
     GeneratedImage,
@@ -35,6 +35,7 @@ from imagine_core.types import (
     Phase,
     PhaseEvent,
     StepEvent,
+    new_id,
 )
 
 if TYPE_CHECKING:
@@ -48,28 +49,6 @@ NEWS_SECONDS = 5.0
 """How often a job that stands still in the queue is told a new estimate, at most."""
 
 log = logging.getLogger("imagine")
-
-
-def new_id() -> str:
-    """An id that nobody can guess: whoever knows it may look at the job, and cancel it."""
-    return secrets.token_hex(12)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobStatus:
-    """A job as `GET /ps` shows it."""
-
-    id: str
-    model: str
-    sampler: str
-    phase: Phase
-    position: int
-    wait: float | None
-    fraction: float | None
-    step: int
-    steps: int
-    width: int
-    height: int
 
 
 @dataclass(eq=False, slots=True)

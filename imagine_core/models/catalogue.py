@@ -7,14 +7,10 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
-from imagine_core.settings import Settings, default_models_folder
-
-if TYPE_CHECKING:
-    from imagine_core.plugins import Plugins
+from imagine_core.settings import default_models_folder
 
 log = logging.getLogger("imagine")
 
@@ -160,16 +156,6 @@ class Catalogue:
             if info is not None:
                 return _askable(replace(info, loader=loader.name))
         return None
-
-
-def build_catalogue(settings: Settings, plugins: Plugins) -> Catalogue:
-    """The catalogue of the models folder of `settings` and of what `plugins` bring."""
-    return Catalogue(
-        settings.models,
-        bundled=plugins.model_folders(),
-        loaders=plugins.loaders,
-        default_model=settings.default_model,
-    )
 
 
 def stamp_of(path: Path) -> Stamp:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 
 from starlette.routing import BaseRoute
 
-from imagine_core.errors import FieldError
-from imagine_core.types import GenerationRequest, GenerationResult, PhaseEvent, StepEvent
+from imagine_core.errors import Cancelled, FieldError
+from imagine_core.types import (
+    GenerationEvent,
+    GenerationRequest,
+    GenerationResult,
+    Phase,
+    PhaseEvent,
+    StepEvent,
+    new_id,
+)
 from imagine_core.web.marks import mark
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from imagine_core.web.jobs import Record
 
 R = TypeVar("R", bound=BaseRoute)
 
@@ -83,6 +92,76 @@ class Finished:
 
 
 Event = PhaseEvent | StepEvent | Finished
+
+
+@dataclass(eq=False, slots=True, kw_only=True)
+class Record:
+    """An order from its first moment on.
+
+    Attributes:
+        id: Nobody can guess it.
+        order: The order.
+        keeps: Whether it goes on without its client, and its result is kept.
+        request: What is made; once it is admitted, with every name and default settled.
+        enhancer: The enhancer that made the prompt.
+        begun: Whether it was taken on; what is refused before leaves nothing to be kept.
+        phase: Where it is; the engine's `JobStatus` of this id knows more while it runs.
+        finished: Its pictures.
+        error: What ended it instead.
+        until: When a kept result is dropped.
+    """
+
+    id: str = field(default_factory=new_id)
+    order: Order
+    keeps: bool
+    request: GenerationRequest
+    enhancer: str | None = None
+    begun: bool = False
+    phase: Phase
+    finished: Finished | None = None
+    error: Exception | None = None
+    until: float = 0.0
+    _scope: asyncio.Timeout | None = None
+
+    def take(self, event: GenerationEvent) -> None:
+        """Note how far it is."""
+        self.begun = True
+        match event:
+            case PhaseEvent():
+                self.phase = event.phase
+            case StepEvent():
+                self.phase = "denoising"
+
+    def finish(self, done: Finished) -> None:
+        """Its pictures are there."""
+        self.finished = done.to_keep()
+
+    @property
+    def outcome(self) -> Literal["final", "failed", "cancelled"] | None:
+        """How it ended, if it has."""
+        if self.finished is not None:
+            return "final"
+        if self.error is None:
+            return None
+        return "cancelled" if isinstance(self.error, Cancelled) else "failed"
+
+    @asynccontextmanager
+    async def cancellable(self) -> AsyncIterator[None]:
+        """What `cancel` ends, with `Cancelled`."""
+        try:
+            async with asyncio.timeout(None) as self._scope:
+                yield
+        except TimeoutError:
+            if self._scope is None or not self._scope.expired():
+                raise
+            raise Cancelled from None
+        finally:
+            self._scope = None
+
+    def cancel(self) -> None:
+        """End it, unless it has ended."""
+        if self._scope is not None and self.outcome is None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
 
 
 class Dialect(Protocol):

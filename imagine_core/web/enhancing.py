@@ -13,8 +13,8 @@ from imagine_core.errors import Busy, EnhancerFailed, ShuttingDown
 from imagine_core.interfaces import EnhanceTask
 
 if TYPE_CHECKING:
-    from imagine_core.engine import Engine
     from imagine_core.engine.admission import Admitted
+    from imagine_core.executor import Executor
     from imagine_core.interfaces import Enhancer
     from imagine_core.registry import Registry
 
@@ -29,7 +29,7 @@ class Enhancing:
         engine: The engine whose limits hold for enhancers as well.
     """
 
-    def __init__(self, enhancers: Registry[Enhancer], engine: Engine) -> None:
+    def __init__(self, enhancers: Registry[Enhancer], engine: Executor) -> None:
         self.enhancers = enhancers
         self._engine = engine
         self._busy = 0

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
     from starlette.routing import BaseRoute
 
-    from imagine_core.engine import Engine
+    from imagine_core.executor import Executor
     from imagine_core.service import Service
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
@@ -110,7 +110,7 @@ class Counts:
             registry=self.registry,
         )
 
-    def watch(self, engine: Engine) -> None:
+    def watch(self, engine: Executor) -> None:
         """Tell how `engine` stands whenever somebody asks."""
         self.registry.register(Standing(engine, self._label))
 
@@ -150,7 +150,7 @@ class Counts:
 class Standing:
     """How an engine stands at the moment: nothing is kept, so that nothing can be out of date."""
 
-    def __init__(self, engine: Engine, label: Callable[[str], str]) -> None:
+    def __init__(self, engine: Executor, label: Callable[[str], str]) -> None:
         self._engine, self._label = engine, label
 
     def describe(self) -> list[Metric]:

@@ -19,8 +19,7 @@ from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import FIELDS, in_core, on_wire, to_json
 from imagine_core.settings import Limits
-from imagine_core.web.dialect import Finished, Order
-from imagine_core.web.jobs import Record
+from imagine_core.web.dialect import Finished, Order, Record
 from imagine_plugins.dialects.native import lines
 from imagine_plugins.dialects.native.wire import read_order
 

@@ -10,7 +10,6 @@ import click
 
 from imagine_core import hookimpl
 from imagine_core.cli import plugins_of
-from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.options import JSON_OPTION, SERVER_OPTIONS, models_option
 from imagine_plugins.commands.shared.output import file_size, note, print_json, print_table
@@ -46,7 +45,7 @@ def _list(*, address: str | None, api_key: str | None, models: str | None, as_js
 
 
 def _local(folder: Path, plugins: Plugins) -> list[Model]:
-    catalogue = build_catalogue(Settings(models=folder), plugins)
+    catalogue = plugins.catalogue(Settings(models=folder))
     if catalogue.problem is not None:
         note(f"Warning: {catalogue.problem}")
     return [

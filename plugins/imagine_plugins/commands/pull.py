@@ -12,7 +12,6 @@ import click
 
 from imagine_core import hookimpl
 from imagine_core.cli import plugins_of
-from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.options import OFFLINE_OPTION, models_option
 from imagine_plugins.commands.shared.output import file_size, note
@@ -84,7 +83,7 @@ def pull(
 
     folder = default_models_folder() if models is None else Path(models).expanduser()
     plugins = plugins_of(click.get_current_context())
-    catalogue = build_catalogue(Settings(models=folder), plugins)
+    catalogue = plugins.catalogue(Settings(models=folder))
     endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
     web = Web(endpoint=endpoint, token=os.environ.get("HF_TOKEN", "").strip() or None)
     progress = Progress(sys.stderr, quiet=quiet)

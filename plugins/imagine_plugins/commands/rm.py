@@ -12,7 +12,7 @@ import click
 from imagine_core import hookimpl
 from imagine_core.cli import one_line, plugins_of
 from imagine_core.errors import SettingsError
-from imagine_core.models.catalogue import Catalogue, build_catalogue, sidecar_of
+from imagine_core.models.catalogue import Catalogue, sidecar_of
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.options import models_option
 from imagine_plugins.commands.shared.output import file_size, note
@@ -25,7 +25,7 @@ def remove(*, names: tuple[str, ...], yes: bool, models: str | None) -> None:
     """Delete models, with the JSON files beside them. A running server keeps what it has loaded."""
     folder = default_models_folder() if models is None else Path(models).expanduser()
     plugins = plugins_of(click.get_current_context())
-    catalogue = build_catalogue(Settings(models=folder), plugins)
+    catalogue = plugins.catalogue(Settings(models=folder))
     found = {info.path: info for info in map(catalogue.find, names)}.values()
     for info in found:
         if info.path.parent != folder:

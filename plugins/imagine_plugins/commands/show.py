@@ -11,7 +11,6 @@ import click
 
 from imagine_core import hookimpl
 from imagine_core.cli import one_line, plugins_of
-from imagine_core.models.catalogue import build_catalogue
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.options import JSON_OPTION, SERVER_OPTIONS, models_option
 from imagine_plugins.commands.shared.output import file_size, print_json
@@ -40,7 +39,7 @@ def _local(name: str, folder: Path) -> Model:
     from imagine_plugins.loaders.hashing import file_hash
 
     plugins = plugins_of(click.get_current_context())
-    info = build_catalogue(Settings(models=folder.expanduser()), plugins).find(name)
+    info = plugins.catalogue(Settings(models=folder.expanduser())).find(name)
     known = asdict(info)
     return {
         **{key: known[key] for key in known if key not in ("path", "loader")},

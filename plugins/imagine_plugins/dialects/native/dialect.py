@@ -21,7 +21,7 @@ from imagine_plugins.dialects.native.wire import read_order
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from imagine_core.web.jobs import Record
+    from imagine_core.web.dialect import Record
 
 
 class Native:

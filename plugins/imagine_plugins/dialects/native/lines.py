@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
     Decode = Callable[[str], tuple[Image.Image, bytes]]
 
-    from imagine_core.engine.jobs import JobStatus
-    from imagine_core.web.dialect import Finished
-    from imagine_core.web.jobs import Record
+    from imagine_core.executor import JobStatus
+    from imagine_core.web.dialect import Finished, Record
 
 
 def base64_of(data: bytes) -> str:

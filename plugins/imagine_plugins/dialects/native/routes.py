@@ -25,10 +25,10 @@ from imagine_plugins.dialects.native.lines import final_line, standing_line
 from imagine_plugins.loaders.hashing import file_hash
 
 if TYPE_CHECKING:
-    from imagine_core.engine import Engine
+    from imagine_core.executor import Executor
     from imagine_core.interfaces import ModelInfo
     from imagine_core.service import Service
-    from imagine_core.web.jobs import Record
+    from imagine_core.web.dialect import Record
 
 Endpoint = Callable[[Request], Coroutine[Any, Any, Response]]
 
@@ -74,7 +74,7 @@ def job(service: Service, record: Record) -> dict[str, Any]:
     return standing if record.error is None else standing | explained(record.error)[1]
 
 
-def models(engine: Engine) -> dict[str, Any]:
+def models(engine: Executor) -> dict[str, Any]:
     """`GET /models`: names to ask for, the one asked for by default, and all that is known."""
     found = engine.catalogue.models()
     try:
@@ -95,7 +95,7 @@ def samplers(service: Service) -> dict[str, Any]:
     return {"samplers": [each["name"] for each in details], "details": details}
 
 
-def health(engine: Engine) -> dict[str, Any]:
+def health(engine: Executor) -> dict[str, Any]:
     """`GET /health`: "starting", "ready", "stopping", or "failed" or "stalled" and why."""
     if engine.stopping:
         return {"status": "stopping", "ready": False}
@@ -110,17 +110,17 @@ def health(engine: Engine) -> dict[str, Any]:
     return {"status": word, "ready": status.ready, **more}
 
 
-def about(engine: Engine) -> dict[str, Any]:
+def about(engine: Executor) -> dict[str, Any]:
     """`GET /version`: who answers, and what may be asked of it."""
     return {"version": version(), "limits": limits(engine)}
 
 
-def limits(engine: Engine) -> dict[str, int]:
+def limits(engine: Executor) -> dict[str, int]:
     """What one request may ask for; sides of pictures are multiples of `multiple`."""
     return {**asdict(engine.settings.limits), "smallest": SMALLEST_SIDE, "multiple": SIDE_STEP}
 
 
-def processes(engine: Engine) -> dict[str, Any]:
+def processes(engine: Executor) -> dict[str, Any]:
     """`GET /ps`: what is loaded, what runs and what waits."""
     status = engine.status()
     running = [asdict(job) for job in status.jobs]
@@ -133,13 +133,13 @@ def processes(engine: Engine) -> dict[str, Any]:
     }
 
 
-def model(engine: Engine, name: str) -> dict[str, Any]:
+def model(engine: Executor, name: str) -> dict[str, Any]:
     """`GET /models/NAME`: all that is known of one model, its file's sha256 among it."""
     info = engine.catalogue.find(name)
     return {**_model(info), "hash": file_hash(info.path)}
 
 
-def stop(engine: Engine, body: bytes) -> dict[str, Any]:
+def stop(engine: Executor, body: bytes) -> dict[str, Any]:
     """`POST /stop`: a model that leaves the memory, now or after the pictures in progress."""
     given = strict_json.parse_object(body)
     if "model" not in given:
@@ -184,7 +184,7 @@ def _cancel(service: Service) -> Endpoint:
     return endpoint
 
 
-def _model_endpoint(engine: Engine) -> Endpoint:
+def _model_endpoint(engine: Executor) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         found = await asyncio.to_thread(model, engine, request.path_params["name"])
         return AsciiJSONResponse(found)
@@ -192,7 +192,7 @@ def _model_endpoint(engine: Engine) -> Endpoint:
     return endpoint
 
 
-def _stop(engine: Engine) -> Endpoint:
+def _stop(engine: Executor) -> Endpoint:
     async def endpoint(request: Request) -> Response:
         return AsciiJSONResponse(await asyncio.to_thread(stop, engine, await request.body()))
 

@@ -1,0 +1,107 @@
+"""What makes pictures, as routes and commands see it: the engine of this process is one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from imagine_core.types import Phase
+
+if TYPE_CHECKING:
+    from imagine_core.engine.admission import Admitted
+    from imagine_core.errors import FieldError, Stalled
+    from imagine_core.models.cache import LoadedModel, Unloaded
+    from imagine_core.models.catalogue import Catalogue
+    from imagine_core.settings import Settings
+    from imagine_core.types import GenerationEvent, GenerationRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobStatus:
+    """A request that waits or runs.
+
+    Attributes:
+        id: Its id.
+        model, sampler: Their names.
+        phase: Where it is.
+        position: Requests ahead of it in the queue.
+        wait: Seconds until its turn, estimated; None where nothing is known.
+        fraction: How much of its model is loaded; None unless it loads.
+        step, steps: Steps that all of its pictures have done, and steps that run.
+        width, height: Size of its pictures in pixels.
+    """
+
+    id: str
+    model: str
+    sampler: str
+    phase: Phase
+    position: int
+    wait: float | None
+    fraction: float | None
+    step: int
+    steps: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineStatus:
+    """A snapshot: what is loaded, what runs, what waits.
+
+    `ready` means that the device is chosen and the default model, if one is configured, loaded.
+    `failure` says why no picture can be made, if none can; `stalled` the same where it is a sampler
+    that holds the device. `forwards` counts the model's calls so far, and `evaluations` those of
+    samplers that shared them.
+    """
+
+    ready: bool
+    device: str | None
+    dtype: str | None
+    failure: str | None
+    stalled: Stalled | None
+    forwards: int
+    evaluations: int
+    loaded: list[LoadedModel]
+    jobs: list[JobStatus]
+
+
+class Executor(Protocol):
+    """Makes pictures for any number of callers."""
+
+    @property
+    def settings(self) -> Settings:
+        """What it is built with."""
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The models that there are."""
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes no more work."""
+
+    def start(self) -> None:
+        """Begin to work; does nothing the second time."""
+
+    def close(self, *, grace: float = ...) -> None:
+        """Take no more work, finish what is in progress within `grace` seconds, and stop."""
+
+    async def admit(
+        self, request: GenerationRequest, *, errors: Sequence[FieldError] = ()
+    ) -> Admitted:
+        """Find out what `request` means; see `Engine.admit`."""
+
+    def generate(
+        self,
+        request: GenerationRequest | Admitted,
+        *,
+        id: str | None = None,  # noqa: A002 - what it is called
+    ) -> AsyncGenerator[GenerationEvent, None]:
+        """The events of one request; see `Engine.generate`."""
+
+    def unload(self, name: str) -> Unloaded:
+        """Take the model `name` out of memory, at once or when its pictures are done."""
+
+    def status(self) -> EngineStatus:
+        """A snapshot."""
