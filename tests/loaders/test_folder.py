@@ -116,6 +116,27 @@ def test_shards_are_put_together(tmp_path: Path, tiny: Path) -> None:
     assert "missing" in (recognise(folder).problem or "")
 
 
+def test_the_shards_of_a_variant_are_found_in_both_spellings(tmp_path: Path, tiny: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    folder = tmp_path / "sharded"
+    shutil.copytree(tiny, folder)
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    unet = UNet2DConditionModel.from_pretrained(tiny / "unet", local_files_only=True)
+    unet.save_pretrained(folder / "unet", max_shard_size="200KB", variant="fp16")
+    shards = sorted((folder / "unet").glob("*.fp16-*-of-*.safetensors"))
+    assert len(shards) > 1
+    assert torch.equal(predict(load(folder)), predict(load(tiny)))
+    for shard in shards:
+        stem, _, number = shard.stem.partition(".fp16")
+        shard.rename(shard.with_name(f"{stem}{number}.fp16.safetensors"))
+    assert torch.equal(predict(load(folder)), predict(load(tiny)))
+    (folder / "unet" / "diffusion_pytorch_model-00001-of-00001.safetensors").write_bytes(
+        (tiny / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    )
+    assert recognise(folder).problem is None  # plain shards beside them are not mixed with them
+
+
 def test_names_of_old_autoencoders_and_text_encoders_are_understood(
     tmp_path: Path, tiny: Path
 ) -> None:

@@ -193,6 +193,42 @@ def test_half_precision_is_taken_where_there_is_a_choice(
     assert all(".fp16." in name for name in weights)
 
 
+@pytest.mark.parametrize(
+    ("shard", "index"),
+    [
+        ("{stem}-0000{n}-of-00002.safetensors", "{stem}.safetensors.index.json"),
+        ("{stem}.fp16-0000{n}-of-00002.safetensors", "{stem}.safetensors.index.fp16.json"),
+        ("{stem}-0000{n}-of-00002.fp16.safetensors", "{stem}.safetensors.fp16.index.json"),
+        ("{stem}-0000{n}-of-00002.fp16.safetensors", "{stem}.safetensors.index.fp16.json"),
+    ],
+)
+def test_shards_are_taken_in_every_spelling_with_their_index(
+    server: FileServer, folder: Path, pipeline: dict[str, bytes], shard: str, index: str
+) -> None:
+    stem = "unet/diffusion_pytorch_model"
+    files = {**pipeline}
+    halves = halved(files.pop(f"{stem}.safetensors"))
+    files |= {shard.format(stem=stem, n=n): half for n, half in enumerate(halves, 1)}
+    files[index.format(stem=stem)] = b'{"weight_map": {}}'
+    stray = {
+        f"{stem}.safetensors.index.bf16.json": b"{}",
+        f"{stem}.non_ema.safetensors.index.json": b"{}",
+        f"{stem}.bin.index.json": b"{}",
+        f"{stem}.non_ema.safetensors": b"x",
+    }
+    server.add_repo("me/sharded", {**files, **stray})
+    assert pull(server, folder, "me/sharded").info.problem is None
+    assert files_under(folder / "sharded") == files
+
+
+def halved(data: bytes) -> list[bytes]:
+    """The tensors of a safetensors file, put into two files."""
+    from safetensors.torch import load, save
+
+    tensors = list(load(data).items())
+    return [save(dict(tensors[::2])), save(dict(tensors[1::2]))]
+
+
 def test_a_pipeline_whose_weights_are_pickles_gives_way_to_a_single_file(
     server: FileServer, folder: Path, pipeline: dict[str, bytes], checkpoint: bytes
 ) -> None:

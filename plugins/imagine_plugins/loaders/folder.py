@@ -16,6 +16,7 @@ from imagine_plugins.loaders.counting import count
 from imagine_plugins.loaders.header import HeaderError, read_header
 from imagine_plugins.loaders.layout import Slot
 from imagine_plugins.loaders.sidecar import Overrides, SidecarError, read_sidecar
+from imagine_plugins.loaders.weight_names import weight_files
 from imagine_plugins.loaders.weights import Stored, Weights, misfit
 
 if TYPE_CHECKING:
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 INDEX = "model_index.json"
 CONFIG_LIMIT = 64 * 2**20  # a tokenizer.json has some megabytes
-# Names of the file, the plain one first; fp16 is what many repositories hold alone.
-WEIGHTS = ("diffusion_pytorch_model", "model")
-VARIANTS = ("", ".fp16", ".bf16")
 # Names of the attention's parameters in autoencoders saved before diffusers 0.18.
 OLD_NAMES = {
     ".query.": ".to_q.",
@@ -176,14 +174,9 @@ def _header_of(file: Path) -> Any:
 
 
 def _weight_files(component: Path) -> list[Path]:
-    for variant in VARIANTS:
-        for stem in WEIGHTS:
-            file = component / f"{stem}{variant}.safetensors"
-            if file.is_file():
-                return [file]
-            shards = sorted(component.glob(f"{stem}{variant}-*-of-*.safetensors"))
-            if shards:
-                return shards
+    there = (file.name for file in component.glob("*.safetensors") if file.is_file())
+    if names := weight_files(there):
+        return [component / name for name in names]
     if any(component.glob("*.bin")):
         raise _FolderError(
             f"{component.name} has its weights in a pickle (.bin), and loading one runs whatever "

@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 from imagine_core.errors import ServerFailed, SettingsError, UnusableModel
 from imagine_plugins.loaders.checkpoint import OTHER_FILES
-from imagine_plugins.loaders.folder import INDEX, WEIGHTS
+from imagine_plugins.loaders.folder import INDEX
+from imagine_plugins.loaders.weight_names import index_files, weight_files
 from imagine_plugins.pulling.download import Remote
 from imagine_plugins.pulling.web import Web, parts_of, shown
 
@@ -159,14 +160,15 @@ class Repository:
 
     def _component(self, component: str) -> Iterator[str]:
         """The configuration and the weights of a component; nothing if there are only pickles."""
-        weights = self._weights_of(component)
-        chosen = _preferred(weights)
-        if weights and not chosen:
+        names = {PurePosixPath(name).name: name for name in self._under(component)}
+        chosen = weight_files(names, variants=VARIANTS)
+        if self._weights_of(component) and not chosen:
             return
-        for name in self._under(component):
-            if PurePosixPath(name).suffix in CONFIGURATION and not name.endswith(".index.json"):
+        indices = index_files(chosen)
+        for short, name in names.items():
+            configures = PurePosixPath(short).suffix in CONFIGURATION
+            if short in chosen or short in indices or (configures and ".index." not in short):
                 yield name
-        yield from chosen
 
     def _weights_of(self, component: str) -> list[str]:
         return [
@@ -253,18 +255,6 @@ def _refuse_other_formats(name: str) -> None:
     found = OTHER_FILES.get(PurePosixPath(name).suffix.lower())
     if found is not None:
         raise UnusableModel(name, found[1])
-
-
-def _preferred(weights: Sequence[str]) -> list[str]:
-    """Of the weights of a component, the files of the one variant that is best."""
-    for variant in VARIANTS:
-        for stem in WEIGHTS:
-            pattern = re.compile(rf"{stem}{re.escape(variant)}(-\d+-of-\d+)?\.safetensors")
-            found = [name for name in weights if pattern.fullmatch(PurePosixPath(name).name)]
-            whole = [name for name in found if "-of-" not in PurePosixPath(name).name]
-            if found:
-                return whole or sorted(found)
-    return []
 
 
 def _is_safe(name: object) -> bool:
