@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hub_server import FileServer, Served
 from imagine_core.errors import Offline, ServerFailed, SettingsError
-from imagine_plugins.pulling.download import TRIES, Downloader, Remote
+from imagine_plugins.pulling.download import Downloader, Remote
+from imagine_plugins.pulling.retries import TRIES
 from imagine_plugins.pulling.web import Web
 
 DATA = bytes(range(256)) * 4096
@@ -154,12 +157,174 @@ def test_a_weak_etag_does_not_vouch_for_a_part(server: FileServer, tmp_path: Pat
     assert (tmp_path / "f").read_bytes() == DATA
 
 
+LONG_AGO = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+
+def test_a_date_long_ago_vouches_for_a_part_where_there_is_no_etag(
+    server: FileServer, tmp_path: Path
+) -> None:
+    server.files["/f"] = Served(
+        DATA, etag=None, headers={"Last-Modified": LONG_AGO}, drops=[500_000]
+    )
+    fetch(server, tmp_path / "f")
+    assert server.asked[1].headers.get("Range") == "bytes=500000-"
+    assert server.asked[1].headers.get("If-Range") == LONG_AGO
+    assert (tmp_path / "f").read_bytes() == DATA
+
+
+@pytest.mark.parametrize("etag", [None, 'W/"one"'])
+def test_a_date_of_just_now_or_beside_a_weak_etag_does_not(
+    server: FileServer, tmp_path: Path, etag: str | None
+) -> None:
+    changed = formatdate(usegmt=True) if etag is None else LONG_AGO
+    server.files["/f"] = Served(
+        DATA, etag=etag, headers={"Last-Modified": changed}, drops=[500_000]
+    )
+    fetch(server, tmp_path / "f")
+    assert "Range" not in server.asked[1].headers
+    assert (tmp_path / "f").read_bytes() == DATA
+
+
+# ------------------------------------------------------------------- going on, oddly answered
+
+
+ODD_RANGES = {
+    "a part with the status of a whole": {"partial": 200},
+    "a part that starts earlier": {"shift": 10},
+    "a part that starts later": {"shift": -10},
+    "a part with status 200 that starts earlier": {"partial": 200, "shift": 10},
+    "a part that says nothing of its place": {"content_range": None},
+    "a part with status 200 that says nothing of its place": {
+        "partial": 200,
+        "content_range": None,
+    },
+    "a total that is the length of the part": {"content_range": "bytes {first}-{last}/1"},
+    "a total that is too large": {"content_range": "bytes {first}-{last}/99999999"},
+    "no total": {"content_range": "bytes {first}-{last}/*"},
+    "a place that does not fit its length": {"content_range": "bytes {first}-{first}/{total}"},
+    "another unit": {"content_range": "pages {first}-{last}/{total}"},
+    "a unit in capitals": {"content_range": "BYTES {first}-{last}/{total}"},
+    "small parts": {"most": 100_000},
+    "small parts of unknown total": {
+        "most": 100_000,
+        "content_range": "bytes {first}-{last}/*",
+    },
+}
+
+
+@pytest.mark.parametrize("odd", ODD_RANGES)
+@pytest.mark.parametrize("known", [{"size": len(DATA)}, {"sha256": SHA256}])
+def test_whatever_a_server_makes_of_a_range_the_file_is_right_in_the_end(
+    server: FileServer, tmp_path: Path, odd: str, known: dict[str, Any]
+) -> None:
+    server.files["/f"] = Served(DATA, drops=[500_000], **ODD_RANGES[odd])  # type: ignore[arg-type]
+    try:
+        watch = fetch(server, tmp_path / "f", **known)
+    except ServerFailed:  # the hash alone told that a part was taken for the whole
+        assert "size" not in known
+        watch = fetch(server, tmp_path / "f", **known)
+    assert (tmp_path / "f").read_bytes() == DATA
+    assert watch.size == len(DATA)
+    assert leftovers(tmp_path / "f") == {"f"}
+
+
+@pytest.mark.parametrize(
+    ("odd", "second"),
+    [
+        ("a part with the status of a whole", len(DATA) - 500_000),
+        ("a part that starts earlier", len(DATA) - 500_000 + 10),
+        ("a unit in capitals", len(DATA) - 500_000),
+    ],
+)
+def test_what_is_there_is_kept_where_the_answer_tells_its_place(
+    server: FileServer, tmp_path: Path, odd: str, second: int
+) -> None:
+    server.files["/f"] = Served(DATA, drops=[500_000], **ODD_RANGES[odd])  # type: ignore[arg-type]
+    fetch(server, tmp_path / "f")
+    assert len(server.asked) == 2
+    assert second <= server.sent("/f")[1] < second + 2**16
+    assert (tmp_path / "f").read_bytes() == DATA
+
+
+def test_small_parts_follow_each_other_without_a_pause(server: FileServer, tmp_path: Path) -> None:
+    server.files["/f"] = Served(DATA, drops=[500_000], most=100_000)
+    watch = fetch(server, tmp_path / "f")
+    assert len(server.asked) == 1 + 6
+    assert watch.pauses == [1]
+
+
+def test_a_server_that_breaks_every_continuation_is_given_up(
+    server: FileServer, tmp_path: Path
+) -> None:
+    server.files["/f"] = Served(DATA, drops=[500_000] * 100, content_range=None)
+    with pytest.raises(ServerFailed, match="the download stopped"):
+        fetch(server, tmp_path / "f")
+    assert len(server.asked) < 2 * TRIES + 2
+
+
+@pytest.mark.parametrize("data", [DATA[::-1], DATA[::-1] + b"more", DATA[:-1000]])
+@pytest.mark.parametrize("condition", [True, False])
+@pytest.mark.parametrize("have", [100_000, len(DATA)])
+def test_a_part_of_another_version_is_not_used(
+    server: FileServer, tmp_path: Path, data: bytes, have: int, *, condition: bool
+) -> None:
+    (tmp_path / "f.part").write_bytes(DATA[:have])
+    (tmp_path / "f.part.validator").write_text('"one"')
+    server.files["/f"] = Served(data, etag='"two"', condition=condition)
+    watch = fetch(server, tmp_path / "f")
+    assert (tmp_path / "f").read_bytes() == data
+    assert watch.size == len(data)
+
+
+def test_a_total_that_is_not_the_listed_one_begins_again(
+    server: FileServer, tmp_path: Path
+) -> None:
+    (tmp_path / "f.part").write_bytes(b"old" * 1000)
+    (tmp_path / "f.part.validator").write_text('"one"')
+    server.files["/f"] = Served(DATA, content_range="bytes {first}-{last}/2000000")
+    fetch(server, tmp_path / "f", size=len(DATA))
+    assert (tmp_path / "f").read_bytes() == DATA
+
+
+# -------------------------------------------------------------------------------- compression
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity"])
+@pytest.mark.parametrize("known", [{}, {"size": len(DATA), "sha256": SHA256}])
+def test_a_file_that_comes_compressed_is_unpacked(
+    server: FileServer, tmp_path: Path, encoding: str, known: dict[str, Any]
+) -> None:
+    server.files["/f"] = Served(DATA, encoding=encoding, drops=[3000])
+    watch = fetch(server, tmp_path / "f", **known)
+    assert (tmp_path / "f").read_bytes() == DATA
+    assert watch.size == len(DATA)
+    assert "If-Range" not in server.asked[1].headers or encoding == "identity"
+
+
+def test_a_compression_that_nobody_here_reads_is_named(server: FileServer, tmp_path: Path) -> None:
+    server.files["/f"] = Served(DATA, encoding="br")
+    with pytest.raises(ServerFailed, match=r"came compressed \('br'\)"):
+        fetch(server, tmp_path / "f")
+    assert len(server.asked) == 1
+
+
+def test_a_body_that_is_not_compressed_as_it_says_is_given_up(
+    server: FileServer, tmp_path: Path
+) -> None:
+    server.files["/f"] = Served(DATA, headers={"Content-Encoding": "gzip"})
+    with pytest.raises(ServerFailed, match="nothing came"):
+        fetch(server, tmp_path / "f")
+
+
+# ------------------------------------------------------------------------------- whole already
+
+
 def test_a_part_that_is_whole_already_only_has_to_be_checked(
     server: FileServer, tmp_path: Path
 ) -> None:
     server.files["/f"] = Served(DATA)
     (tmp_path / "f.part").write_bytes(DATA)
-    (tmp_path / "f.part.etag").write_text('"one"')
+    (tmp_path / "f.part.validator").write_text('"one"')
     fetch(server, tmp_path / "f")  # answered with 416
     assert (tmp_path / "f").read_bytes() == DATA
     assert sum(server.sent("/f")) == 0
@@ -168,16 +333,10 @@ def test_a_part_that_is_whole_already_only_has_to_be_checked(
 def test_a_part_that_is_too_long_is_thrown_away(server: FileServer, tmp_path: Path) -> None:
     server.files["/f"] = Served(DATA)
     (tmp_path / "f.part").write_bytes(DATA + b"more")
-    (tmp_path / "f.part.etag").write_text('"one"')
+    (tmp_path / "f.part.validator").write_text('"one"')
     watch = fetch(server, tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == DATA
     assert watch.size == len(DATA)
-
-
-def test_a_range_that_starts_elsewhere_is_not_taken(server: FileServer, tmp_path: Path) -> None:
-    server.files["/f"] = Served(DATA, drops=[500_000], shift=10)
-    fetch(server, tmp_path / "f", sha256=SHA256)
-    assert (tmp_path / "f").read_bytes() == DATA
 
 
 # ------------------------------------------------------------------------------------- lies

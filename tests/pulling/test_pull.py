@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from checkpoints import TINY_SD1, header_bytes, write_folder
-from hub_server import FileServer, Served, files_under
+from hub_server import COMMIT, FileServer, Served, files_under
 from imagine_core.errors import ImagineError, ServerFailed, SettingsError, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
 from imagine_core.models.catalogue import Catalogue
@@ -20,6 +20,7 @@ from imagine_core.plugins import build_plugins
 from imagine_plugins.pulling.download import Downloader
 from imagine_plugins.pulling.hub import Plan, plan
 from imagine_plugins.pulling.pull import Puller, checked_name
+from imagine_plugins.pulling.retries import Retries
 from imagine_plugins.pulling.web import Web
 
 
@@ -406,6 +407,58 @@ def test_a_hub_that_wants_a_login_says_how(server: FileServer, folder: Path) -> 
     server.files["/api/models/me/gated/revision/main"] = Served(statuses=[401])
     with pytest.raises(ServerFailed, match="set HF_TOKEN"):
         pull(server, folder, "me/gated")
+
+
+@pytest.mark.parametrize(
+    "path", ["/api/models/{}/revision/main", "/{}/resolve/{}/model_index.json"]
+)
+def test_a_hub_that_is_busy_is_asked_again_as_late_as_it_wants(
+    server: FileServer, folder: Path, pipeline: dict[str, bytes], path: str
+) -> None:
+    server.add_repo("me/pipeline", pipeline)
+    busy = server.files[path.format("me/pipeline", COMMIT)]
+    busy.statuses = [429, 503]
+    busy.refusal = {"Retry-After": "17"}
+    pauses: list[float] = []
+    web = Web(endpoint=server.url, retries=Retries(pause=pauses.append))
+    found = plan("me/pipeline", web, endpoint=server.url)
+    assert {remote.name for remote in found.files} == set(pipeline)
+    assert pauses == [17, 17]
+
+
+def test_a_hub_that_stays_busy_is_given_up(server: FileServer) -> None:
+    server.files["/api/models/me/busy/revision/main"] = Served(statuses=[503] * 20)
+    pauses: list[float] = []
+    web = Web(endpoint=server.url, retries=Retries(pause=pauses.append))
+    with pytest.raises(ServerFailed, match=r"nothing came \(127\.0\.0\.1: 503 Service Unav"):
+        plan("me/busy", web, endpoint=server.url)
+    assert pauses == [1, 2, 4, 8]
+
+
+def test_a_listing_that_comes_compressed_is_read(
+    server: FileServer, folder: Path, checkpoint: bytes
+) -> None:
+    server.add_repo("me/tiny", {"tiny.safetensors": checkpoint})
+    server.files["/api/models/me/tiny/revision/main"].encoding = "gzip"
+    assert pull(server, folder, "me/tiny").info.name == "tiny"
+
+
+@pytest.mark.parametrize("hub", [True, False])
+def test_a_server_that_sends_parts_with_the_status_of_a_whole_is_pulled_from(
+    server: FileServer, elsewhere: FileServer, folder: Path, checkpoint: bytes, *, hub: bool
+) -> None:
+    server.add_repo("me/tiny", {"tiny.safetensors": checkpoint})
+    elsewhere.files["/tiny.safetensors"] = Served(checkpoint)
+    stored = server.stored(checkpoint) if hub else elsewhere.files["/tiny.safetensors"]
+    stored.partial, stored.drops = 200, [10**9, 100_000, *[0] * 10]
+    source = "me/tiny" if hub else f"{elsewhere.url}/tiny.safetensors"
+    with pytest.raises(ServerFailed, match="goes on from there"):
+        pull(server, folder, source, name="tiny")
+    stored.drops.clear()
+    pull(server, folder, source, name="tiny")
+    assert files_under(folder) == {"tiny.safetensors": checkpoint}
+    kept = [*server.asked, *elsewhere.asked][-1]
+    assert kept.headers["Range"] == "bytes=100000-"
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+COMPRESS: Mapping[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -27,9 +30,15 @@ class Served:
         drops: After how many bytes each of the next answers breaks off.
         length: What Content-Length says, if not the truth; -1 leaves it out.
         statuses: Statuses of the next answers, before a good one comes.
+        refusal: Headers of those answers.
         location: Where it is instead: a redirect.
         headers: More headers.
         shift: Bytes that a partial answer starts too early.
+        partial: The status of a partial answer.
+        content_range: The Content-Range of a partial answer, with {first}, {last} and {total}.
+        condition: Whether If-Range is heeded.
+        most: The longest part that it sends at once.
+        encoding: How it compresses, although it was asked not to.
     """
 
     data: bytes = b""
@@ -41,6 +50,12 @@ class Served:
     location: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
     shift: int = 0
+    refusal: dict[str, str] = field(default_factory=dict)
+    partial: int = 206
+    content_range: str | None = "bytes {first}-{last}/{total}"
+    condition: bool = True
+    most: int | None = None
+    encoding: str | None = None
 
 
 @dataclass
@@ -113,7 +128,7 @@ class Handler(BaseHTTPRequestHandler):
         if served is None:
             self._empty(404)
         elif served.statuses:
-            self._empty(served.statuses.pop(0))
+            self._empty(served.statuses.pop(0), served.refusal)
         elif served.location is not None:
             self._empty(302, {"Location": served.location, **served.headers})
         else:
@@ -127,18 +142,24 @@ class Handler(BaseHTTPRequestHandler):
 
     def _file(self, served: Served, asked: Asked) -> None:
         data, first = served.data, self._first(served)
-        if first is not None and first >= len(data):
-            self._empty(416, {"Content-Range": f"bytes */{len(data)}"})
-            return
         headers = {**served.headers}
         if served.etag is not None:
             headers["ETag"] = served.etag
+        if first is not None and first >= len(data):
+            self._empty(416, {**headers, "Content-Range": f"bytes */{len(data)}"})
+            return
         if first is not None:
             first -= served.shift
-            headers["Content-Range"] = f"bytes {first}-{len(data) - 1}/{len(data)}"
-        body = data[first or 0 :]
+        body = data[first or 0 :][: served.most if first is not None else None]
+        if first is not None and served.content_range is not None:
+            headers["Content-Range"] = served.content_range.format(
+                first=first, last=first + len(body) - 1, total=len(data)
+            )
+        if served.encoding is not None:
+            headers["Content-Encoding"] = served.encoding
+            body = COMPRESS.get(served.encoding, bytes)(body)
         length = len(body) if served.length is None else served.length
-        self.send_response(200 if first is None else 206)
+        self.send_response(200 if first is None else served.partial)
         if length >= 0:
             headers["Content-Length"] = str(length)
         for name, value in headers.items():
@@ -149,7 +170,8 @@ class Handler(BaseHTTPRequestHandler):
     def _first(self, served: Served) -> int | None:
         wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
         condition = self.headers.get("If-Range")
-        if wanted is None or not served.ranges or (condition and condition != served.etag):
+        versions = (None, served.etag, served.headers.get("Last-Modified"))
+        if wanted is None or not served.ranges or (served.condition and condition not in versions):
             return None
         return int(wanted[1])
 

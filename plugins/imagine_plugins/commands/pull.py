@@ -79,14 +79,16 @@ def pull(
     from imagine_plugins.pulling.download import Downloader
     from imagine_plugins.pulling.hub import ENDPOINT, plan
     from imagine_plugins.pulling.pull import Puller
+    from imagine_plugins.pulling.retries import Retries
     from imagine_plugins.pulling.web import Web
 
     folder = default_models_folder() if models is None else Path(models).expanduser()
     plugins = plugins_of(click.get_current_context())
     catalogue = plugins.catalogue(Settings(models=folder))
     endpoint = (os.environ.get("HF_ENDPOINT") or ENDPOINT).rstrip("/")
-    web = Web(endpoint=endpoint, token=os.environ.get("HF_TOKEN", "").strip() or None)
     progress = Progress(sys.stderr, quiet=quiet)
+    token = os.environ.get("HF_TOKEN", "").strip() or None
+    web = Web(endpoint=endpoint, token=token, retries=Retries(progress.say))
     transfer = Transfer(progress)
     puller = Puller(
         folder,

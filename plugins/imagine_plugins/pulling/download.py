@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import http
 import os
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from imagine_core.errors import ServerFailed
-from imagine_plugins.pulling.web import Answer, Lost, Web, require_good, shown
+from imagine_plugins.pulling.retries import Lost, Retries
+from imagine_plugins.pulling.web import Answer, Web, require_good, shown
 
-T = TypeVar("T")
-
-TRIES = 5
-"""Times in a row that nothing comes before the download is given up."""
-
-LONGEST_PAUSE = 30.0
+RANGE_NOT_SATISFIABLE = http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 BLOCK = 2**22
 HEADER_LIMIT = 100_000_000
 PREFIX = 8
@@ -68,11 +64,11 @@ class Downloader:
     ) -> None:
         self._web = web
         self._watcher = watcher
-        self._pause = pause
+        self._retries = Retries(watcher.say, pause=pause)
 
     def beginning(self, remote: Remote) -> tuple[bytes, int | None]:
         """The header of a safetensors file, or the first bytes of another; and the file's size."""
-        return self._persist(lambda: self._beginning(remote), made=lambda: 0)
+        return self._retries.run(lambda: self._beginning(remote))
 
     def fetch(self, remote: Remote, target: Path) -> None:
         """Download to `target`, which is there in the end only if all of it is right.
@@ -89,79 +85,90 @@ class Downloader:
             self._watcher.advance(target.stat().st_size)
             return
         self._watcher.advance(_length(part))
-        stated = self._persist(lambda: self._go_on(remote, part), made=lambda: _length(part))
+        stated = self._retries.run(
+            lambda: self._fetch_rest(remote, part), arrived=lambda: _length(part)
+        )
         self._verify(stated, part)
-        _etag_file(part).unlink(missing_ok=True)
+        _validator_file(part).unlink(missing_ok=True)
         part.replace(target)
-
-    def _persist(self, work: Callable[[], T], *, made: Callable[[], int]) -> T:
-        """Do `work`, again and again for as long as each try brings something."""
-        failures = 0
-        while True:
-            before = made()
-            try:
-                return work()
-            except Lost as error:
-                failures = 1 if made() > before else failures + 1
-                if failures >= TRIES:
-                    raise ServerFailed(_given_up(error, made=made()), lost=True) from error
-                self._watcher.say(f"connection lost ({error}); trying again")
-                self._pause(min(2.0 ** (failures - 1), LONGEST_PAUSE))
 
     def _beginning(self, remote: Remote) -> tuple[bytes, int | None]:
         with self._web.get(remote.url) as answer:
             require_good(answer.response)
             data = bytearray()
-            for chunk in answer.response.iter_raw():
+            for chunk in answer.response.iter_bytes():
                 data += chunk
                 if len(data) >= _wanted(data):
                     break
             return bytes(data[: _wanted(data)]), answer.size
 
-    def _go_on(self, remote: Remote, part: Path) -> Remote:
-        """Fetch what is missing; what is known of the file by then."""
+    def _fetch_rest(self, remote: Remote, part: Path) -> Remote:
+        """Fetch what is missing; returns what is known of the file by then."""
+        stated = self._request(remote, part)
+        while stated.size is not None and _length(part) < stated.size:
+            before = _length(part)  # some servers bound the length of a range
+            stated = self._request(stated, part)
+            if _length(part) <= before:
+                raise Lost("the server sends no more of the file")
+        return stated
+
+    def _request(self, remote: Remote, part: Path) -> Remote:
+        """Ask for what is missing, and append it to `part`."""
         have = _length(part)
         if remote.size is not None and have > remote.size:
-            have = self._start_again(part)
+            have = self._cut(part, 0)
         if have and have == remote.size and remote.sha256:
             return remote
         with self._web.get(remote.url, headers=_range(part, have, remote)) as answer:
-            status = answer.response.status_code
-            if status == 416 and answer.size == have:
-                return _agreed(remote, answer)
-            if status == 416 or (status == 206 and answer.first != have):
-                self._start_again(part)
-                raise Lost("the server has another version of the file")
-            require_good(answer.response)
+            beyond = have > 0 and answer.response.status_code == RANGE_NOT_SATISFIABLE
+            if not beyond:
+                require_good(answer.response)
+            first = have if beyond and answer.size == have else answer.span[0]
+            if not _continues(answer, first, remote, part):
+                self._cut(part, 0)
+                raise Lost("the server has another version of the file, or sends another part")
             stated = _agreed(remote, answer)
-            if status == 200 and have:
-                have = self._start_again(part)
-            _remember_etag(part, answer)
+            if beyond:
+                return stated
+            self._cut(part, first or 0)
+            if answer.validator is not None:
+                _validator_file(part).write_text(answer.validator, "ascii", "replace")
             self._receive(answer, part, stated.size)
-        if stated.size is not None and _length(part) < stated.size:
+        if _length(part) < (answer.span[1] or stated.size or 0):
             raise Lost("the connection ended early")
         return stated
 
     def _receive(self, answer: Answer, part: Path, size: int | None) -> None:
         with part.open("ab") as file:
+            resumed = file.tell() > 0
             try:
-                for chunk in answer.response.iter_raw():
+                for chunk in answer.response.iter_bytes():
                     if size is not None and file.tell() + len(chunk) > size:
-                        raise ServerFailed(
-                            f"{shown(str(answer.response.url))} sends more than the {size:,} bytes "
-                            "that it should have"
-                        )
+                        break
                     file.write(chunk)
                     self._watcher.advance(len(chunk))
+                else:
+                    return
             finally:
                 file.flush()
                 os.fsync(file.fileno())
+        self._cut(part, 0)
+        if resumed:
+            raise Lost("the server sends another part of the file than it says")
+        raise ServerFailed(
+            f"{shown(str(answer.response.url))} sends more than the {size:,} bytes "
+            "that it should have"
+        )
 
-    def _start_again(self, part: Path) -> int:
-        self._watcher.advance(-_length(part))
-        part.unlink(missing_ok=True)
-        _etag_file(part).unlink(missing_ok=True)
-        return 0
+    def _cut(self, part: Path, length: int) -> int:
+        """Keep only the first `length` bytes of `part`; returns `length`."""
+        self._watcher.advance(length - _length(part))
+        if length:
+            os.truncate(part, length)
+        else:
+            part.unlink(missing_ok=True)
+            _validator_file(part).unlink(missing_ok=True)
+        return length
 
     def _verify(self, stated: Remote, part: Path) -> None:
         if stated.sha256 is None:
@@ -169,17 +176,11 @@ class Downloader:
         self._watcher.say(f"checking {stated.name}")
         found = sha256_of(part)
         if found != stated.sha256.lower():
-            self._start_again(part)
+            self._cut(part, 0)
             raise ServerFailed(
                 f"{stated.name} came damaged: its sha256 is {found}, and should be "
                 f"{stated.sha256}; it was deleted, try again"
             )
-
-
-def _given_up(error: Lost, *, made: int) -> str:
-    if made:
-        return f"the download stopped ({error}); the same command goes on from there"
-    return f"nothing came ({error}); try again later"
 
 
 def sha256_of(path: Path) -> str:
@@ -199,29 +200,38 @@ def _agreed(remote: Remote, answer: Answer) -> Remote:
         )
     if remote.sha256 and answer.sha256 and remote.sha256.lower() != answer.sha256:
         raise ServerFailed(f"{shown(remote.url)} is not the file that was asked for")
-    return replace(remote, size=remote.size or answer.size, sha256=remote.sha256 or answer.sha256)
+    size = answer.size if remote.size is None else remote.size
+    return replace(remote, size=size, sha256=remote.sha256 or answer.sha256)
+
+
+def _continues(answer: Answer, first: int | None, remote: Remote, part: Path) -> bool:
+    """Whether a body that begins at byte `first` of the file can follow on what `part` has."""
+    have, known, stated = _length(part), _validator(part), answer.validator
+    if first is None or first > have:
+        return False
+    other_version = first > 0 and None not in (known, stated) and known != stated
+    other_size = have > 0 and None not in (remote.size, answer.size) and remote.size != answer.size
+    return not (other_version or other_size)
 
 
 def _range(part: Path, have: int, remote: Remote) -> dict[str, str]:
     """Ask for the rest where that is sure to be of the same version, or can be found out."""
-    etag = None
-    with suppress(OSError):
-        etag = _etag_file(part).read_text("ascii")
-    if not have or not (etag or remote.sha256):
+    validator = _validator(part)
+    if not have or not (validator or remote.sha256):
         return {}
     headers = {"Range": f"bytes={have}-"}
-    return {**headers, "If-Range": etag} if etag else headers
+    return {**headers, "If-Range": validator} if validator else headers
 
 
-def _remember_etag(part: Path, answer: Answer) -> None:
-    if answer.etag is not None:
-        _etag_file(part).write_text(answer.etag, "ascii", "replace")
-    else:
-        _etag_file(part).unlink(missing_ok=True)
+def _validator(part: Path) -> str | None:
+    try:
+        return _validator_file(part).read_text("ascii")
+    except OSError:
+        return None
 
 
-def _etag_file(part: Path) -> Path:
-    return part.with_name(f"{part.name}.etag")
+def _validator_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.validator")
 
 
 def _length(path: Path) -> int:

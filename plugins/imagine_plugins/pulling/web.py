@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from imagine_core import network
 from imagine_core.errors import ServerFailed, SettingsError
 from imagine_core.version import version
+from imagine_plugins.pulling.retries import Lost, Retries, http_date, wanted_wait
 
 if TYPE_CHECKING:
     import httpx
@@ -21,15 +23,18 @@ MOST_REDIRECTS = 8
 CONNECT_SECONDS, READ_SECONDS = 10.0, 30.0
 JSON_LIMIT = 16 * 2**20
 SHA256 = re.compile(r'"?([0-9a-fA-F]{64})"?')
-CONTENT_RANGE = re.compile(r"bytes (?:([0-9]{1,19})-[0-9]{1,19}|\*)/([0-9]{1,19}|\*)")
+CONTENT_RANGE = re.compile(
+    r"bytes (?:([0-9]{1,19})-([0-9]{1,19})|\*)/([0-9]{1,19}|\*)", re.IGNORECASE
+)
 LENGTH = re.compile(r"[0-9]{1,19}")
 LOGIN = re.compile(r"(?<=://)[^/]*@")
 ERRNO = re.compile(r"\[Errno -?[0-9]+\] ")
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
+ENCODINGS = {"gzip", "deflate"}
+"""What httpx decodes without further libraries."""
 
-
-class Lost(Exception):
-    """The connection broke, or the server is busy: worth another try."""
+SETTLED_SECONDS = 60
+"""A file that changed less than so long ago may change again under the same date."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,16 +52,21 @@ class Answer:
     sha256: str | None
 
     @property
-    def first(self) -> int | None:
-        """The first byte of a partial answer."""
-        match = CONTENT_RANGE.fullmatch(self.response.headers.get("content-range", ""))
-        return int(match[1]) if match and match[1] else None
+    def span(self) -> tuple[int | None, int | None]:
+        """The first byte of the file that the body holds, and the one behind its last."""
+        return _span(self.response)
 
     @property
-    def etag(self) -> str | None:
-        """What names this version of the file for good; weak ones do not."""
-        etag = str(self.response.headers.get("etag", ""))
-        return etag if etag.startswith('"') else None
+    def validator(self) -> str | None:
+        """What an If-Range header may name this version of the file by (RFC 9110, 13.1.5)."""
+        headers = self.response.headers
+        if _encoding(self.response):
+            return None
+        if etag := str(headers.get("etag", "")):
+            return etag if etag.startswith('"') else None  # weak ones say nothing of the bytes
+        changed, now = (http_date(headers.get(name, "")) for name in ("last-modified", "date"))
+        settled = changed and now and (now - changed).total_seconds() >= SETTLED_SECONDS
+        return str(headers["last-modified"]) if settled else None
 
 
 class Web:
@@ -65,16 +75,20 @@ class Web:
     Args:
         endpoint: The server that the token is for.
         token: The token, if there is one.
+        retries: Repeats a request for JSON that failed for a passing reason.
 
     Raises:
         SettingsError: One of the two cannot be what it should be.
     """
 
-    def __init__(self, *, endpoint: str = "", token: str | None = None) -> None:
+    def __init__(
+        self, *, endpoint: str = "", token: str | None = None, retries: Retries | None = None
+    ) -> None:
         if token and not (token.isascii() and token.isprintable()):
             raise SettingsError("HF_TOKEN holds a character that no token has; copy it again")
         self._origin = origin(endpoint) if endpoint else None
         self._token = token
+        self._retries = retries or Retries()
 
     @contextmanager
     def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[Answer]:
@@ -89,21 +103,22 @@ class Web:
 
         try:
             yield from self._get(url, headers or {})
-        except httpx.TransportError as error:
+        except (httpx.TransportError, httpx.DecodingError) as error:
             said = ERRNO.sub("", str(error)) or type(error).__name__
             raise Lost(f"{urlsplit(url).hostname}: {said}") from error
 
     def json(self, url: str) -> Any:
         """The JSON at `url`."""
+        body = self._retries.run(lambda: self._body(url))
         try:
-            with self.get(url) as answer:
-                require_good(answer.response)
-                body = read_at_most(answer.response, JSON_LIMIT)
             return json.loads(body)
-        except Lost as error:
-            raise ServerFailed(f"no answer from {error}", lost=True) from error
         except (ValueError, RecursionError) as error:
             raise ServerFailed(f"{shown(url)} answered with something that is no JSON") from error
+
+    def _body(self, url: str) -> bytes:
+        with self.get(url) as answer:
+            require_good(answer.response)
+            return read_at_most(answer.response, JSON_LIMIT)
 
     def _get(self, url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
         import httpx
@@ -113,10 +128,10 @@ class Web:
         trust = not network.is_loopback(parts_of(url).hostname or "")
         size: int | None = None
         sha256: str | None = None
-        with httpx.Client(timeout=timeout, trust_env=trust) as http:
+        with httpx.Client(timeout=timeout, trust_env=trust) as client:
             for _ in range(MOST_REDIRECTS):
                 check_url(url)
-                with http.stream("GET", url, headers=self._headers(url, headers)) as response:
+                with client.stream("GET", url, headers=self._headers(url, headers)) as response:
                     size = size or _linked_size(response)
                     sha256 = sha256 or _linked_sha256(response)
                     if not response.has_redirect_location:
@@ -165,11 +180,12 @@ def require_good(response: httpx.Response) -> None:
     """Raise in words unless the status is a good one; `Lost` where a later try may help."""
     status = response.status_code
     if status in (200, 206):
+        _require_readable(response)
         return
     url, host = shown(str(response.url)), response.url.host
     said = f"{status} {response.reason_phrase}".strip()
     if status in TRY_AGAIN:
-        raise Lost(f"{host}: {said}")
+        raise Lost(f"{host}: {said}", wait=wanted_wait(response.headers))
     if status in (401, 403):
         raise ServerFailed(
             f"{host} lets nobody fetch this without permission ({said}): check the name; where it "
@@ -183,7 +199,7 @@ def require_good(response: httpx.Response) -> None:
 def read_at_most(response: httpx.Response, limit: int) -> bytes:
     """The body of `response`; raises `ServerFailed` where it is longer than `limit` bytes."""
     body = bytearray()
-    for chunk in response.iter_raw():
+    for chunk in response.iter_bytes():
         body += chunk
         if len(body) > limit:
             raise ServerFailed(f"{shown(str(response.url))} is larger than it should be")
@@ -214,12 +230,57 @@ def _redirected(url: str, location: str) -> str:
     return target
 
 
+def _encoding(response: httpx.Response) -> str:
+    """The compression of a body that was asked for without; empty for none."""
+    encoding = str(response.headers.get("content-encoding", "")).strip().lower()
+    return "" if encoding == "identity" else encoding
+
+
+def _require_readable(response: httpx.Response) -> None:
+    encoding = _encoding(response)
+    if encoding and encoding not in ENCODINGS:
+        raise ServerFailed(
+            f"{shown(str(response.url))} came compressed ({encoding[:40]!r}), which was not asked "
+            "for and cannot be read"
+        )
+
+
+def _stated(response: httpx.Response) -> tuple[int, int, int | None] | None:
+    """A Content-Range: its first byte, the one behind its last, and the size of the whole file.
+
+    None without one, or if it contradicts itself or the length of the body.
+    """
+    match = CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+    if not match or not match[1] or _encoding(response):
+        return None
+    first, end = int(match[1]), int(match[2]) + 1
+    size = None if match[3] == "*" else int(match[3])
+    length = _length(response.headers.get("content-length", ""))
+    fits = first < end <= (size or end) and length in (None, end - first)
+    return (first, end, size) if fits else None
+
+
+def _span(response: httpx.Response) -> tuple[int | None, int | None]:
+    """Where in the file a body lies; some servers send a part with status 200."""
+    if stated := _stated(response):
+        return stated[:2]
+    whole = response.status_code == http.HTTPStatus.OK
+    return (0, _body_length(response)) if whole else (None, None)
+
+
 def _size(response: httpx.Response) -> int | None:
     """Bytes of the whole file, as the last server states them."""
-    if response.status_code == 200:
-        return _length(response.headers.get("content-length", ""))
+    if stated := _stated(response):
+        return stated[2]
+    if response.status_code == http.HTTPStatus.OK:
+        return _body_length(response)
     match = CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
-    return int(match[2]) if match and match[2] != "*" else None
+    return int(match[3]) if match and not match[1] and match[3] != "*" else None
+
+
+def _body_length(response: httpx.Response) -> int | None:
+    """The bytes that a body says it has; compressed ones count otherwise than the file."""
+    return None if _encoding(response) else _length(response.headers.get("content-length", ""))
 
 
 def _linked_size(response: httpx.Response) -> int | None:
