@@ -312,6 +312,37 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, kind: str) -> None:
         read_configuration({VARIABLE: str(file)})
 
 
+@pytest.mark.parametrize(
+    ("encoding", "problem"),
+    [
+        ("utf-8", None),
+        ("utf-8-sig", None),
+        ("utf-16", "it is UTF-16 text; save it as UTF-8"),
+        ("utf-16-be", "it is UTF-16 text; save it as UTF-8"),
+        ("cp1252", "it is no UTF-8 text; save it as UTF-8"),
+    ],
+)
+def test_a_file_is_read_as_editors_on_windows_save_it_or_refused_in_words(
+    tmp_path: Path, encoding: str, problem: str | None
+) -> None:
+    file = tmp_path / "some.toml"
+    file.write_bytes('models = "D:/Bäume"\r\n'.encode(encoding))
+    environ = {VARIABLE: str(file)}
+    if problem is None:
+        assert read_configuration(environ).table == {"models": "D:/Bäume"}
+        return
+    with pytest.raises(SettingsError) as caught:
+        read_configuration(environ)
+    assert caught.value.message == f"{file} cannot be read: {problem}"
+
+
+def test_ascii_in_utf_16_without_a_mark_is_told_apart_too(tmp_path: Path) -> None:
+    file = tmp_path / "some.toml"
+    file.write_bytes("port = 8000\n".encode("utf-16-le"))
+    with pytest.raises(SettingsError, match="UTF-16"):
+        read_configuration({VARIABLE: str(file)})
+
+
 def test_there_need_be_no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.setenv("HOME", str(tmp_path))

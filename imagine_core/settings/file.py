@@ -125,7 +125,7 @@ def read_configuration(environ: Mapping[str, str] = os.environ) -> Configuration
     """
     path = config_file(environ)
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # editors on Windows may put a byte order mark first
     except FileNotFoundError as error:
         if environ.get(VARIABLE):
             raise SettingsError(f"{VARIABLE} names {path}, which does not exist") from error
@@ -133,7 +133,9 @@ def read_configuration(environ: Mapping[str, str] = os.environ) -> Configuration
     except OSError as error:
         raise SettingsError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SettingsError(f"{path} cannot be read: it is no UTF-8 text") from error
+        raise _wrong_encoding(path, error.object) from error
+    if "\0" in text:
+        raise _wrong_encoding(path, b"\0")
     import tomllib  # no run without a file should pay for it
 
     try:
@@ -141,6 +143,11 @@ def read_configuration(environ: Mapping[str, str] = os.environ) -> Configuration
     except tomllib.TOMLDecodeError as error:
         raise SettingsError(f"{path}: {error}") from error
     return Configuration(path=path, table=_plain_table(table, path))
+
+
+def _wrong_encoding(path: Path, data: bytes) -> SettingsError:
+    encoding = "UTF-16" if b"\0" in data else "no UTF-8"  # there every Latin letter has a zero
+    return SettingsError(f"{path} cannot be read: it is {encoding} text; save it as UTF-8")
 
 
 def configure(

@@ -116,6 +116,14 @@ def test_shards_are_put_together(tmp_path: Path, tiny: Path) -> None:
     assert "missing" in (recognise(folder).problem or "")
 
 
+def test_configurations_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "m", TINY_SD1)
+    for file in [*folder.rglob("*.json"), *folder.rglob("*.txt")]:
+        file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert recognise(folder).problem is None
+    assert predict(load(folder)).isfinite().all()
+
+
 def test_the_shards_of_a_variant_are_found_in_both_spellings(tmp_path: Path, tiny: Path) -> None:
     from diffusers import UNet2DConditionModel
 

@@ -203,7 +203,7 @@ def _reader(folder: Path) -> configs.Read:
         if file.stat().st_size > CONFIG_LIMIT:
             raise configs.ConfigError(f"the file {name} is too large for what it is")
         try:
-            text = file.read_text("utf-8")
+            text = file.read_text("utf-8-sig")  # editors on Windows may put a mark first
             return json.loads(text) if file.suffix == ".json" else text
         except (ValueError, RecursionError) as error:
             raise configs.ConfigError(f"the file {name} is damaged ({error!s:.100})") from error
