@@ -4,6 +4,7 @@ ImagineError
 ├── RequestError          a request has fields that cannot be served; all of them at once
 ├── MalformedRequest      what came is no HTTP/1.1
 ├── MalformedBody         the body of a request is not a JSON object
+├── EncodedBody           the body of a request is compressed
 ├── BodyTooLarge          the body of a request exceeds the server's limit
 ├── UnknownName           no such model, sampler, schedule, device, ...; carries the nearest names
 │   └── NoModel           a request names no model, and there is none to take for it
@@ -109,6 +110,19 @@ class MalformedBody(ImagineError):
     """The body of a request is not a JSON object."""
 
     type = "malformed_body"
+
+
+class EncodedBody(ImagineError):
+    """The body of a request is compressed; `encoding` is what its Content-Encoding says."""
+
+    type = "unsupported_encoding"
+
+    def __init__(self, encoding: str) -> None:
+        self.encoding = encoding
+        super().__init__(
+            f"the request body is encoded as {encoding[:40]!r}, which this server does not read; "
+            "send it plain, without Content-Encoding"
+        )
 
 
 class BodyTooLarge(ImagineError):

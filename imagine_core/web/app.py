@@ -25,6 +25,7 @@ from imagine_core.web.bodies import BodyGuard
 from imagine_core.web.marks import Fail, fail_of
 from imagine_core.web.refusals import log_refusal
 from imagine_core.web.security import KeyGuard, OriginGuard
+from imagine_core.web.targets import OriginForm
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -38,6 +39,7 @@ STATUS: dict[type[ImagineError], int] = {
     errors.RequestError: 422,
     errors.MalformedRequest: 400,
     errors.MalformedBody: 400,
+    errors.EncodedBody: 415,
     errors.BodyTooLarge: 413,
     errors.UnknownName: 404,
     errors.NoModel: 404,
@@ -76,6 +78,7 @@ def build_app(service: Service) -> Starlette:
         lifespan=lifespan,
         exception_handlers={HTTPException: _no_such_route},
         middleware=[
+            Middleware(OriginForm),
             Middleware(OriginGuard, access=access, routes=routes, refuse=error_response),
             Middleware(Faults, routes=routes),
             Middleware(KeyGuard, access=access, routes=routes),
@@ -155,6 +158,8 @@ def error_response(error: Exception, fail: Fail | None = None) -> Response:
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, errors.Unauthorized):
         headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.EncodedBody):
+        headers["Accept-Encoding"] = "identity"  # RFC 9110, 15.5.16
     return Response(body, status, headers, media_type="application/json")
 
 

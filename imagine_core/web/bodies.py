@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
 
-from imagine_core.errors import BodyTooLarge, Busy, ImagineError, MalformedBody, ShuttingDown
+from imagine_core.errors import (
+    BodyTooLarge,
+    Busy,
+    EncodedBody,
+    ImagineError,
+    MalformedBody,
+    ShuttingDown,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,10 +44,16 @@ MARK = "imagine_body"
 
 
 class Held:
-    """The bytes of one body, and for how long they count."""
+    """The bytes of one body, and for how long they count.
 
-    def __init__(self, guard: BodyGuard) -> None:
+    Args:
+        guard: Counts the bytes of all bodies.
+        encoding: How this one is compressed; empty for not at all.
+    """
+
+    def __init__(self, guard: BodyGuard, encoding: str) -> None:
         self._guard = guard
+        self.encoding = encoding
         self._task: asyncio.Task[None] | None = None
         self.size = 0
 
@@ -73,7 +86,7 @@ def keep_body(scope: Scope, task: asyncio.Task[None]) -> None:
 
 
 class BodyGuard:
-    """Stops reading a body that is too large or too slow to arrive, or that finds no room.
+    """Stops reading a body that is too large, too slow to arrive or compressed, or finds no room.
 
     Args:
         app: The application behind.
@@ -104,11 +117,12 @@ class BodyGuard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        length = Headers(scope=scope).get("content-length", "0")
+        headers = Headers(scope=scope)
+        length = headers.get("content-length", "0")
         if length.isdecimal() and int(length[:20]) > self.limit:
             await _drain(receive)
             raise BodyTooLarge(self.limit)
-        held = scope[MARK] = Held(self)
+        held = scope[MARK] = Held(self, _encoding(headers))
         try:
             await self.app(scope, self._bounded(receive, held), send)
         finally:
@@ -146,9 +160,18 @@ class BodyGuard:
         raise MalformedBody(text)
 
     def _take(self, message: Message, held: Held) -> None:
-        held.add(len(message.get("body", b"")))
+        size = len(message.get("body", b""))
+        if size and held.encoding:
+            raise EncodedBody(held.encoding)
+        held.add(size)
         if held.size > self.limit:
             raise BodyTooLarge(self.limit)
+
+
+def _encoding(headers: Headers) -> str:
+    """What compresses a body; a few bytes may unpack to gigabytes, so that none is unpacked."""
+    stated = ",".join(headers.getlist("content-encoding")).lower().split(",")
+    return ", ".join(each.strip() for each in stated if each.strip() not in ("", "identity"))
 
 
 async def _drain(receive: Receive) -> None:

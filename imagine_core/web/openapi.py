@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from imagine_core.errors import (
     BodyTooLarge,
     Busy,
+    EncodedBody,
     Forbidden,
     ImagineError,
     MalformedBody,
@@ -101,6 +102,8 @@ def failures(*kinds: type[ImagineError]) -> dict[str, Json]:
             headers[status]["Retry-After"] = {"schema": {"type": "integer"}, "required": True}
         if issubclass(kind, Unauthorized):
             headers[status]["WWW-Authenticate"] = {"schema": {"type": "string"}, "required": True}
+        if issubclass(kind, EncodedBody):
+            headers[status]["Accept-Encoding"] = {"schema": {"type": "string"}, "required": True}
     return {
         str(status): {
             "description": "\n\n".join(lines),
@@ -154,7 +157,7 @@ def plain(path: str) -> str:
 def _operation(route: Route, method: str, said: Mapping[str, Any], *, key: bool) -> Json:
     usual: list[type[ImagineError]] = [*EVERYWHERE]
     if method in WITH_BODY:
-        usual += [MalformedBody, BodyTooLarge]
+        usual += [MalformedBody, BodyTooLarge, EncodedBody]
     if key:
         usual.append(Unauthorized)
     words = re.findall(r"\w+", plain(route.path)) or ["root"]

@@ -15,7 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
-from imagine_core.errors import Forbidden, Unauthorized
+from imagine_core.errors import Forbidden, ImagineError, MalformedRequest, Unauthorized
 from imagine_core.web.marks import fail_of, mark, marks_of, route_of
 from imagine_core.web.refusals import log_refusal
 
@@ -30,6 +30,10 @@ R = TypeVar("R", bound=BaseRoute)
 FILE_ORIGINS = ("null", "file://")
 """What browsers call a page that was opened as a file. Sandboxed frames of any site say "null" too,
 so that it opens only the routes that show nothing of other people's work."""
+
+SINGLE = ("host", "origin", "authorization", "content-type", "access-control-request-method")
+"""Headers that a request has once (RFC 9110, 5.3). Of two, a proxy in front may look at the one and
+this server at the other, so that neither is believed."""
 
 
 # ------------------------------------------------------------------------------ marks on routes
@@ -64,7 +68,7 @@ class OriginGuard:
         *,
         access: Access,
         routes: Sequence[BaseRoute],
-        refuse: Callable[[Forbidden, Fail | None], Response],
+        refuse: Callable[[ImagineError, Fail | None], Response],
     ) -> None:
         self.app, self.access, self.routes, self.refuse = app, access, routes, refuse
 
@@ -76,7 +80,7 @@ class OriginGuard:
         headers = Headers(scope=scope)
         try:
             self._check(scope, headers)
-        except Forbidden as error:
+        except (MalformedRequest, Forbidden) as error:
             log_refusal(scope, error)
             await _refuse(scope, receive, send, self.refuse(error, fail_of(self.routes, scope)))
             return
@@ -88,19 +92,21 @@ class OriginGuard:
         await self.app(scope, receive, _readable(send, origin))
 
     def _check(self, scope: Scope, headers: Headers) -> None:
-        hosts = headers.getlist("host")  # none at all: an HTTP/1.0 client, and so no browser
-        for host in hosts:
-            if not self.access.host(host):
-                raise Forbidden("Host", host)
-        for origin in headers.getlist("origin"):
-            if self.access.origin(origin, hosts[0] if hosts else ""):
-                continue
-            asked = scope
-            if _is_preflight(scope, headers):
-                asked = {**scope, "method": headers["access-control-request-method"]}
-            opened = marks_of(route_of(self.routes, asked)).open_to_files
-            if not (opened and origin.lower() in FILE_ORIGINS):
-                raise Forbidden("Origin", origin)
+        for name in SINGLE:
+            if len(headers.getlist(name)) > 1:
+                raise MalformedRequest(f"it has more than one {name.title()} header")
+        host = headers.get("host")  # None: an HTTP/1.0 client, and so no browser
+        if host is not None and not self.access.host(host):
+            raise Forbidden("Host", host)
+        origin = headers.get("origin")
+        if origin is None or self.access.origin(origin, host or ""):
+            return
+        asked = scope
+        if _is_preflight(scope, headers):
+            asked = {**scope, "method": headers["access-control-request-method"]}
+        opened = marks_of(route_of(self.routes, asked)).open_to_files
+        if not (opened and origin.lower() in FILE_ORIGINS):
+            raise Forbidden("Origin", origin)
 
 
 class KeyGuard:

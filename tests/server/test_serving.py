@@ -114,6 +114,8 @@ def test_a_head_without_end_is_refused(address: tuple[str, int]) -> None:
         (b"GET /\xff HTTP/1.1\r\nHost: localhost", "illegal request line"),
         (b"GET / HTTP/1.1", "Missing mandatory Host: header"),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization : Bearer secret", "header line"),
+        (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost", "Found multiple Host: headers"),
+        (b"GET http://localhost/ HTTP/1.1", "Missing mandatory Host: header"),
         (b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1", "Content-Length"),
         (
             b"POST /read HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gzip
 import io
 import json
 from pathlib import Path
@@ -15,7 +16,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from calls import SMALL, error_of
+from calls import SMALL, app_of, error_of
+from calls import ask as ask_app
+from imagine_core.engine import Engine
 from imagine_core.settings import Limits
 from imagine_core.web import bodies
 from imagine_core.web.app import Faults
@@ -41,6 +44,7 @@ class Upload:
         self.headers = [(b"content-length", size.encode())] if size else []
         self.status = 0
         self.body = b""
+        self.answered: dict[bytes, bytes] = {}
 
     async def receive(self) -> dict[str, Any]:
         await asyncio.sleep(self.pause)
@@ -51,6 +55,7 @@ class Upload:
 
     async def send(self, message: Any) -> None:
         self.status = message.get("status", self.status)
+        self.answered |= dict(message.get("headers", ()))
         self.body += message.get("body", b"")
 
     def to(self, app: Faults) -> Upload:
@@ -75,6 +80,52 @@ def test_a_body_that_grows_too_large_is_refused_though_it_announced_nothing() ->
     upload = Upload(*[b"x" * 4] * 5, announced="").to(bounded(limit=10))
     assert upload.status == 413
     assert upload.chunks == []
+
+
+@pytest.mark.parametrize(
+    ("headers", "encoding"),
+    [
+        ([b"gzip"], "gzip"),
+        ([b"GZIP"], "gzip"),
+        ([b"br"], "br"),
+        ([b"identity, zstd"], "zstd"),
+        ([b"gzip", b"deflate"], "gzip, deflate"),
+    ],
+)
+def test_a_compressed_body_is_refused_in_words_and_drained(
+    headers: list[bytes], encoding: str
+) -> None:
+    upload = Upload(gzip.compress(b"{}"), b"more")
+    upload.headers += [(b"content-encoding", value) for value in headers]
+    upload.to(bounded(limit=100))
+    assert upload.status == 415
+    error = json.loads(upload.body)["error"]
+    assert error["type"] == "unsupported_encoding"
+    assert f"is encoded as '{encoding}'" in error["message"]
+    assert upload.answered[b"accept-encoding"] == b"identity"
+    assert upload.chunks == []
+
+
+@pytest.mark.parametrize("value", [b"identity", b"Identity", b""])
+def test_a_body_that_says_it_is_plain_is_read(value: bytes) -> None:
+    upload = Upload(b"123")
+    upload.headers.append((b"content-encoding", value))
+    assert upload.to(bounded(limit=10)).body == b"3"
+
+
+def test_no_body_cannot_be_compressed() -> None:
+    upload = Upload(b"", announced="")
+    upload.headers.append((b"content-encoding", b"gzip"))
+    assert upload.to(bounded(limit=10)).status == 200
+
+
+def test_every_route_that_reads_a_body_refuses_a_compressed_one(engine: Engine) -> None:
+    app = app_of(engine)
+    body = gzip.compress(json.dumps(SMALL).encode())
+    for path in ("/generate", "/enhance", "/stop"):
+        answer = ask_app(app, "POST", path, content=body, headers={"Content-Encoding": "gzip"})
+        assert answer.status_code == 415, path
+    assert engine.status().jobs == []
 
 
 def test_an_absurd_length_is_refused_without_reading_it_as_a_number() -> None:

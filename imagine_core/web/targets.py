@@ -1,0 +1,36 @@
+"""Reads request targets in absolute form, which clients send that take a server for a proxy."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+from urllib.parse import unquote
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+ABSOLUTE = re.compile(rb"https?://([^/]*)(.*)", re.IGNORECASE | re.DOTALL)
+
+
+class OriginForm:
+    """Gives the application the path of `GET http://host/path`, and its host as the Host header.
+
+    RFC 9112, 3.2.2: the host of the target replaces the header, so it is the one to be judged.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand on a request whose target is a path."""
+        target = ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
+        if target is not None:
+            path = target[2] or b"/"
+            others = [(name, value) for name, value in scope["headers"] if name != b"host"]
+            scope = {
+                **scope,
+                "raw_path": path,
+                "path": unquote(path.decode("ascii", "replace")),
+                "headers": [(b"host", target[1]), *others],
+            }
+        await self.app(scope, receive, send)
