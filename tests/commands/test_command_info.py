@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import sys
 from pathlib import Path
@@ -26,13 +28,33 @@ def test_info_prints_the_meta_of_either_file(imagine: Imagine, work: Path) -> No
         assert "\x1b" not in ended.out
 
 
-def test_a_terminal_is_spared_the_input_picture(
+def base64_of(kind: str) -> str:
+    """A picture of 64 x 48 pixels as metadata has it."""
+    file = io.BytesIO()
+    Image.effect_noise((64, 48), 50).save(file, kind)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_a_terminal_gets_the_kind_and_size_of_input_pictures(
     imagine: Imagine, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (work / "cat.png").write_bytes(png_bytes(PICTURE, META))
+    jpeg = base64_of("JPEG")
+    meta = {
+        **META,
+        "img": base64_of("PNG"),
+        "controls": [{"image": f"data:image/jpeg;base64,{jpeg}", "weight": 0.5}],
+        "odd": "A" * 5000,
+        "note": "a short sentence, and then more of them, so that it is longer than others " * 3,
+    }
+    (work / "cat.png").write_bytes(png_bytes(PICTURE, meta))
+    assert json.loads(imagine("info", "cat.png").out) == meta
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     shown = json.loads(imagine("info", "cat.png").out)
-    assert shown == {**META, "img": "(5,000 characters of base64)"}
+    size = f"{len(base64.b64decode(jpeg)) / 1000:.0f} kB"
+    assert shown["img"].startswith("(PNG, 64 x 48, ")
+    assert shown["controls"] == [{"image": f"(JPEG, 64 x 48, {size})", "weight": 0.5}]
+    assert shown["odd"] == "(no picture, 4 kB)"
+    assert {**shown, "img": meta["img"], "controls": meta["controls"], "odd": meta["odd"]} == meta
 
 
 @pytest.mark.parametrize(
