@@ -33,11 +33,13 @@ from imagine_plugins.commands.shared.values import Duration
 from imagine_plugins.server.serving import listen, shown_address
 
 FAKE = """
-import sys, time
+import os, sys, time
 from imagine_core.cli import build_cli, main
 from imagine_core.testing import FakePlugin, build_test_plugins
 fake = FakePlugin()
 fake.loader.before = lambda rows: time.sleep(0.05)
+if seconds := float(os.environ.get("TEST_DEVICE_SECONDS", "0")):
+    fake.device.unavailable = lambda: time.sleep(seconds)
 sys.exit(main(program=build_cli(lambda: build_test_plugins(fake))))
 """
 
@@ -102,9 +104,9 @@ def run(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     (tmp_path / "tiny.fake").write_bytes(b"fake")
     processes = []
 
-    def start(*options: str) -> Process:
+    def start(*options: str, **environment: str) -> Process:
         usual = ("--models", str(tmp_path), "--host", "127.0.0.1", "--port", "0")
-        processes.append(Process(*usual, *options))
+        processes.append(Process(*usual, *options, **environment))
         return processes[-1]
 
     yield start
@@ -176,7 +178,7 @@ def test_the_queue_is_as_long_as_it_was_told(server: Process) -> None:
 
 def test_health_answers_before_the_device_is_known(run: Callable[..., Process]) -> None:
     port = free_port()
-    server = run("--port", str(port))
+    server = run("--port", str(port), TEST_DEVICE_SECONDS="600")
     while True:
         try:
             with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
@@ -189,7 +191,7 @@ def test_health_answers_before_the_device_is_known(run: Callable[..., Process]) 
     # Within a second, that is, on a machine that does nothing else: `nox -s bench` measures it.
     assert server.text == ""
     server.process.send_signal(signal.SIGINT)
-    assert server.end() == 0
+    assert server.end() == 0  # and does not wait for the device
     assert server.text == ""
 
 

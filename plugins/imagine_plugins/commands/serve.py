@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -230,12 +231,13 @@ def serve(options: Options, plugins: Plugins) -> int:
         grace=options.grace,
         on_started=lambda: announcer.start(server),
         on_stop=stop,
+        abandon=partial(_is_preparing, engine),
     )
     server.run(sockets=[sock])
-    server.stopping.join(LAST_WORDS_SECONDS)
+    server.stopping.join(0 if _is_preparing(engine) else LAST_WORDS_SECONDS)
     if server.stopping.is_alive():
-        # The device is in the middle of a step, or a model of being loaded: nothing can cut that
-        # short, and Python would wait for it before it exits.
+        # The device is in the middle of a step, or a model or torch of being loaded: nothing can
+        # cut that short, and Python would wait for it before it exits.
         sys.stderr.flush()
         os._exit(announcer.exit_code)
     return announcer.exit_code
@@ -284,6 +286,12 @@ class Announcer:
         said = f"listening on {self.address}, device {status.device} ({status.dtype}), {models}"
         self._readiness.ready(said)
         self._say(said)
+
+
+def _is_preparing(engine: Engine) -> bool:
+    """Whether the engine still imports torch or chooses its device, and no request waits."""
+    status = engine.status()
+    return status.device is None and status.failure is None and not status.jobs
 
 
 def _check_models(engine: Engine) -> None:

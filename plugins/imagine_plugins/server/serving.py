@@ -164,6 +164,8 @@ class GracefulServer(uvicorn.Server):
         on_started: Called when the socket is open, on the event loop.
         on_stop: Called on a thread when the server stops; the streams that it ends get their
             last line out.
+        abandon: Whether there is nothing that `on_stop` could finish, so that the server does not
+            wait for it.
     """
 
     def __init__(
@@ -173,9 +175,11 @@ class GracefulServer(uvicorn.Server):
         grace: float,
         on_started: Callable[[], None],
         on_stop: Callable[[], None],
+        abandon: Callable[[], bool],
     ) -> None:
         super().__init__(config)
         self._grace = grace
+        self._abandon = abandon
         self._on_started = on_started
         self.stopping = threading.Thread(target=on_stop, name="imagine-stop", daemon=True)
 
@@ -210,7 +214,7 @@ class GracefulServer(uvicorn.Server):
 
         What has no time left ends with its step, and is told so while the loop still runs.
         """
-        if self.stopping.is_alive():
+        if self.stopping.is_alive() and not self._abandon():
             return seconds < self._grace + LAST_WORDS_SECONDS
         return bool(self.server_state.tasks) and seconds < self._grace
 
@@ -267,6 +271,7 @@ def build_server(
     grace: float,
     on_started: Callable[[], None],
     on_stop: Callable[[], None],
+    abandon: Callable[[], bool] = lambda: False,
 ) -> GracefulServer:
     """A server for `app`; see `GracefulServer`."""
     protocol = partial(PatientProtocol, crowd=Connections(most_connections()))
@@ -284,4 +289,6 @@ def build_server(
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=LAST_WORDS_SECONDS,
     )
-    return GracefulServer(config, grace=grace, on_started=on_started, on_stop=on_stop)
+    return GracefulServer(
+        config, grace=grace, on_started=on_started, on_stop=on_stop, abandon=abandon
+    )
