@@ -387,7 +387,7 @@ def test_a_model_that_two_pull_is_pulled_by_one(
     plan = planned(server, "me/tiny")
     folder.mkdir()
     with (
-        puller._workplace(plan),
+        puller._download_folder(plan),
         pytest.raises(ImagineError, match="another 'imagine pull' is fetching the same"),
     ):
         pull(server, folder, "me/tiny")

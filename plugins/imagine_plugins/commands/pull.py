@@ -19,14 +19,14 @@ from imagine_plugins.commands.shared.progress import Progress, bar, duration
 
 REDRAW_SECONDS = 0.1
 WARM_UP_SECONDS = 1.0
-"""Before it, the speed says little."""
+"""Until then the measured speed means little."""
 
 
 class Transfer:
     """Shows how much of a download is there, how fast it comes, and how long it will take.
 
     Args:
-        progress: The line that it is shown on.
+        progress: The line to show it on.
         clock: Seconds, from any start.
     """
 
@@ -39,15 +39,18 @@ class Transfer:
         self._drawn = float("-inf")
 
     def expect(self, total: int | None) -> None:
-        """So many bytes are to come in all, if that is known."""
+        """Expect `total` bytes in all; None if unknown."""
         self._total = total
 
     def advance(self, size: int) -> None:
-        """So many more bytes are there; fewer, if it has to start again."""
+        """Count `size` more bytes; negative if a download starts again."""
         now = self._clock()
         self._done += size
         if self._first is None or size < 0:
-            self._first = (now, self._done)  # what an earlier try left says nothing of the speed
+            self._first = (
+                now,
+                self._done,
+            )  # bytes of an earlier attempt do not count for the speed
         if now - self._drawn >= REDRAW_SECONDS or self._done == self._total:
             self._drawn = now
             self._progress.say(self._line(now))

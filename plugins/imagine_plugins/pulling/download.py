@@ -1,4 +1,4 @@
-"""Downloads one file: goes on where it stopped, and ends with the right bytes or none."""
+"""Downloads one file: resumes it, verifies it, and leaves the right bytes or none."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ BLOCK = 2**22
 HEADER_LIMIT = 100_000_000
 PREFIX = 8
 FEW = 512
-"""Bytes that are enough to see that a file is no model."""
+"""Bytes that suffice to see that a file is no model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Remote:
-    """A file elsewhere.
+    """A file on a server.
 
     Attributes:
-        url: Where it is.
-        name: What it is called here, a path with slashes.
-        size: Its bytes, where known.
-        sha256: Its hash, where known.
+        url: Its address.
+        name: Its local name, a path with slashes.
+        size: Bytes of the file, if known.
+        sha256: Hash of the file, if known.
     """
 
     url: str
@@ -41,22 +41,22 @@ class Remote:
 
 
 class Watcher(Protocol):
-    """Is told how a download goes."""
+    """Follows a download."""
 
     def advance(self, size: int) -> None:
-        """So many more bytes are there; fewer, if it has to start again."""
+        """Count `size` more bytes; negative if a download starts again."""
 
     def say(self, text: str) -> None:
-        """Something that the user may want to know."""
+        """Show `text` to the user."""
 
 
 class Downloader:
     """Downloads files.
 
     Args:
-        web: Asks the servers.
-        watcher: Is told how it goes.
-        pause: Waits so many seconds between two tries.
+        web: Sends the requests.
+        watcher: Follows the downloads.
+        pause: Waits for a number of seconds between two attempts.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Downloader:
         return self._retries.run(lambda: self._beginning(remote))
 
     def fetch(self, remote: Remote, target: Path) -> None:
-        """Download to `target`, which is there in the end only if all of it is right.
+        """Download to `target`, which exists afterwards only if the file is complete and right.
 
-        What an earlier try left beside it is used if it is of the same version.
+        A part that an earlier attempt left beside it is resumed if it is of the same version.
 
         Raises:
-            ServerFailed: It cannot be had, or is not what the server says it is.
-            OSError: It cannot be written.
+            ServerFailed: The file cannot be fetched, or contradicts what the server states.
+            OSError: The file cannot be written.
         """
         part = target.with_name(f"{target.name}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
@@ -103,7 +103,7 @@ class Downloader:
             return bytes(data[: _wanted(data)]), answer.size
 
     def _fetch_rest(self, remote: Remote, part: Path) -> Remote:
-        """Fetch what is missing; returns what is known of the file by then."""
+        """Fetch the missing bytes; returns `remote` with all facts that the server stated."""
         stated = self._request(remote, part)
         while stated.size is not None and _length(part) < stated.size:
             before = _length(part)  # some servers bound the length of a range
@@ -113,7 +113,7 @@ class Downloader:
         return stated
 
     def _request(self, remote: Remote, part: Path) -> Remote:
-        """Ask for what is missing, and append it to `part`."""
+        """Ask once for the missing bytes, and append the answer to `part`."""
         have = _length(part)
         if remote.size is not None and have > remote.size:
             have = self._cut(part, 0)
@@ -193,7 +193,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _agreed(remote: Remote, answer: Answer) -> Remote:
-    """What is known of a file, if all who know something of it agree."""
+    """`remote` with the facts of `answer`; raises `ServerFailed` if they contradict each other."""
     if remote.size is not None and answer.size not in (None, remote.size):
         raise ServerFailed(
             f"{shown(remote.url)} has {answer.size:,} bytes, and should have {remote.size:,}"
@@ -205,7 +205,7 @@ def _agreed(remote: Remote, answer: Answer) -> Remote:
 
 
 def _continues(answer: Answer, first: int | None, remote: Remote, part: Path) -> bool:
-    """Whether a body that begins at byte `first` of the file can follow on what `part` has."""
+    """Whether a body that begins at byte `first` of the file can be joined to `part`."""
     have, known, stated = _length(part), _validator(part), answer.validator
     if first is None or first > have:
         return False
@@ -215,7 +215,7 @@ def _continues(answer: Answer, first: int | None, remote: Remote, part: Path) ->
 
 
 def _range(part: Path, have: int, remote: Remote) -> dict[str, str]:
-    """Ask for the rest where that is sure to be of the same version, or can be found out."""
+    """A Range header, if If-Range or the hash guards against another version; else none."""
     validator = _validator(part)
     if not have or not (validator or remote.sha256):
         return {}
@@ -242,7 +242,7 @@ def _length(path: Path) -> int:
 
 
 def _wanted(data: bytes | bytearray) -> int:
-    """Bytes that say what a file is, as far as `data`, its beginning, tells."""
+    """The length of the header of a file that begins with `data`, as far as `data` tells."""
     if len(data) < PREFIX:
         return PREFIX
     length = int.from_bytes(data[:PREFIX], "little")

@@ -1,4 +1,4 @@
-"""What a name or a URL stands for: one file, or the files of a repository that make a model."""
+"""Resolves a name or a URL to the files to fetch: one checkpoint, or a diffusers folder."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ REVISION = "main"
 SUFFIX = ".safetensors"
 
 VARIANTS = (".fp16", "", ".bf16")
-"""In the order of preference: half precision is what models compute in, and half the download."""
+"""In the order of preference: half precision halves the download, and models compute in it."""
 
 NOT_NEEDED = {"safety_checker", "feature_extractor", "image_encoder"}
 CONFIGURATION = {".json", ".txt"}
 PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
 MOST_NAMED = 8
 LARGEST = 2**63 - 1
-"""Bytes of a file, to any system; JSON may say more."""
+"""The largest file size that systems have; JSON may state a larger number."""
 
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What to fetch.
+    """The files to fetch for one model.
 
     Attributes:
-        identity: The same for the same source, whatever its revision.
-        version: What of it: another version of a file is no continuation of this one.
-        name: What the model may be called.
+        identity: Names the source, regardless of its revision.
+        version: Names the revision; files of different versions are never joined.
+        name: The default name of the model.
         folder: Whether it is a folder of files, or one file.
         files: The files; `name` is their path inside the folder.
     """
@@ -63,7 +63,7 @@ class _Place:
 
 
 def plan(source: str, web: Web, *, endpoint: str = ENDPOINT, revision: str | None = None) -> Plan:
-    """What `source` stands for: "owner/name", "owner/name/file", or an https URL.
+    """The files that `source` names: "owner/name", "owner/name/file", or an https URL.
 
     Raises:
         SettingsError: It is neither.
@@ -104,7 +104,7 @@ class Repository:
 
     @classmethod
     def ask(cls, place: _Place, web: Web, *, endpoint: str) -> Repository:
-        """Ask the server what is in a repository."""
+        """Ask the server for the files of a repository."""
         url = f"{endpoint}/api/models/{place.repo}/revision/{quote(place.revision, safe='')}"
         answer = web.json(f"{url}?blobs=true")
         try:
@@ -124,11 +124,11 @@ class Repository:
             raise ServerFailed(f"{shown(url)} does not list files as a model hub does") from error
 
     def url(self, name: str) -> str:
-        """Where a file is."""
+        """The URL of a file."""
         return f"{self.endpoint}/{self.name}/resolve/{quote(self.commit, safe='')}/{quote(name)}"
 
     def file(self, name: str) -> Plan:
-        """One file of it."""
+        """A plan of one file of the repository."""
         _refuse_other_formats(name)
         if name not in self.sizes:
             raise ServerFailed(f"{self.name} has no file {name[:200]!r}; {self._what_there_is()}")
@@ -136,7 +136,7 @@ class Repository:
         return self._plan(PurePosixPath(name).stem, [remote], file=name)
 
     def only_file(self) -> Plan:
-        """The one checkpoint that lies at the top of it."""
+        """A plan of the only checkpoint at the top of the repository."""
         top = [name for name in self.sizes if name.endswith(SUFFIX) and "/" not in name]
         if len(top) == 1:
             return self.file(top[0])
@@ -159,7 +159,7 @@ class Repository:
         return self._plan(self.name.partition("/")[2], remotes, file=None)
 
     def _component(self, component: str) -> Iterator[str]:
-        """The configuration and the weights of a component; nothing if there are only pickles."""
+        """The configuration and the weights of a component; empty if all weights are pickles."""
         names = {PurePosixPath(name).name: name for name in self._under(component)}
         chosen = weight_files(names, variants=VARIANTS)
         if self._weights_of(component) and not chosen:
@@ -195,7 +195,7 @@ class Repository:
         )
 
     def _what_there_is(self) -> str:
-        """What could be asked for instead."""
+        """Tells the user which files of the repository a pull could name."""
         models = [name for name in self.sizes if name.endswith(SUFFIX) and "/" not in name]
         if models:
             more = f" and {len(models) - MOST_NAMED} more" if len(models) > MOST_NAMED else ""
@@ -209,7 +209,7 @@ class Repository:
 
 
 def _place(source: str, endpoint: str, revision: str | None) -> _Place | None:
-    """The place that `source` names in a hub; None if it is a URL of something else."""
+    """The place in a hub that `source` names; None if it is a URL of another server."""
     if "://" in source:
         parts = parts_of(source)
         if parts.hostname not in {*HUB_HOSTS, urlsplit(endpoint).hostname}:
@@ -226,7 +226,7 @@ def _place(source: str, endpoint: str, revision: str | None) -> _Place | None:
 
 
 def _from_page(parts: list[str], source: str, revision: str | None) -> _Place | None:
-    """The place that the address of a hub's page shows."""
+    """The place that the URL of a hub's page shows."""
     match parts:
         case [owner, name]:
             file = None
@@ -251,14 +251,14 @@ def _from_url(url: str) -> Plan:
 
 
 def _refuse_other_formats(name: str) -> None:
-    """Refuse by the name alone what no loader would take, before anything is fetched."""
+    """Refuse a file by its suffix if no loader takes it, before anything is fetched."""
     found = OTHER_FILES.get(PurePosixPath(name).suffix.lower())
     if found is not None:
         raise UnusableModel(name, found[1])
 
 
 def _is_safe(name: object) -> bool:
-    """Whether a path of a repository stays inside the folder that it is written to."""
+    """Whether a path of a repository stays inside the folder it will be written to."""
     if not isinstance(name, str) or "\\" in name or ":" in name or not name.isprintable():
         return False
     parts = name.split("/")

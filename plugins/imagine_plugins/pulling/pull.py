@@ -1,4 +1,4 @@
-"""Brings a model into the models folder: whole and usable, or not at all."""
+"""Fetches a model into the models folder: complete and usable, or not at all."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from imagine_plugins.pulling.download import Downloader, Remote, Watcher
 from imagine_plugins.pulling.hub import SUFFIX, Plan
 
 SPARE = 64 * 2**20
-"""Bytes of the disk that a download leaves free."""
+"""Bytes that a download leaves free on the disk."""
 
 HIDDEN = ".imagine-pull-"
 FORBIDDEN = set('/\\:*?"<>|')
@@ -29,10 +29,10 @@ Judge = Callable[[Path], ModelInfo | None]
 
 
 class PullWatcher(Watcher, Protocol):
-    """Is told how a pull goes."""
+    """Follows a pull."""
 
     def expect(self, total: int | None) -> None:
-        """So many bytes are to come in all, if that is known."""
+        """Expect `total` bytes in all; None if unknown."""
 
 
 class Puller:
@@ -41,8 +41,8 @@ class Puller:
     Args:
         folder: The models folder; made if it is missing.
         downloader: Fetches files.
-        judge: Says what a file or a folder is, from its header.
-        watcher: Is told how it goes.
+        judge: Recognises a model by its headers.
+        watcher: Follows the pulls.
     """
 
     def __init__(
@@ -54,19 +54,19 @@ class Puller:
         self._watcher = watcher
 
     def pull(self, plan: Plan, *, name: str | None = None) -> ModelInfo:
-        """Fetch what `plan` says, and call it `name`.
+        """Fetch the files of `plan` as the model `name`.
 
-        What was fetched before an interruption is kept in a hidden folder, and used the next time.
+        After an interruption, the files stay in a hidden folder, and the next pull uses them.
 
         Raises:
-            UnusableModel: It is no model that can make pictures.
-            ServerFailed: It cannot be had.
-            OSError: It cannot be written.
+            UnusableModel: The files are no model that can make pictures.
+            ServerFailed: A file cannot be fetched.
+            OSError: A file cannot be written.
         """
         name = checked_name(name or plan.name)
         target = self._folder / (name if plan.folder else f"{name}{SUFFIX}")
         self._refuse_taken(name)
-        with _made(self._folder), self._workplace(plan) as work:
+        with _created(self._folder), self._download_folder(plan) as work:
             fetched = work / target.name
             info = self._fetch(plan, fetched)
             self._refuse_taken(name)
@@ -74,7 +74,7 @@ class Puller:
         return self._judge(target) or info
 
     def _fetch(self, plan: Plan, fetched: Path) -> ModelInfo:
-        """Fetch everything to `fetched`, and say what it is."""
+        """Fetch all files to `fetched`, and recognise the model."""
         self._watcher.expect(_total(plan))
         small = [remote for remote in plan.files if not remote.name.endswith(SUFFIX)]
         for remote in small:
@@ -89,10 +89,10 @@ class Puller:
         return self._judged(fetched, fetched.parent)
 
     def _look_first(self, plan: Plan, fetched: Path) -> Plan:
-        """Refuse what the headers say is no model, before the rest of it is fetched.
+        """Refuse files whose headers show no model, before the rest of them is fetched.
 
-        The headers are put at the beginning of files that are otherwise empty: they have the size
-        that the loaders want to see, and take no room on disk. Returns `plan` with those sizes.
+        The headers are written to sparse files of the full size, which loaders judge like the
+        real ones and which take no room on disk. Returns `plan` with those sizes.
         """
         files = []
         with tempfile.TemporaryDirectory(dir=fetched.parent, prefix="look-") as place:
@@ -101,22 +101,24 @@ class Puller:
                 path = _path(skeleton, remote, plan)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if remote.name.endswith(SUFFIX):
-                    files.append(self._hollow(remote, path))
+                    files.append(self._write_header(remote, path))
                 else:
                     shutil.copyfile(_path(fetched, remote, plan), path)
                     files.append(remote)
             plan = replace(plan, files=files)
-            if _total(plan) is not None:  # else what it is will show in the end
+            if _total(plan) is not None:  # else the whole download is judged
                 self._judged(skeleton, fetched.parent)
         return plan
 
-    def _hollow(self, remote: Remote, path: Path) -> Remote:
-        """Write the header of `remote` to `path`, as long as the file will be."""
+    def _write_header(self, remote: Remote, path: Path) -> Remote:
+        """Write the header of `remote` to `path`, a sparse file of the full size."""
         data, size = self._downloader.beginning(remote)
         path.write_bytes(data)
         size = size if remote.size is None else remote.size
         if size is not None:
-            self._require_room(size - len(data), path.parent)  # a file could not be as long as lies
+            self._require_room(
+                size - len(data), path.parent
+            )  # a false size may exceed what a file can have
             os.truncate(path, size)
         return replace(remote, size=size)
 
@@ -158,11 +160,11 @@ class Puller:
                 )
 
     @contextmanager
-    def _workplace(self, plan: Plan) -> Iterator[Path]:
-        """The hidden folder of this download, with what an earlier try left if it still fits."""
+    def _download_folder(self, plan: Plan) -> Iterator[Path]:
+        """The hidden folder of this download; files of another version are removed from it."""
         digest = hashlib.sha256(plan.identity.encode()).hexdigest()[:16]
         work = self._folder / f"{HIDDEN}{digest}"
-        work.mkdir(parents=True, exist_ok=True)  # a pull that failed may just have cleared up
+        work.mkdir(parents=True, exist_ok=True)  # another pull that failed may just have removed it
         with _locked(work / "lock"):
             version = work / "version"
             with suppress(OSError):
@@ -180,7 +182,7 @@ class Puller:
 
 
 def checked_name(name: str) -> str:
-    """`name`, if a file may be called that."""
+    """`name`, if a file can have it; raises `SettingsError` otherwise."""
     bad = FORBIDDEN & set(name)
     if bad or not name.strip() or name.startswith(".") or not name.isprintable():
         raise SettingsError(f"{name[:200]!r} is no name for a model; give it one with --name")
@@ -207,8 +209,8 @@ def _empty(folder: Path) -> None:
 
 
 @contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make `folder` for the block; what had to be made and is empty in the end goes again."""
+def _created(folder: Path) -> Iterator[None]:
+    """Create `folder` for the block; folders that were created and stay empty are removed."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -221,7 +223,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Nobody else pulls the same meanwhile."""
+    """Lock the download against other processes."""
     with path.open("w") as file:
         try:
             import fcntl

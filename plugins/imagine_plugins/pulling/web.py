@@ -1,4 +1,4 @@
-"""GET requests that follow redirects with care, and say in words what a server refuses."""
+"""GET requests that check every redirect, and explain refusals of servers in words."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ LOGIN = re.compile(r"(?<=://)[^/]*@")
 ERRNO = re.compile(r"\[Errno -?[0-9]+\] ")
 TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 ENCODINGS = {"gzip", "deflate"}
-"""What httpx decodes without further libraries."""
+"""The encodings that httpx decodes without further libraries."""
 
 SETTLED_SECONDS = 60
-"""A file that changed less than so long ago may change again under the same date."""
+"""Seconds after which a date of change identifies a version (RFC 9110, 8.8.2.2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A response and what the servers on the way to it said of the file.
+    """A response, and facts about the file from all servers on the way to it.
 
     Attributes:
         response: The last response, its body not read yet.
@@ -53,12 +53,12 @@ class Answer:
 
     @property
     def span(self) -> tuple[int | None, int | None]:
-        """The first byte of the file that the body holds, and the one behind its last."""
+        """The offset in the file of the first byte of the body, and of the byte behind its last."""
         return _span(self.response)
 
     @property
     def validator(self) -> str | None:
-        """What an If-Range header may name this version of the file by (RFC 9110, 13.1.5)."""
+        """The ETag or date by which If-Range may name this version (RFC 9110, 13.1.5)."""
         headers = self.response.headers
         if _encoding(self.response):
             return None
@@ -70,7 +70,7 @@ class Answer:
 
 
 class Web:
-    """Asks servers for files; a token goes to its own server and to nobody else.
+    """Asks servers for files, and sends a token to its own server alone.
 
     Args:
         endpoint: The server that the token is for.
@@ -78,7 +78,7 @@ class Web:
         retries: Repeats a request for JSON that failed for a passing reason.
 
     Raises:
-        SettingsError: One of the two cannot be what it should be.
+        SettingsError: The endpoint is no URL, or the token holds characters no header can.
     """
 
     def __init__(
@@ -92,12 +92,12 @@ class Web:
 
     @contextmanager
     def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[Answer]:
-        """The answer to a request, whatever its status but a redirect.
+        """The answer to a request, of any status but a redirect.
 
         Raises:
             Lost: The connection failed.
             Offline, SettingsError: Imagine must not connect there.
-            ServerFailed: The redirects lead nowhere.
+            ServerFailed: There are too many redirects.
         """
         import httpx
 
@@ -124,7 +124,7 @@ class Web:
         import httpx
 
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
-        # A proxy for the world is none for this machine.
+        # A proxy reaches other machines, and its localhost is not ours.
         trust = not network.is_loopback(parts_of(url).hostname or "")
         size: int | None = None
         sha256: str | None = None
@@ -141,7 +141,7 @@ class Web:
         raise ServerFailed(f"{shown(url)}: too many redirects")
 
     def _headers(self, url: str, more: Mapping[str, str]) -> dict[str, str]:
-        # Compressed on the way, a file has neither the size nor the ranges that are stated.
+        # Sizes and ranges of a compressed body are not those of the file.
         headers = {"Accept-Encoding": "identity", "User-Agent": f"imagine/{version()}", **more}
         if self._token and origin(url) == self._origin:
             headers["Authorization"] = f"Bearer {self._token}"
@@ -149,7 +149,7 @@ class Web:
 
 
 def check_url(url: str) -> None:
-    """Raise if Imagine must not connect there: only https leaves this machine."""
+    """Raise if Imagine must not connect to `url`: to other machines, only https is allowed."""
     parts = parts_of(url)
     host = parts.hostname or ""
     if parts.scheme not in ("https", "http") or not host:
@@ -163,7 +163,7 @@ def check_url(url: str) -> None:
 
 
 def parts_of(url: str) -> SplitResult:
-    """The parts of a URL; raises `SettingsError` for what no library would take for one."""
+    """The parts of a URL; raises `SettingsError` if httpx or the resolver would refuse it."""
     import httpx
 
     try:
@@ -177,7 +177,7 @@ def parts_of(url: str) -> SplitResult:
 
 
 def require_good(response: httpx.Response) -> None:
-    """Raise in words unless the status is a good one; `Lost` where a later try may help."""
+    """Raise unless the status is 200 or 206; `Lost` where a later attempt may succeed."""
     status = response.status_code
     if status in (200, 206):
         _require_readable(response)
@@ -207,19 +207,19 @@ def read_at_most(response: httpx.Response, limit: int) -> bytes:
 
 
 def shown(url: str) -> str:
-    """`url` without what may be secret in it: the query of a signed address, a password."""
+    """`url` without its secrets: the query of a signed address, a password."""
     return LOGIN.sub("", re.split("[?#]", url, maxsplit=1)[0], count=1)
 
 
 def origin(url: str) -> tuple[str, str, int | None]:
-    """What makes two URLs the same server."""
+    """Scheme, host and port: equal for URLs of the same server."""
     parts = parts_of(url)
     default = {"https": 443, "http": 80}.get(parts.scheme)
     return parts.scheme, (parts.hostname or "").lower(), parts.port or default
 
 
 def _redirected(url: str, location: str) -> str:
-    """Where a redirect leads; nobody elsewhere may point us at this machine."""
+    """The target of a redirect; other machines must not redirect us to this one."""
     try:
         target = urljoin(url, location)
         here = network.is_loopback(parts_of(target).hostname or "")
@@ -231,7 +231,7 @@ def _redirected(url: str, location: str) -> str:
 
 
 def _encoding(response: httpx.Response) -> str:
-    """The compression of a body that was asked for without; empty for none."""
+    """The Content-Encoding of a body, which the request asked not to have; empty for none."""
     encoding = str(response.headers.get("content-encoding", "")).strip().lower()
     return "" if encoding == "identity" else encoding
 
@@ -261,7 +261,7 @@ def _stated(response: httpx.Response) -> tuple[int, int, int | None] | None:
 
 
 def _span(response: httpx.Response) -> tuple[int | None, int | None]:
-    """Where in the file a body lies; some servers send a part with status 200."""
+    """The offsets of a body in the file; some servers send a part with status 200."""
     if stated := _stated(response):
         return stated[:2]
     whole = response.status_code == http.HTTPStatus.OK
@@ -279,7 +279,7 @@ def _size(response: httpx.Response) -> int | None:
 
 
 def _body_length(response: httpx.Response) -> int | None:
-    """The bytes that a body says it has; compressed ones count otherwise than the file."""
+    """The stated length of a body; None if it is compressed, as the file has another length."""
     return None if _encoding(response) else _length(response.headers.get("content-length", ""))
 
 
@@ -288,7 +288,7 @@ def _linked_size(response: httpx.Response) -> int | None:
 
 
 def _length(text: str) -> int | None:
-    """A number of bytes; one with thousands of digits is none, and costs an error to read."""
+    """A number of bytes; None for other text, such as numbers too long for `int`."""
     return int(text) if LENGTH.fullmatch(text) else None
 
 
