@@ -33,14 +33,14 @@ SOURCES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effective:
-    """A setting: its value as it was given, and where that comes from.
+    """A setting, its value as it was given, and the origin of that value.
 
     Attributes:
         name: Its key in the file.
-        value: Its value; None where nobody chose one.
+        value: Its value; None if it has neither a value nor a default.
         source: "flag", "environment", "file" or "default".
         origin: The flag, the variable, or the key and the file; empty for a default.
-        shared: Whether it is one for all commands.
+        shared: Whether one value holds for all commands.
     """
 
     name: str
@@ -60,7 +60,7 @@ def _config(*, command: tuple[str, ...], path: bool, as_json: bool) -> None:
     if path:
         click.echo(config_file())
         return
-    found = list(_of(context, command) if command else _summary(_everywhere(context)))
+    found = list(_of_command(context, command) if command else _summary(_of_all_commands(context)))
     if as_json:
         keys = ("name", "value", "source", "origin")
         print_json([{key: asdict(each)[key] for key in keys} for each in found])
@@ -71,8 +71,8 @@ def _config(*, command: tuple[str, ...], path: bool, as_json: bool) -> None:
     print_table(("SETTING", "VALUE", "FROM"), rows)
 
 
-def _of(root: click.Context, words: Sequence[str]) -> Iterator[Effective]:
-    """The settings of the command that begins with `words`, the rest of which are its flags."""
+def _of_command(root: click.Context, words: Sequence[str]) -> Iterator[Effective]:
+    """The settings of the command that `words` begin with; the other words are its flags."""
     context, rest = root, list(words)
     while isinstance(context.command, click.Group) and rest:
         group, name = context.command, rest.pop(0)
@@ -85,7 +85,7 @@ def _of(root: click.Context, words: Sequence[str]) -> Iterator[Effective]:
     return _settings(context, given)
 
 
-def _everywhere(root: click.Context) -> Iterator[Effective]:
+def _of_all_commands(root: click.Context) -> Iterator[Effective]:
     """The settings of all commands."""
     group = root.command
     assert isinstance(group, click.Group)
@@ -102,9 +102,9 @@ def _inside(context: click.Context) -> Iterator[Effective]:
 
 
 def _summary(found: Iterable[Effective]) -> list[Effective]:
-    """Each shared setting once, in the words of who has a default for it; others if they are set.
+    """Each shared setting once, from a command with a default for it; others only if they are set.
 
-    What the file says in the table of one command is that command's own.
+    A value in the table of one command belongs to that command alone.
     """
     common: dict[str, Effective] = {}
     single: list[Effective] = []
@@ -122,7 +122,7 @@ def _settings(context: click.Context, given: dict[str, Any]) -> Iterator[Effecti
     """The settings of the command in `context`, with the flags that were `given`.
 
     Raises:
-        BadParameter: A value cannot be.
+        BadParameter: A value is invalid.
     """
     for option in options_of(context.command):
         value, source = option.consume_value(context, given)
@@ -130,15 +130,15 @@ def _settings(context: click.Context, given: dict[str, Any]) -> Iterator[Effecti
         if source is ParameterSource.DEFAULT:
             value = option.to_info_dict()["default"]  # None if there is none
         else:
-            _try(context, option, value)
+            _check(context, option, value)
         yield _effective(context, option, value)
 
 
-def _try(context: click.Context, option: click.Option, value: object) -> None:
+def _check(context: click.Context, option: click.Option, value: object) -> None:
     try:
         option.type_cast_value(context, value)
     except click.BadParameter as error:
-        error.ctx, error.param = context, option  # for the program to say where it comes from
+        error.ctx, error.param = context, option  # the program adds the origin of the value
         raise
 
 
@@ -148,7 +148,7 @@ def _effective(context: click.Context, option: click.Option, value: object) -> E
     shared = is_shared(option)
     home, parent = context, context.find_root()
     if shared and parent.get_parameter_source(name) in SOURCES:
-        home, value = parent, _said(parent, option)  # it holds for every command
+        home, value = parent, _program_value(parent, option)  # it holds for every command
     source = SOURCES.get(home.get_parameter_source(name), "default")  # type: ignore[arg-type]
     from_where = origin(home, option) or (f"--{key_of(option)}" if source == "flag" else "")
     if source == "file":
@@ -162,8 +162,8 @@ def _effective(context: click.Context, option: click.Option, value: object) -> E
     )
 
 
-def _said(program: click.Context, option: click.Option) -> object:
-    """What the program itself was told about a flag of its own."""
+def _program_value(program: click.Context, option: click.Option) -> object:
+    """The value of a flag of the program itself."""
     match program.get_parameter_source(str(option.name)):
         case ParameterSource.ENVIRONMENT:
             value: object = option.value_from_envvar(program)
@@ -177,7 +177,7 @@ def _said(program: click.Context, option: click.Option) -> object:
 
 
 def _text(option: click.Option, value: object) -> str | None:
-    """How a value is shown."""
+    """The text of a value, with secrets masked."""
     if value is None or value == "":
         return f"({option.show_default})" if isinstance(option.show_default, str) else None
     if is_secret(option):

@@ -63,8 +63,8 @@ class Options:
     as_json: bool
 
     def task(self) -> EnhanceTask:
-        """What is asked of the enhancer."""
-        # Arguments are bytes; what is no text in them cannot reach a model.
+        """The task for the enhancer."""
+        # Arguments may hold bytes that are no text; a model cannot read those.
         prompt = " ".join(self.prompt).encode("utf-8", "replace").decode().strip()
         if not prompt:
             raise click.UsageError("the prompt is empty")
@@ -79,7 +79,7 @@ class Options:
 
 
 class Paper:
-    """Stdout, on which a prompt grows; it gets its end of line whatever happens."""
+    """Prints a growing prompt to stdout, and ends its line in every case."""
 
     def __init__(self) -> None:
         self.begun = False

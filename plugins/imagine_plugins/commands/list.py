@@ -1,4 +1,4 @@
-"""`imagine list`: the models that there are, and what is wrong with those that cannot serve."""
+"""`imagine list`: all models, and the problems of those that cannot be used."""
 
 from __future__ import annotations
 

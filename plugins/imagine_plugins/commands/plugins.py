@@ -1,4 +1,4 @@
-"""`imagine plugins`: what is loaded, who brought it, and what failed to load and why."""
+"""`imagine plugins`: the plugins, what each registers, and why one failed to load."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def ps(*, address: str | None, api_key: str | None, as_json: bool) -> None:
 
 
 def _until(model: Mapping[str, Any]) -> str:
-    """How long a model stays if nobody asks for it."""
+    """How long a model stays loaded without further requests."""
     if model.get("in_use"):
         return "in use"
     seconds = model.get("expires_in")

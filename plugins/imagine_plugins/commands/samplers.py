@@ -1,4 +1,4 @@
-"""`imagine samplers`: the samplers that there are, with their schedules and their plugin."""
+"""`imagine samplers`: all samplers, with their schedules and their plugin."""
 
 from __future__ import annotations
 

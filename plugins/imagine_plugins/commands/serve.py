@@ -1,4 +1,4 @@
-"""`imagine serve`: make pictures for whoever asks over HTTP."""
+"""`imagine serve`: make pictures for clients over HTTP."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from imagine_plugins.server.readiness import Readiness
     from imagine_plugins.server.serving import GracefulServer
 
-LOOK_SECONDS = 0.05
+POLL_SECONDS = 0.05
 LAST_WORDS_SECONDS = 2.0
-"""How long the step in progress may take to end when all grace is used up."""
+"""Seconds for the step in progress to end after the grace time."""
 
 
 OPTIONS = [
@@ -144,7 +144,7 @@ OPTIONS = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What the flags of `imagine serve` say."""
+    """The flags of `imagine serve`."""
 
     host: str
     models: Path | None
@@ -166,7 +166,7 @@ class Options:
 
     @property
     def engine(self) -> Settings:
-        """What the engine is built with."""
+        """The settings of the engine."""
         return Settings(
             models=(self.models or default_models_folder()).expanduser(),
             device=self.device,
@@ -180,7 +180,7 @@ class Options:
 
     @property
     def server(self) -> ServerSettings:
-        """What the HTTP server is built with."""
+        """The settings of the HTTP server."""
         return ServerSettings(
             host=self.host,
             port=self.port,
@@ -198,10 +198,10 @@ def _serve(**options: object) -> int:
 
 
 def serve(options: Options, plugins: Plugins) -> int:
-    """Serve until a signal comes; the exit code.
+    """Serve until a signal arrives; returns the exit code.
 
     Raises:
-        ImagineError: It cannot start, in words.
+        ImagineError: The server cannot start.
     """
     from imagine_core.engine import build_engine
     from imagine_core.service import Service
@@ -212,7 +212,7 @@ def serve(options: Options, plugins: Plugins) -> int:
 
     readiness = readiness_from_environment()
     if options.device.casefold() != "auto":
-        plugins.devices.get(options.device)  # a name that nobody knows is worth no start
+        plugins.devices.get(options.device)  # refuse an unknown name before the start
     engine = build_engine(options.engine, plugins)
     _check_models(engine)
     service = Service(engine=engine, plugins=plugins, settings=options.server)
@@ -244,9 +244,9 @@ def serve(options: Options, plugins: Plugins) -> int:
 
 
 class Announcer:
-    """Says where the server listens and what it computes on, as soon as that is known.
+    """Reports the address and the device of the server once the device is chosen.
 
-    The socket answers before: choosing a device takes as long as importing torch.
+    The socket answers earlier: choosing a device takes as long as importing torch.
     """
 
     def __init__(
@@ -264,7 +264,7 @@ class Announcer:
         self._task: asyncio.Task[None] | None = None
 
     def start(self, server: GracefulServer) -> None:
-        """Begin to look; stops `server` if there is no device to compute on."""
+        """Begin to poll the engine; stops `server` if it finds no device."""
         import asyncio
 
         self._task = asyncio.create_task(self._announce(server))
@@ -273,7 +273,7 @@ class Announcer:
         import asyncio
 
         while (status := self.engine.status()).device is None and status.failure is None:  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_SECONDS)  # the device's thread tells nobody
+            await asyncio.sleep(POLL_SECONDS)  # the engine has no event for this
         if status.failure is not None:
             self._say(f"Error: {status.failure}")
             self.exit_code = FAILED
@@ -281,7 +281,7 @@ class Announcer:
             return
         count = len(await asyncio.to_thread(self.engine.catalogue.usable))
         if server.should_exit:
-            return  # whoever waits for it should not be sent to a server that stops
+            return  # do not announce a server that is stopping
         models = "1 model" if count == 1 else f"{count} models"
         said = f"listening on {self.address}, device {status.device} ({status.dtype}), {models}"
         self._readiness.ready(said)
@@ -295,7 +295,7 @@ def _is_preparing(engine: Engine) -> bool:
 
 
 def _check_models(engine: Engine) -> None:
-    """A default model that is not there would fail every request that trusts in it."""
+    """Raise if a configured model is missing: every request for it would fail."""
     if engine.settings.default_model is not None:
         engine.catalogue.default()
     for name in engine.settings.preload:
@@ -305,7 +305,7 @@ def _check_models(engine: Engine) -> None:
 def _warn(
     options: Options, engine: Engine, sock: socket.socket, say: Callable[[str], None]
 ) -> None:
-    """Say what may not be as it was meant."""
+    """Warn of settings that may not be intended."""
     if engine.catalogue.problem is not None:
         say(f"warning: {engine.catalogue.problem}")
     if not options.api_key and not is_loopback(sock.getsockname()[0]):

@@ -1,4 +1,4 @@
-"""`imagine service`: leave `imagine serve` running, with systemd."""
+"""`imagine service`: run `imagine serve` permanently, with systemd."""
 
 from __future__ import annotations
 
@@ -117,21 +117,21 @@ def check_options(options: Sequence[str], scope: Scope = "user") -> None:
 
 def program() -> list[str]:
     """The command that starts this program again: its file, or Python and the module."""
-    single = os.environ.get("IMAGINE_EXECUTABLE")  # a launcher's own file, not what it unpacked
+    single = os.environ.get("IMAGINE_EXECUTABLE")  # the launcher's file, not the copy it unpacked
     started = single or shutil.which(sys.argv[0])
     if started is not None and Path(started).name.startswith("imagine"):
-        return [os.path.abspath(started)]  # noqa: PTH100 - a link may be what is meant to stay
+        return [os.path.abspath(started)]  # noqa: PTH100 - a link may outlive its target
     return [sys.executable, "-m", "imagine_core"]
 
 
 def invoker() -> str | None:
-    """Who asked for the system's service, through sudo."""
+    """The account that called sudo to install the system's service."""
     name = os.environ.get("SUDO_USER")
     return None if name == "root" else name or None
 
 
 def _check_reachable(path: Path) -> None:
-    """An account of its own may not even enter somebody's home."""
+    """Refuse a program in a home that the service's own account cannot enter."""
     for folder in path.parents:
         if not folder.stat().st_mode & stat.S_IXOTH:
             raise SettingsError(
@@ -148,10 +148,10 @@ def _manager(scope: Scope, verb: str) -> Manager:
 
 
 class _Install(click.Command):
-    """Says of an option of serve that it goes behind two dashes."""
+    """Explains that options of serve go behind two dashes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """As every command."""
+        """Parse the arguments as every command does."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:

@@ -1,4 +1,4 @@
-"""`imagine show`: all that is known of one model."""
+"""`imagine show`: all facts about one model."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _local(name: str, folder: Path) -> Model:
 
 
 def _lines(model: Model) -> Iterator[tuple[str, str]]:
-    """What there is to say, a line each."""
+    """The facts about a model, a label and a value each."""
     yield "name", str(model.get("name"))
     yield "family", str(model.get("family"))
     if model.get("problem"):

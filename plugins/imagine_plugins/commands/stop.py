@@ -1,4 +1,4 @@
-"""`imagine stop`: let a server's model leave the memory."""
+"""`imagine stop`: unload a model of a server."""
 
 from __future__ import annotations
 

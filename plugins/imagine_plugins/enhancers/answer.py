@@ -1,4 +1,4 @@
-"""Reads prompts out of what a language model says, however much it chats around its JSON."""
+"""Extracts prompts from the answer of a language model, which may write around its JSON."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SCHEMA: dict[bool, dict[str, Any]] = {
 it can be shown while the rest is still being written."""
 
 THOUGHTS = re.compile(r"\A.*</think>|<think>.*\Z", re.DOTALL)
-"""What models think aloud first, not all of them with an opening tag."""
+"""The reasoning that models write first, some of them without an opening tag."""
 
 OPENING = re.compile(r'\{\s*"' + PROMPT + r'"\s*:\s*"')
 CHARACTERS = re.compile(r'[^"\\]*(?:\\(?:u[0-9a-fA-F]{4}|[^u])[^"\\]*)*')
-"""The part of a JSON string that is there already, without half of an escape at its end."""
+"""The beginning of a JSON string, without an incomplete escape at its end."""
 
 MAX_OBJECTS = 100
-"""Braces that may turn out not to open what is looked for."""
+"""How many opening braces are tried before the answer counts as unreadable."""
 
 
 class Unreadable(ValueError):
-    """There are no prompts in an answer; the message says what there is instead."""
+    """An answer holds no prompts; the message quotes what it holds instead."""
 
 
 def read_answer(text: str, *, negative: bool = False) -> dict[str, str]:
@@ -59,7 +59,7 @@ def read_answer(text: str, *, negative: bool = False) -> dict[str, str]:
 
 
 def prompt_so_far(text: str) -> str:
-    """As much of the prompt as `text`, the beginning of an answer, has of it."""
+    """The part of the prompt that `text`, the beginning of an answer, holds."""
     for opening in OPENING.finditer(THOUGHTS.sub("", text)):
         prompt = _written(opening)
         if _has_words(prompt):
@@ -85,14 +85,14 @@ def _candidates(text: str) -> Iterator[dict[str, str]]:
 
 
 def _written(opening: re.Match[str]) -> str:
-    """What there is already of the string that `opening` opens."""
+    """The part of the string behind `opening` that has arrived."""
     written = CHARACTERS.match(opening.string, opening.end())
-    assert written is not None  # it matches the empty string
+    assert written is not None  # the pattern matches the empty string
     try:
         value = str(json.loads(f'"{written[0]}"', strict=False))
     except ValueError:
         return ""
-    if "\ud800" <= value[-1:] <= "\udbff":  # the other half of the character is on its way
+    if "\ud800" <= value[-1:] <= "\udbff":  # the second half of a surrogate pair has not arrived
         value = value[:-1]
     return tidy(value)
 

@@ -1,4 +1,4 @@
-"""The enhancer "ollama": has a language model on an Ollama server write the prompt."""
+"""The enhancer "ollama": a language model on an Ollama server writes the prompt."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ if TYPE_CHECKING:
 ADDRESS, MODEL = "OLLAMA_HOST", "IMAGINE_ENHANCE_MODEL"
 PORT = 11434
 DEFAULT_MODEL = "gemma3:4b"
-"""Small enough to share a machine with a picture, and it reads many languages."""
+"""Small enough to run beside a diffusion model, and multilingual."""
 
 CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 2.0
 SILENCE_SECONDS = 60.0
-"""No word for so long: a model that loads from a slow disk may need some of it."""
+"""The longest silence; a model may take most of it to load from a slow disk."""
 
 MOST_TOKENS = 1024
 MOST_CHARACTERS = 20_000
-"""Of an answer, should the server not count tokens."""
+"""The longest answer, in case the server does not bound the tokens."""
 
 LONGEST_LINE = 2**20
 
@@ -80,7 +80,7 @@ class Ollama(Enhancer):
         self._environ = environ
 
     def unavailable(self, address: str | None = None) -> str | None:
-        """Ask the server for its models: none is as bad as no server."""
+        """Why the server cannot be used: it does not answer, or has no model."""
         try:
             self._model(self._url(address), None)
         except EnhancerFailed as error:
@@ -88,7 +88,7 @@ class Ollama(Enhancer):
         return None
 
     async def enhance(self, task: EnhanceTask) -> AsyncIterator[str | Enhancement]:
-        """The prompt as it is written, and then all of it."""
+        """The growing prompt, and then the enhancement."""
         import asyncio
 
         url = self._url(task.address)
@@ -112,7 +112,7 @@ class Ollama(Enhancer):
     # ------------------------------------------------------------------------------- the server
 
     def _url(self, address: str | None) -> str:
-        """Where the server is. OLLAMA_HOST may be what it is to Ollama: ":11434" or "0.0.0.0"."""
+        """The URL of the server. OLLAMA_HOST may have Ollama's forms: ":11434" or "0.0.0.0"."""
         given = address or self._environ.get(ADDRESS, "").strip("\"' ") or "127.0.0.1"
         if given[0] == ":" and given[1:].isdecimal():
             given = f"127.0.0.1{given}"
@@ -124,8 +124,8 @@ class Ollama(Enhancer):
         return url
 
     def _model(self, url: str, named: str | None) -> str:
-        """The model that is named; else the one that is configured, or the newest there is."""
-        import httpx  # noqa: F401 - takes long the first time, and here no event loop waits for it
+        """The model of the task, else the configured one, else the newest of the server."""
+        import httpx  # noqa: F401 - the first import is slow, and this is no event loop
 
         if named is not None:
             return named
@@ -138,7 +138,7 @@ class Ollama(Enhancer):
         raise self._error(f"Ollama at {url} has no model yet: 'ollama pull {DEFAULT_MODEL}'")
 
     def _models(self, url: str) -> list[str]:
-        """The models that can write, the newest first."""
+        """The names of the models that can write, newest first."""
         import httpx
 
         with self._transport(url, self._probe):
@@ -154,7 +154,7 @@ class Ollama(Enhancer):
     async def _asking(
         self, url: str, model: str, task: EnhanceTask
     ) -> AsyncIterator[httpx.Response]:
-        """The answer to `task`, as it arrives.
+        """Streams the answer to `task`.
 
         Certificates are read for HTTPS alone: it would hold up the event loop for a moment.
         """
@@ -174,7 +174,7 @@ class Ollama(Enhancer):
 
     @contextmanager
     def _transport(self, url: str, seconds: float) -> Iterator[None]:
-        """Errors of the connection, in our words."""
+        """Raise errors of the connection as `EnhancerFailed`."""
         import httpx
 
         try:
@@ -192,7 +192,7 @@ class Ollama(Enhancer):
     # -------------------------------------------------------------------------------- its words
 
     def _said(self, line: bytes, url: str, model: str) -> dict[str, Any]:
-        """What a line says, if it is no error."""
+        """The JSON object of a line; raises `EnhancerFailed` for an error of the server."""
         try:
             said = json.loads(line)
         except (ValueError, RecursionError):
@@ -222,7 +222,7 @@ class Ollama(Enhancer):
     def _refused(
         self, status: int, body: bytes, url: str, model: str | None = None
     ) -> EnhancerFailed:
-        """What a bad status means, in the server's words if it has any."""
+        """The error for a bad status, in the server's words if it has any."""
         try:
             stated = str(json.loads(body)["error"])
         except (ValueError, LookupError, TypeError):
@@ -260,12 +260,12 @@ def _request(model: str, task: EnhanceTask) -> dict[str, Any]:
 
 
 def _trust(url: str) -> bool:
-    """Whether a proxy may stand between: one for the world is none for this machine."""
+    """Whether a proxy may be used: it reaches other machines, and its localhost is not ours."""
     return not network.is_loopback(urlsplit(url).hostname or "")
 
 
 def _writes_here(model: Mapping[str, Any]) -> bool:
-    """Whether a model can write, which embedding models cannot, without going online for it."""
+    """Whether a model can write (embedding models cannot) and runs without going online."""
     family = str((model.get("details") or {}).get("family", ""))
     embeds = family.endswith("bert") or "embed" in str(model["name"])
     return not (embeds or model.get("remote_host") or model.get("remote_model"))
@@ -281,7 +281,7 @@ def _is_cut(last: Mapping[str, Any]) -> bool:
 
 
 async def _lines(response: httpx.Response) -> AsyncGenerator[bytes, None]:
-    """The lines of an answer; half an object at its end, which is no line, stays out."""
+    """The complete lines of an answer; a broken last line is left out."""
     rest = b""
     async for chunk in response.aiter_bytes():
         *lines, rest = (rest + chunk).split(b"\n")

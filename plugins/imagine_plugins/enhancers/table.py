@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from imagine_core import Enhancement, Enhancer, EnhanceTask, hookimpl
 
 FILLERS = frozenset({"a", "an", "and", "at", "by", "from", "in", "of", "on", "the", "to", "with"})
-"""Words that say nothing of what is in a picture."""
+"""Words that do not describe a picture."""
 
 
 def phrases(text: str) -> tuple[str, ...]:
@@ -20,12 +20,12 @@ def phrases(text: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What can be said of one side of a picture.
+    """Phrases about one aspect of a picture.
 
     Attributes:
         adds: Phrases, one of which is added.
-        said_by: Further words by which a prompt says it already.
-        avoids: What does not go with it.
+        said_by: Further words that show that a prompt covers this aspect.
+        avoids: Phrases for the negative prompt.
     """
 
     adds: tuple[str, ...]
@@ -34,7 +34,7 @@ class Row:
 
     @property
     def words(self) -> frozenset[str]:
-        """The words by which a prompt says it already."""
+        """All words that show that a prompt covers this aspect."""
         return words_of(" ".join([*self.adds, self.said_by]))
 
 
@@ -107,18 +107,18 @@ DETAILS = (
         "quality",
     ),
 )
-"""Sides of a picture that go with any style."""
+"""Aspects of a picture that go with any style."""
 
 FAULTS = phrases(
     "blurry | low quality | deformed | bad anatomy | cropped | watermark | text | jpeg artifacts"
 )
-"""What nobody wants in a picture, unless they say so."""
+"""Phrases for every negative prompt, unless the prompt asks for them."""
 
 
 class Table(Enhancer):
-    """Adds what a prompt leaves open, a phrase for each side of the picture, and nothing else.
+    """Adds a phrase for each aspect of the picture that the prompt leaves open.
 
-    A side that the prompt speaks of by any word of its row is left alone.
+    A prompt covers an aspect if it holds any word of that row.
     """
 
     name = "table"
@@ -134,7 +134,7 @@ class Table(Enhancer):
 
 
 def additions(prompt: str, seed: int) -> Iterator[str]:
-    """What to add to `prompt`, its style first."""
+    """The phrases to add to `prompt`, a style first."""
     said = words_of(prompt)
     sides = [side.adds for side in DETAILS if not said & side.words]
     if style_of(said) is None:
@@ -147,7 +147,7 @@ def additions(prompt: str, seed: int) -> Iterator[str]:
 
 
 def faults(prompt: str) -> Iterator[str]:
-    """What to keep away from `prompt`: nothing that it asks for."""
+    """The phrases of the negative prompt, without those that `prompt` asks for."""
     said = words_of(prompt)
     style = style_of(said)
     for phrase in (*FAULTS, *(style.avoids if style else ())):
@@ -156,19 +156,19 @@ def faults(prompt: str) -> Iterator[str]:
 
 
 def style_of(said: frozenset[str]) -> Row | None:
-    """The style that these words are of: the one with the most of them, None if there is none."""
+    """The style that shares the most words with `said`; None if no style shares any."""
     style = max(STYLES, key=lambda style: len(said & style.words))
     return style if said & style.words else None
 
 
 def words_of(text: str) -> frozenset[str]:
-    """The words of `text` that say something, whatever their case and number."""
+    """The descriptive words of `text`, in lower case and singular."""
     words = re.findall(r"\w+", text.casefold())
     return frozenset(word.removesuffix("s") for word in words) - FILLERS
 
 
 def _pick(choices: tuple[str, ...], prompt: str, seed: int) -> str:
-    """One of `choices`: chance, but the same for the same prompt and seed on every machine."""
+    """One of `choices`, pseudo-random, and equal for equal prompt and seed on every machine."""
 
     def lot(phrase: str) -> bytes:
         return hashlib.sha256(f"{seed}\n{prompt}\n{phrase}".encode()).digest()

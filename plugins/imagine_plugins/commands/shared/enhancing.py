@@ -1,4 +1,4 @@
-"""Enhances a prompt for a command, and says on stderr who does it."""
+"""Enhances a prompt for a command, and names the enhancer on stderr."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pick(
     address: str | None = None,
     quiet: bool = False,
 ) -> Enhancer:
-    """The enhancer called `name`, else the best one there is; says which, and why no better one."""
+    """The enhancer called `name`, else the best available one; notes which one and why."""
     with in_flags():
         choice = choose_enhancer(plugins.enhancers, name, model=model, address=address)
     if not quiet:
@@ -36,7 +36,7 @@ def pick(
 def run_enhancer(
     enhancer: Enhancer, task: EnhanceTask, show: Callable[[str], object] = str
 ) -> Enhancement:
-    """What `enhancer` makes of `task`; `show` is given the prompt piece by piece as it comes."""
+    """The enhancement of `task`; `show` receives the prompt piece by piece meanwhile."""
     import asyncio
 
     async def follow() -> Enhancement:
@@ -53,7 +53,7 @@ def run_enhancer(
 def with_better_prompt(
     request: GenerationRequest, plugins: Plugins, name: str | None, *, quiet: bool
 ) -> GenerationRequest:
-    """`request` with what an enhancer makes of its prompt; the negative prompt stays the user's."""
+    """`request` with an enhanced prompt; the negative prompt of the user stays."""
     enhancer = pick(plugins, name, quiet=quiet)
     seed = draw_seed() if request.seed is None else request.seed
     made = run_enhancer(enhancer, EnhanceTask(prompt=request.prompt, seed=seed))

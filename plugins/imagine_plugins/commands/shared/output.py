@@ -29,9 +29,9 @@ def is_stdout(output: str | None) -> bool:
     """Whether the `-o` of a command means standard output.
 
     Raises:
-        click.UsageError: That is a terminal, which a picture would only disturb.
+        click.UsageError: Standard output is a terminal, which cannot show a picture.
     """
-    # /dev/stdout by its name: what it leads into may be a file, which is not to be renamed over.
+    # /dev/stdout may lead to a regular file, which a rename over its name would replace.
     if output not in {"-", "/dev/stdout"}:
         return False
     if sys.stdout.isatty():
@@ -46,7 +46,7 @@ def write_stdout(data: bytes) -> None:
 
 
 def note(text: str) -> None:
-    """Say something on stderr that is no error."""
+    """Print a note to stderr that is no error."""
     click.echo(one_line(text), err=True)
 
 

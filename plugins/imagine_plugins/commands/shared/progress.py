@@ -1,4 +1,4 @@
-"""The progress of a generation on a terminal: one line that is written over and over."""
+"""The progress of a generation on a terminal: one line that is rewritten for each event."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Progress:
 
     def _step(self, done: int, total: int) -> None:
         now = self._clock()
-        if self._first is None:  # what comes before the first step says nothing of the next ones
+        if self._first is None:  # loading and encoding do not count for the pace
             self._first = (now, done)
         since, before = self._first
         left = ""

@@ -1,4 +1,4 @@
-"""Where the pictures of a run go, and under which names."""
+"""Names and writes the pictures of a run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Gallery:
         return [self._finish(index, picture, result) for index, picture in enumerate(result.images)]
 
     def left_behind(self) -> list[str]:
-        """What the run leaves behind if it ends here, in words."""
+        """The unfinished files that stay if the run ends now, as sentences."""
         return [
             f"{path} shows it after step {self.partial[index]}"
             if index in self.partial
@@ -157,7 +157,7 @@ def open_gallery(output: str | None, *, document: bool, label: Callable[[str], s
 
 
 def _destination(output: str | None) -> tuple[type[Gallery], Path, str | None]:
-    """What takes the pictures, the folder, and the name if one was given."""
+    """The class of the gallery, its folder, and the name of the file if one was given."""
     if output is None:
         return Gallery, Path(), None
     path = Path(output)

@@ -1,4 +1,4 @@
-"""Kinds of values that flags take, beside those that click has."""
+"""Types of flag values that click does not have."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class Finite(click.ParamType[float]):
-    """A number that is neither infinite nor none at all."""
+    """A number that is neither infinite nor NaN."""
 
     name = "float"
 
@@ -29,14 +29,14 @@ class Finite(click.ParamType[float]):
 
 
 class Key(click.ParamType[str]):
-    """An API key: something that fits into a header."""
+    """An API key, which must fit into a header."""
 
     name = "text"
 
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
-        """The key, without the line break that files end in."""
+        """The key, without the line break that a file may end in."""
         key = str(value).strip()
         if not key or not key.isprintable():
             self.fail("a key must not be empty, nor hold a line break", param, ctx)
