@@ -1,4 +1,4 @@
-"""The guard of what clients send: each body is bounded in size and time, all of them in memory."""
+"""Bounds request bodies: each in size and time, all of them together in memory."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_SECONDS = 300.0
-"""A body must have arrived after so long."""
+"""Seconds for a body to arrive."""
 
 DRAIN_SECONDS = 5.0
-"""How long a body that is refused is still read (and thrown away): a client that is busy sending
-does not read our answer."""
+"""Seconds for which a refused body is still read and discarded: a client does not read the answer
+while it sends."""
 
-LOOK_SECONDS = 0.25
-"""How often it is asked whether the server stops, while a body lets us wait."""
+POLL_SECONDS = 0.25
+"""How often to check for shutdown while waiting for a body."""
 
 MOST_HELD = 512 * 2**20
-"""Bytes of all bodies together that are held, from their first byte to the end of their request:
-a picture to start from waits in the queue with its request."""
+"""Bytes of all bodies together, each counted until its request ends: a picture to start from waits
+in the queue with its request."""
 
 SMALL = 64 * 2**10
-"""A body up to this size is let in although others take all the room: it is no larger than what a
-connection costs anyway, and it is what asks for pictures without one to start from."""
+"""A body up to this size is always accepted: it costs no more than its connection, and requests
+without an input picture are that small."""
 
 MARK = "imagine_body"
 
 
 class Held:
-    """The bytes of one body, and for how long they count.
+    """The bytes of one body, counted until its request ends.
 
     Args:
         guard: Counts the bytes of all bodies.
-        encoding: How this one is compressed; empty for not at all.
+        encoding: Its Content-Encoding; empty for none.
     """
 
     def __init__(self, guard: BodyGuard, encoding: str) -> None:
@@ -58,14 +58,14 @@ class Held:
         self.size = 0
 
     def add(self, size: int) -> None:
-        """So much more has arrived; raises `Busy` where there is no room for it."""
+        """Count `size` more bytes; raises `Busy` if they exceed the bound for all bodies."""
         self.size += size
         self._guard.held += size
         if self.size > SMALL and self._guard.held > self._guard.most:
             raise Busy("the pictures that others sent take all the room; try again later")
 
     def release(self) -> None:
-        """The request has ended, and with it the body, unless work goes on with it."""
+        """Stop counting when the request ends, or later when the task that keeps the body does."""
         task, self._task = self._task, None
         if task is not None and not task.done():
             task.add_done_callback(lambda _: self.release())
@@ -74,29 +74,29 @@ class Held:
         self.size = 0
 
     def keep(self, task: asyncio.Task[None]) -> None:
-        """Let the body count until `task` has ended as well."""
+        """Count the body until `task` has ended as well."""
         self._task = task
 
 
 def keep_body(scope: Scope, task: asyncio.Task[None]) -> None:
-    """Say that `task` goes on with the body of a request whose client has left."""
+    """Count the body of a request until `task` ends, which continues without the client."""
     held = scope.get(MARK)
     if held is not None:
         held.keep(task)
 
 
 class BodyGuard:
-    """Stops reading a body that is too large, too slow to arrive or compressed, or finds no room.
+    """Refuses a body that is too large, too slow, compressed, or beyond the bound for all bodies.
 
     Args:
         app: The application behind.
         limit: Bytes of one body.
         most: Bytes of all bodies that are held at once.
-        seconds: How long one may take to arrive.
-        stopping: Says whether the server stops; a body that is on its way then comes too late.
+        seconds: Time for one body to arrive.
+        stopping: Whether the server stops; bodies that are still arriving are then refused.
 
     Attributes:
-        held: Bytes that are held now.
+        held: Bytes of all bodies now.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class BodyGuard:
         self.held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on a body that is bounded."""
+        """Call the application with a bounded body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -134,7 +134,7 @@ class BodyGuard:
 
         async def bounded() -> Message:
             nonlocal complete
-            if complete:  # what comes now is the news that the client has gone
+            if complete:  # the next message is the disconnect
                 return await receive()
             message = await self._next(receive, deadline)
             complete = not message.get("more_body", False)
@@ -152,7 +152,7 @@ class BodyGuard:
         now = asyncio.get_running_loop().time
         while now() < deadline:
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(min(deadline, now() + LOOK_SECONDS)):
+                async with asyncio.timeout_at(min(deadline, now() + POLL_SECONDS)):
                     return await receive()
             if self.stopping():
                 raise ShuttingDown
@@ -169,13 +169,13 @@ class BodyGuard:
 
 
 def _encoding(headers: Headers) -> str:
-    """What compresses a body; a few bytes may unpack to gigabytes, so that none is unpacked."""
+    """The Content-Encoding of a body. None is unpacked, as a few bytes may hold gigabytes."""
     stated = ",".join(headers.getlist("content-encoding")).lower().split(",")
     return ", ".join(each.strip() for each in stated if each.strip() not in ("", "identity"))
 
 
 async def _drain(receive: Receive) -> None:
-    """Read a body to its end, or for as long as we care, and keep nothing of it."""
+    """Read and discard a body, for at most `DRAIN_SECONDS`."""
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
             while (await receive()).get("more_body", False):

@@ -1,9 +1,9 @@
-"""The guards of the application: strange hosts and origins, and missing keys.
+"""The guards of the application: they refuse unknown hosts and origins, and missing keys.
 
-Any web page can make a browser post to this machine, and curl's JSON comes without a JSON content
-type, so that content types protect nobody: the Origin that browsers add is what tells a page's
-request apart. A page can also make its own host name resolve to this machine (DNS rebinding); then
-Origin and Host agree, and the Host is what gives it away.
+Any web page can make a browser post to this machine. curl sends JSON without a JSON content type,
+so the content type cannot tell such requests apart; the Origin header that browsers add does. A
+page can also make its own host name resolve to this machine (DNS rebinding): then Origin and Host
+agree, and only the Host gives it away.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=BaseRoute)
 
 FILE_ORIGINS = ("null", "file://")
-"""What browsers call a page that was opened as a file. Sandboxed frames of any site say "null" too,
-so that it opens only the routes that show nothing of other people's work."""
+"""The Origin of pages that were opened as files. Sandboxed frames of any site send "null" too, so
+it opens only routes that do not show the work of other clients."""
 
 SINGLE = ("host", "origin", "authorization", "content-type", "access-control-request-method")
-"""Headers that a request has once (RFC 9110, 5.3). Of two, a proxy in front may look at the one and
-this server at the other, so that neither is believed."""
+"""Headers that a request may have once (RFC 9110, 5.3). Of two, a proxy may judge one and this
+server the other, so requests with two are refused."""
 
 
 # ------------------------------------------------------------------------------ marks on routes
@@ -45,7 +45,7 @@ def without_key(route: R) -> R:
 
 
 def open_to_files(route: R) -> R:
-    """Mark a route that pages opened from a file may call: it must not show others' work."""
+    """Mark a route for pages opened from a file: it must not show the work of other clients."""
     return mark(route, open_to_files=True)
 
 
@@ -53,13 +53,13 @@ def open_to_files(route: R) -> R:
 
 
 class OriginGuard:
-    """Refuses strange hosts and origins, and lets the pages of the others read the answers (CORS).
+    """Refuses unknown hosts and origins, and lets allowed pages read the answers (CORS).
 
     Args:
         app: The application behind.
-        access: What is allowed.
+        access: Decides on hosts and origins.
         routes: The application's routes, with their marks.
-        refuse: Builds the response that says no.
+        refuse: Builds the response for a refusal.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class OriginGuard:
 
 
 class KeyGuard:
-    """Wants the API key on every route that is not marked as free of it."""
+    """Requires the API key on every route that is not marked `without_key`."""
 
     def __init__(self, app: ASGIApp, *, access: Access, routes: Sequence[BaseRoute]) -> None:
         self.app, self.access, self.routes = app, access, routes
@@ -137,7 +137,7 @@ def _is_preflight(scope: Scope, headers: Headers) -> bool:
 
 
 def _preflight_headers(asked: Headers) -> dict[str, str]:
-    """What an allowed page may send: any method and header, for it may call everything anyway."""
+    """Allow any method and header: an allowed page may call every route."""
     granted = {
         "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
         "Access-Control-Allow-Headers": asked.get("access-control-request-headers", "*"),
@@ -149,7 +149,7 @@ def _preflight_headers(asked: Headers) -> dict[str, str]:
 
 
 def _readable(send: Send, origin: str | None) -> Send:
-    """`send` that adds what lets a page of `origin` read the answer."""
+    """`send` with the headers that let a page of `origin` read the answer."""
 
     async def sender(message: Message) -> None:
         if message["type"] == "http.response.start":

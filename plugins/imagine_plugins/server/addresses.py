@@ -1,4 +1,4 @@
-"""Addresses of servers as people write them, and the URLs that they stand for."""
+"""Turns addresses of servers, as people write them, into URLs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from imagine_core.errors import SettingsError
 from imagine_core.settings import DEFAULT_PORT
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where servers listen, not clients
-"""Addresses to listen at, and what they are to a client: this machine."""
+"""Addresses to listen at, and the loopback address by which a client reaches each."""
 
 
 def server_url(address: str, *, port: int = DEFAULT_PORT) -> str:

@@ -1,4 +1,4 @@
-"""How many connections a server has, and which of them has to make room for the next."""
+"""Bounds the connections of a server, and picks the idle one to close for a new one."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Protocol
 MOST_CONNECTIONS = 4096
 
 SPARE_FILES = 256
-"""Of the files that a process may have open: what models, logs and libraries need."""
+"""Open files that are reserved for models, logs and libraries."""
 
 
 class Connection(Protocol):
-    """One of them."""
+    """A connection of the server."""
 
     def make_room(self) -> None:
-        """Close: nobody uses it, and somebody else would like to come in."""
+        """Close this idle connection in favour of a new one."""
 
 
 class Connections:
     """The connections of a server.
 
-    Somebody who opens thousands of them and says nothing keeps nobody out: the one that has been
-    unused for the longest time makes room for the next.
+    A client that opens thousands of idle connections cannot lock others out: beyond the bound, the
+    connection that has been idle longest is closed.
 
     Args:
-        most: How many there may be.
+        most: The bound.
     """
 
     def __init__(self, most: int) -> None:
         self.most = most
         self._open: set[Connection] = set()
-        self._idle: dict[Connection, None] = {}  # in the order in which they became so
+        self._idle: dict[Connection, None] = {}  # in the order in which they became idle
 
     def enter(self, connection: Connection) -> bool:
-        """There is another one; False if all others are in use, and it has to go."""
+        """Add a connection; False if all others are in use, and it must be closed."""
         if len(self._open) >= self.most:
             if not self._idle:
                 return False
@@ -46,23 +46,23 @@ class Connections:
         return True
 
     def use(self, connection: Connection) -> None:
-        """A request is in progress on it."""
+        """Mark a connection as in use."""
         self._idle.pop(connection, None)
 
     def rest(self, connection: Connection) -> None:
-        """Its request has been answered."""
+        """Mark a connection as idle."""
         if connection in self._open:
             self._idle.pop(connection, None)
             self._idle[connection] = None
 
     def leave(self, connection: Connection) -> None:
-        """It is closed, or about to be."""
+        """Remove a connection that is closed."""
         self._open.discard(connection)
         self._idle.pop(connection, None)
 
 
 def most_connections() -> int:
-    """How many this process can serve; the system bounds the files that it may have open."""
+    """How many connections this process can have; the system bounds its open files."""
     if sys.platform == "win32":
         return MOST_CONNECTIONS
     import resource

@@ -1,4 +1,4 @@
-"""How a server writes its log: for people, or as JSON for programs."""
+"""Formats of a server's log: text for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from imagine_plugins.commands.shared.output import note
 
 
 class TextFormatter(logging.Formatter):
-    """Lines for people. A record is one line, whatever is in it; only tracebacks have several."""
+    """Text for people: one line a record, control characters escaped; only tracebacks have more."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")
@@ -23,7 +23,7 @@ class TextFormatter(logging.Formatter):
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
-        """The traceback, whose messages may quote anybody."""
+        """The traceback, escaped: its messages may quote clients."""
         return "\n".join(printable(line) for line in super().formatException(ei).split("\n"))
 
 
@@ -44,14 +44,14 @@ class JsonFormatter(logging.Formatter):
 
 
 def printable(text: str) -> str:
-    """`text` with its control characters, and what else is no text, written out."""
+    """`text` with control characters and other unprintable ones escaped."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def start_logging(kind: str) -> Callable[[str], None]:
-    """Log to stderr: our own news, and the warnings of everybody else.
+    """Log to stderr: our own messages from INFO on, those of libraries from WARNING on.
 
     Returns:
         What says a thing once and for all, as at the start: bare to people, in the log to programs.

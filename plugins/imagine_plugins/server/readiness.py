@@ -1,7 +1,6 @@
-"""Tells systemd how the server is: sd_notify(3), without its library.
+"""Tells systemd when the server is ready or stops: sd_notify(3), without its library.
 
-systemd names a datagram socket in NOTIFY_SOCKET to a service with `Type=notify`; everywhere else
-there is none, and nothing is said.
+systemd passes the name of a datagram socket in NOTIFY_SOCKET to services of `Type=notify`.
 """
 
 from __future__ import annotations
@@ -12,25 +11,25 @@ from collections.abc import MutableMapping
 
 VARIABLE = "NOTIFY_SOCKET"
 MARGIN = 30.0
-"""Seconds beyond the grace time before systemd may lose patience with a server that stops."""
+"""Seconds beyond the grace time before systemd may kill a stopping server."""
 
 
 class Readiness:
-    """Tells the service manager behind `address`; nobody, where there is none.
+    """Notifies the service manager at `address`.
 
     Args:
-        address: The path of its socket, or `@` and the name of an abstract one.
+        address: The path of its socket, or `@` and the name of an abstract one; None without one.
     """
 
     def __init__(self, address: str | None) -> None:
         self._address = address
 
     def ready(self, status: str) -> None:
-        """Say that requests are served, and in `status`, for people, how."""
+        """Report that the server is ready; `status` is shown to people."""
         self._tell("READY=1", f"STATUS={status}")
 
     def stopping(self, *, within: float) -> None:
-        """Say that the server stops, which may take so many seconds."""
+        """Report that the server stops, which may take `within` seconds."""
         patience = int((within + MARGIN) * 1e6)
         self._tell("STOPPING=1", "STATUS=stopping", f"EXTEND_TIMEOUT_USEC={patience}")
 
@@ -44,9 +43,9 @@ class Readiness:
                 sock.connect(name)
                 sock.sendall(message.encode())
         except OSError:
-            pass  # whoever asked to be told is gone; the pictures matter more
+            pass  # the manager is gone, and requests go on without it
 
 
 def readiness_from_environment(environ: MutableMapping[str, str] = os.environ) -> Readiness:
-    """What this process was asked to tell; programs that it starts shall not tell it too."""
+    """The readiness that NOTIFY_SOCKET asks for; child processes do not inherit the variable."""
     return Readiness(environ.pop(VARIABLE, None))

@@ -1,4 +1,4 @@
-"""Runs an HTTP application until it is told to stop: its socket, its signals, its patience."""
+"""Runs an HTTP application until a signal stops it: its socket, its signals, its timeouts."""
 
 from __future__ import annotations
 
@@ -33,65 +33,65 @@ log = logging.getLogger("imagine")
 
 BACKLOG = 2048
 IDLE_SECONDS = 75
-"""An idle connection is kept so long: longer than most clients wait before they use it again."""
+"""Seconds that an idle connection is kept, longer than most clients wait to reuse it."""
 
 HEADER_SECONDS = 20.0
-"""The head of a request must have arrived after so long."""
+"""Seconds for the head of a request to arrive."""
 
 LAST_WORDS_SECONDS = 5
-"""After the grace time: for the last lines of streams to go out."""
+"""Seconds after the grace time for the last lines of streams to be sent."""
 
-LOOK_SECONDS = 0.05
-"""How often a server that stops looks whether its work is done."""
+POLL_SECONDS = 0.05
+"""How often a stopping server checks whether its work is done."""
 
 
 class PatientProtocol(H11Protocol):
     """HTTP/1.1 that gives up a client which never finishes the head of its request.
 
-    uvicorn's own timer starts after the first answer, and any byte stops it. What is no HTTP is
-    answered as every other error is.
+    uvicorn's own timer starts after the first answer, and any byte stops it. Malformed requests
+    get the JSON error that all other errors have.
 
     Args:
-        crowd: All connections of the server.
+        connections: All connections of the server.
         options: uvicorn's.
     """
 
     _head_due: asyncio.TimerHandle | None = None
 
-    def __init__(self, *, crowd: Connections, **options: Any) -> None:
+    def __init__(self, *, connections: Connections, **options: Any) -> None:
         super().__init__(**options)
-        self._crowd = crowd
+        self._connections = connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect a request."""
         super().connection_made(transport)
         self._expect_head()
-        if not self._crowd.enter(self):
+        if not self._connections.enter(self):
             self._refuse(Busy("this server has no connection left; try again later"))
 
     def data_received(self, data: bytes) -> None:
-        """Take a part of a request."""
+        """Receive a part of a request."""
         super().data_received(data)
         if self._at_work():
             self._forget_head()
-            self._crowd.use(self)
+            self._connections.use(self)
         elif self._head_due is None:
             self._expect_head()
 
     def on_response_complete(self) -> None:
-        """Expect the next request, unless it is there already."""
+        """Mark the connection as idle, unless the next request has arrived already."""
         super().on_response_complete()
         if not self._at_work():
-            self._crowd.rest(self)
+            self._connections.rest(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Expect nothing more."""
+        """Stop the timer, and forget the connection."""
         self._forget_head()
-        self._crowd.leave(self)
+        self._connections.leave(self)
         super().connection_lost(exc)
 
     def make_room(self) -> None:
-        """Close for somebody else's sake."""
+        """Close this idle connection in favour of a new one."""
         self.timeout_keep_alive_handler()
 
     def _at_work(self) -> bool:
@@ -99,13 +99,13 @@ class PatientProtocol(H11Protocol):
         return cycle is not None and not cycle.response_complete
 
     def send_400_response(self, msg: str) -> None:
-        """Say what is wrong with what came; called where h11's error is being handled."""
-        # h11 quotes the line, which may hold a key; bytearray is how it shows that it does.
+        """Answer a malformed request; uvicorn calls this while it handles h11's error."""
+        # h11 quotes the line, which may hold a key, behind ": bytearray(".
         problem = str(sys.exception() or msg).partition(": bytearray(")[0]
         self._refuse(MalformedRequest(problem))
 
     def _refuse(self, error: ImagineError) -> None:
-        """Say what is wrong, and close."""
+        """Answer with `error`, and close the connection."""
         response = error_response(error)
         response.headers["Connection"] = "close"
         status = http.HTTPStatus(response.status_code)
@@ -116,14 +116,14 @@ class PatientProtocol(H11Protocol):
             for event in (head, h11.Data(data=bytes(response.body)), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         except h11.LocalProtocolError:
-            pass  # the body broke off under an answer that has begun: there is no second one
+            pass  # the answer has begun, and a second one cannot follow
         self.transport.close()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: who asks for another protocol is answered in this one, as HTTP has it."""
+        """Log nothing: a request to upgrade may be answered in HTTP/1.1 (RFC 9110, 7.8)."""
 
     def _expect_head(self) -> None:
-        # uvicorn's own handler closes politely, in whatever state the connection is.
+        # uvicorn's own handler closes a connection in every state.
         self._head_due = self.loop.call_later(HEADER_SECONDS, self.timeout_keep_alive_handler)
 
     def _forget_head(self) -> None:
@@ -132,11 +132,8 @@ class PatientProtocol(H11Protocol):
             self._head_due = None
 
 
-class LastWords:
-    """Ends the answer to a client that has not taken it when the server's time is over.
-
-    uvicorn then cancels what is still at work, and would log that as a fault of ours.
-    """
+class Cancellation:
+    """Ends requests that uvicorn cancels after the grace time, without a traceback in the log."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -153,19 +150,16 @@ class LastWords:
 
 
 class GracefulServer(uvicorn.Server):
-    """A server that a signal stops gently, and a second one at once.
+    """A server that one signal stops gracefully, and a second one at once.
 
-    uvicorn raises the signal again when it is done, so that a service that was asked to stop
-    would look as if it had been killed.
+    uvicorn would raise the signal again afterwards, and a service manager take that for a crash.
 
     Args:
         config: uvicorn's.
         grace: Seconds that requests in progress may take when the server stops.
         on_started: Called when the socket is open, on the event loop.
-        on_stop: Called on a thread when the server stops; the streams that it ends get their
-            last line out.
-        abandon: Whether there is nothing that `on_stop` could finish, so that the server does not
-            wait for it.
+        on_stop: Called on a thread when the server stops, while streams can still send.
+        abandon: Whether `on_stop` has nothing to finish, so that the server does not wait for it.
     """
 
     def __init__(
@@ -184,7 +178,7 @@ class GracefulServer(uvicorn.Server):
         self.stopping = threading.Thread(target=on_stop, name="imagine-stop", daemon=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Stop; at once if it is being stopped already."""
+        """Stop; exit at once if the server is stopping already."""
         del frame
         if self.should_exit:
             os._exit(128 + sig)
@@ -193,26 +187,26 @@ class GracefulServer(uvicorn.Server):
         self.should_exit = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open for business."""
+        """Start to accept connections."""
         await super().startup(sockets)
         self._on_started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close when what is in progress is done, or its time is over.
+        """Close when all work is done, or the grace time is over.
 
-        Until then others are still let in, to be told by the application that they come too late:
-        a connection that is refused says nothing of a server that will be back.
+        Until then the server still accepts connections, and the application answers them with 503
+        and Retry-After, which a refused connection could not tell.
         """
         self.stopping.start()
         began = time.monotonic()
         while self._busy(time.monotonic() - began):  # noqa: ASYNC110
-            await asyncio.sleep(LOOK_SECONDS)  # uvicorn tells nobody when they are done
+            await asyncio.sleep(POLL_SECONDS)  # uvicorn has no event for this
         await super().shutdown(sockets)
 
     def _busy(self, seconds: float) -> bool:
-        """Whether somebody waits for an answer, or what nobody waits for is in progress.
+        """Whether any request, attended or detached, is still running after `seconds`.
 
-        What has no time left ends with its step, and is told so while the loop still runs.
+        Requests beyond the grace time end with their step, and the loop must run to tell them.
         """
         if self.stopping.is_alive() and not self._abandon():
             return seconds < self._grace + LAST_WORDS_SECONDS
@@ -220,7 +214,7 @@ class GracefulServer(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens; errors say what to do.
+    """A listening socket; its errors tell how to mend them.
 
     Raises:
         SettingsError: `host` or `port` cannot be listened at.
@@ -238,7 +232,7 @@ def listen(host: str, port: int) -> socket.socket:
 def _bind(family: int, kind: int, address: Any) -> socket.socket:
     sock = socket.socket(family, kind)
     try:
-        if os.name == "posix":  # on Windows it would let two servers share a port
+        if os.name == "posix":  # on Windows this would let two servers share a port
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
         sock.listen(BACKLOG)
@@ -274,9 +268,9 @@ def build_server(
     abandon: Callable[[], bool] = lambda: False,
 ) -> GracefulServer:
     """A server for `app`; see `GracefulServer`."""
-    protocol = partial(PatientProtocol, crowd=Connections(most_connections()))
+    protocol = partial(PatientProtocol, connections=Connections(most_connections()))
     config = uvicorn.Config(
-        LastWords(app),
+        Cancellation(app),
         http=cast("type[PatientProtocol]", protocol),
         ws="none",
         loop="asyncio",
@@ -284,7 +278,7 @@ def build_server(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # whom to trust with the client's address is nobody's question here
+        proxy_headers=False,  # the client's address is not used
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=LAST_WORDS_SECONDS,

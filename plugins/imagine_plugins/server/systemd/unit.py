@@ -115,7 +115,7 @@ class Unit:
 
 
 def quoted(word: str) -> str:
-    """`word` as one argument in ExecStart=, whatever is in it: systemd.service(5), COMMAND LINES.
+    """`word` escaped as one argument of ExecStart=: systemd.service(5), COMMAND LINES.
 
     Raises:
         SettingsError: It has a character that no line of a unit can hold.
