@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Literal
@@ -169,7 +169,6 @@ FIELDS = (
 
 WIRE_NAMES: Mapping[str, str] = MappingProxyType({field.name: field.wire for field in FIELDS})
 CORE_NAMES: Mapping[str, str] = MappingProxyType({field.wire: field.name for field in FIELDS})
-PLACES = {field.wire: place for place, field in enumerate(FIELDS)}
 PLACEHOLDER = "-"
 """Stands for a prompt that cannot be read: whatever checks the request finds nothing to say."""
 
@@ -219,10 +218,15 @@ def field_errors(request: GenerationRequest, limits: Limits) -> Iterator[FieldEr
             yield FieldError(field.name, problem)
 
 
+def in_order(errors: Iterable[FieldError]) -> list[FieldError]:
+    """`errors` in the order of the table, those of other names last."""
+    places = {field.name: place for place, field in enumerate(FIELDS)}
+    return sorted(errors, key=lambda error: places.get(error.field, len(places)))
+
+
 def on_wire(error: RequestError) -> RequestError:
-    """`error` under the wire names of its fields, in the order of the table."""
-    renamed = _renamed(error, WIRE_NAMES).fields
-    return RequestError(sorted(renamed, key=lambda each: PLACES.get(each.field, len(PLACES))))
+    """`error` under the wire names of its fields."""
+    return _renamed(error, WIRE_NAMES)
 
 
 def in_core(error: RequestError) -> RequestError:

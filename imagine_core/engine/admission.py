@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError
+from imagine_core.fields import in_order
 from imagine_core.kinds import SMALLEST_SIDE
 from imagine_core.models.memory import Work
 from imagine_core.sampling import resolve_sampler
@@ -92,7 +93,7 @@ def admit(
         else:
             warnings += [] if remark is None else [remark]
     if found:
-        raise RequestError(found.values())
+        raise RequestError(in_order(found.values()))
     sampler, schedule = resolve_sampler(samplers, request.sampler, request.noise_schedule)
     info = catalogue.default() if request.model is None else catalogue.get(request.model)
     if info.clip_layers is not None and request.clip_skip > info.clip_layers:

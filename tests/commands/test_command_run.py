@@ -65,6 +65,16 @@ def test_every_flag_of_the_readme_has_its_short_form_and_its_default() -> None:
     assert {flags: known.get(flags, "missing") for flags in README} == README
 
 
+def test_a_strength_without_a_picture_to_start_from_is_warned_of(
+    imagine: Imagine, models: str
+) -> None:
+    small = ("run", "red", "-w", "64", "-h", "64", "-n", "2", "--sampler", "test euler")
+    assert "--strength changes nothing" not in imagine(*small, "--models", models).err
+    ended = imagine(*small, "-d", "0.5", "--models", models)
+    assert ended.code == 0
+    assert "Warning: --strength changes nothing without --img" in ended.err
+
+
 def test_every_flag_reaches_the_picture(imagine: Imagine, models: str, work: Path) -> None:
     (work / "in.png").write_bytes(png())
     ended = imagine(

@@ -17,7 +17,7 @@ from PIL import Image
 from imagine_core import GeneratedImage, GenerationRequest, GenerationResult, PhaseEvent, StepEvent
 from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError
-from imagine_core.fields import FIELDS, in_core, on_wire, to_json
+from imagine_core.fields import FIELDS, in_core, in_order, on_wire, to_json
 from imagine_core.settings import Limits
 from imagine_core.web.dialect import Finished, Order, Record
 from imagine_plugins.dialects.native import lines
@@ -38,7 +38,7 @@ def order(**body: Any) -> Order:
     wrong = check_request(found.request, Limits(steps=100, images=4))
     errors = {error.field: error for error in (*wrong, *found.errors)}
     if errors:
-        raise on_wire(RequestError(errors.values()))
+        raise on_wire(RequestError(in_order(errors.values())))
     return found
 
 
@@ -227,8 +227,8 @@ def test_a_request_survives_the_wire(request: GenerationRequest) -> None:
 def test_errors_are_renamed_both_ways() -> None:
     error = RequestError([FieldError("init_image", "a"), FieldError("width", "b")])
     there = on_wire(error)
-    assert [each.field for each in there.fields] == ["width", "img"]  # as in the table
-    assert set(in_core(there).fields) == set(error.fields)
+    assert [each.field for each in there.fields] == ["img", "width"]
+    assert in_core(there).fields == error.fields
 
 
 def picture(encoded: str) -> tuple[Image.Image, bytes]:

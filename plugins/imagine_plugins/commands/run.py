@@ -18,7 +18,11 @@ from imagine_core.cli import plugins_of
 from imagine_core.errors import ServerFailed, UnknownName
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.enhancing import with_better_prompt
-from imagine_plugins.commands.shared.options import LOCAL_OPTIONS, SERVER_OPTIONS
+from imagine_plugins.commands.shared.options import (
+    LOCAL_OPTIONS,
+    SERVER_OPTIONS,
+    on_command_line,
+)
 from imagine_plugins.commands.shared.output import note
 from imagine_plugins.commands.shared.progress import Progress
 from imagine_plugins.commands.shared.request import field_options, request_of
@@ -96,6 +100,8 @@ def make_pictures(options: Options, plugins: Plugins) -> list[Path]:
     )
     if options.enhance or options.enhancer is not None:
         request = with_better_prompt(request, plugins, options.enhancer, quiet=options.quiet)
+    if request.init_image is None and on_command_line("strength"):
+        note("Warning: --strength changes nothing without --img")
     progress = Progress(sys.stderr, images=request.images, quiet=options.quiet)
     if not where.remote and not options.quiet:
         note(where.reason)
