@@ -59,7 +59,7 @@ def fields_of(response: httpx.Response) -> dict[str, str]:
 def lines_of(text: str) -> list[dict[str, Any]]:
     """The objects of a stream."""
     assert text.endswith("\n")
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.splitlines() if line]  # blank ones keep it alive
 
 
 @contextmanager

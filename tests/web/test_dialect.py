@@ -1,0 +1,250 @@
+"""A second dialect beside the native one: what all dialects share, and what each says itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
+
+from calls import SMALL, app_of, ask, lines_of, live
+from imagine_core import (
+    Enhancement,
+    Enhancer,
+    EnhanceTask,
+    GenerationRequest,
+    PhaseEvent,
+    StepEvent,
+    hookimpl,
+)
+from imagine_core.engine import Engine
+from imagine_core.errors import FieldError
+from imagine_core.service import Service
+from imagine_core.settings import ServerSettings
+from imagine_core.testing import FakePlugin, build_test_engine
+from imagine_core.web.app import explain
+from imagine_core.web.dialect import EVENTS, Event, Finished, Order, Record, speaking
+from imagine_core.web.generation import generation
+from slow_server import Server, wait_until
+
+REQUEST: dict[str, Any] = {"prompt": "red", "width": 64, "height": 64, "steps": 4, "seed": 1}
+
+
+class Plain:
+    """Takes the core's own field names in JSON; says its errors as plain strings."""
+
+    framing = EVENTS
+
+    def read(self, body: bytes, request: Request) -> Order:
+        """The order."""
+        given = json.loads(body)
+        enhance = given.pop("enhance", None)
+        wrong = [FieldError("steps", "is odd")] if given.get("steps") == "odd" else []
+        if wrong:
+            del given["steps"]
+        streams = request.query_params.get("stream") == "1"
+        return Order(
+            request=GenerationRequest(**given),
+            errors=tuple(wrong),
+            streams=streams,
+            enhance=enhance,
+        )
+
+    def say(self, event: Event, record: Record) -> bytes | None:
+        """Lines of SSE, or the seed alone."""
+        match event:
+            case Finished() if record.order.streams:
+                return f"data: done {event.seeds[0]}\n\n".encode()
+            case Finished():
+                return json.dumps({"seed": event.seeds[0]}).encode()
+            case StepEvent():
+                return f"data: {event.step}\n\n".encode()
+            case PhaseEvent():
+                return f"data: {event.phase}\n\n".encode()
+
+    def fail(self, error: Exception, *, begun: bool = False) -> tuple[int, bytes]:
+        """A string."""
+        status, body = explain(error)
+        words = body["error"]["message"]
+        return status, f"data: {words}\n\n".encode() if begun else json.dumps(words).encode()
+
+
+class Brings:
+    """The plugin of the dialect, and an enhancer that notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    @hookimpl
+    def register_routes(self, register: Callable[[BaseRoute], None], service: Service) -> None:
+        plain = Plain()
+        route = Route("/plain/draw", generation(service, plain), methods=["POST"])
+        register(speaking(route, plain, prefix="/plain/"))
+
+    @hookimpl
+    def register_enhancers(self, register: Callable[[Enhancer], None]) -> None:
+        seeds = self.seeds
+
+        class Noting(Enhancer):
+            name, label, priority = "noting", "Noting", -5
+
+            async def enhance(self, task: EnhanceTask) -> AsyncIterator[str | Enhancement]:
+                seeds.append(task.seed)
+                yield Enhancement(prompt=f"{task.prompt} house")
+
+        register(Noting())
+
+
+@pytest.fixture
+def brings() -> Brings:
+    return Brings()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, brings: Brings) -> Iterator[Engine]:
+    engine = build_test_engine(tmp_path / "models", FakePlugin(), extra=[("plain", brings)])
+    yield engine
+    engine.close()
+
+
+def test_another_dialect_draws_the_same_picture(engine: Engine) -> None:
+    app = app_of(engine)
+    assert ask(app, "POST", "/plain/draw", json=REQUEST).json() == {"seed": 1}
+    assert ask(app, "POST", "/generate", json=SMALL).json()["seed"] == "1"
+
+
+def test_a_stream_is_framed_as_the_dialect_says(engine: Engine) -> None:
+    response = ask(app_of(engine), "POST", "/plain/draw?stream=1", json=REQUEST)
+    assert response.headers["content-type"] == "text/event-stream"
+    said = [part for part in response.text.split("\n\n") if part.startswith("data: ")]
+    assert said[0] == "data: queued"
+    assert said[-5:-1] == ["data: 1", "data: 2", "data: 3", "data: decoding"] or "data: 4" in said
+    assert said[-1] == "data: done 1"
+
+
+def test_what_cannot_be_read_and_what_cannot_be_served_are_told_together(engine: Engine) -> None:
+    body = {**REQUEST, "steps": "odd", "width": 7}
+    response = ask(app_of(engine), "POST", "/plain/draw", json=body)
+    assert response.status_code == 422
+    assert response.json().startswith("width: must be a multiple of 8")
+    assert response.json().endswith("steps: is odd")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "status"),
+    [
+        ("POST", "/plain/draw", {}, 401),  # the guard of keys
+        ("POST", "/plain/draw", {"Origin": "http://evil.example"}, 403),
+        ("POST", "/plain/other", {"Authorization": "Bearer key"}, 404),
+        ("GET", "/plain/draw", {"Authorization": "Bearer key"}, 405),
+    ],
+)
+def test_guards_and_missing_paths_speak_the_dialect(
+    engine: Engine, method: str, path: str, headers: dict[str, str], status: int
+) -> None:
+    app = app_of(engine, ServerSettings(host="127.0.0.1", api_key="key"))
+    response = ask(app, method, path, headers=headers)
+    assert response.status_code == status
+    assert isinstance(response.json(), str)
+    native = ask(app, method, path.replace("/plain/draw", "/generate"), headers=headers)
+    if path == "/plain/draw":
+        assert native.json()["error"]["message"]
+
+
+def test_paths_of_no_dialect_have_the_usual_errors(engine: Engine) -> None:
+    assert ask(app_of(engine), "GET", "/nowhere").json()["error"]["type"] == "not_found"
+
+
+def test_one_seed_decides_the_prompt_and_the_picture(engine: Engine, brings: Brings) -> None:
+    app = app_of(engine)
+    body = {**REQUEST, "seed": None, "enhance": "noting"}
+    seed = ask(app, "POST", "/plain/draw", json=body).json()["seed"]
+    assert brings.seeds == [seed]
+    body = {**SMALL, "enhance": "noting"}
+    del body["seed"]
+    native = ask(app, "POST", "/generate", json=body).json()
+    assert [str(each) for each in brings.seeds[1:]] == [native["seed"]]
+    assert native["prompt"] == "red house"
+
+
+def test_jobs_lists_the_orders_of_every_dialect(tmp_path: Path, brings: Brings) -> None:
+    with Server(tmp_path / "models", extra=[("plain", brings)]).running() as server:
+        body = {**REQUEST, "steps": 500}
+        with httpx.stream("POST", server.url + "/plain/draw?stream=1", json=body) as stream:
+            name = stream.headers["x-job-id"]
+            wait_until(lambda: server.forwards)
+            (listed,) = httpx.get(server.url + "/jobs").json()["jobs"]
+            assert listed["id"] == name
+            assert httpx.get(f"{server.url}/jobs/{name}").json()["id"] == name
+            cancelled = httpx.post(f"{server.url}/jobs/{name}/cancel").json()
+            assert cancelled == {"id": name, "status": "cancelled"}
+            text = "".join(stream.iter_text())
+        assert text.endswith("data: the generation was cancelled\n\n")
+
+
+# -- streams are never silent ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "heartbeat"), [("/generate", "\n\n"), ("/plain/draw?stream=1", "\n\n:\n\n")]
+)
+def test_a_stream_that_has_nothing_to_say_sends_what_readers_skip(
+    tmp_path: Path, brings: Brings, path: str, heartbeat: str
+) -> None:
+    server = Server(
+        tmp_path / "models",
+        load_seconds=1.0,
+        extra=[("plain", brings)],
+        server=ServerSettings(host="127.0.0.1", heartbeat=0.05),
+    )
+    with server.running():
+        # With previews alone, the native stream says nothing while the model loads.
+        body = {**SMALL, "stream": 3} if path == "/generate" else REQUEST
+        text = httpx.post(server.url + path, json=body, timeout=60).text
+        assert heartbeat in text
+        if path == "/generate":
+            assert text.startswith("\n")
+            assert [line["status"] for line in lines_of(text)] == ["intermediate", "final"]
+
+
+def test_no_heartbeat_comes_before_a_request_was_admitted(tmp_path: Path) -> None:
+    settings = ServerSettings(host="127.0.0.1", heartbeat=0.001)
+    engine = build_test_engine(tmp_path / "models")
+    with live(app_of(engine, settings), on_stop=engine.close) as url:
+        body = {**SMALL, "stream": 1, "sampler": "eulr"}
+        assert httpx.post(url + "/generate", json=body, timeout=60).status_code == 404
+
+
+def test_heartbeats_can_be_left_out(tmp_path: Path) -> None:
+    server = Server(
+        tmp_path / "models",
+        load_seconds=0.3,
+        server=ServerSettings(host="127.0.0.1", heartbeat=0),
+    )
+    with server.running():
+        body = {**SMALL, "stream": 3}
+        text = httpx.post(server.url + "/generate", json=body, timeout=60).text
+        assert "\n\n" not in text
+        assert not text.startswith("\n")
+
+
+def test_an_error_after_a_heartbeat_is_the_last_line(tmp_path: Path) -> None:
+    server = Server(
+        tmp_path / "models",
+        load_seconds=0.5,
+        server=ServerSettings(host="127.0.0.1", heartbeat=0.05),
+    )
+
+    def fail(rows: int) -> None:
+        raise RuntimeError("broken")
+
+    server.fake.loader.before = fail
+    with server.running():
+        response = httpx.post(server.url + "/generate", json={**SMALL, "stream": 1}, timeout=60)
+        assert response.status_code == 200
+        assert lines_of(response.text)[-1]["error"]["type"] == "generation_failed"
