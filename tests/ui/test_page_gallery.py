@@ -225,7 +225,7 @@ def keep_copies(page: Page, count: int) -> None:
     """Put so many older pictures into the gallery, and visit it anew."""
     page.evaluate(
         """async (count) => {
-            const { store } = await Imagine.store.openStore();
+            const { store } = Imagine;
             const [record] = await store.all();
             const { output } = await store.picture(record.id);
             for (let id = 1; id <= count; id++) {

@@ -144,10 +144,10 @@
     Imagine.keyboard.build({ generate, escape, remove: shown.remove });
     await gallery.build({
       opened: shown.open,
-      fleeting: () =>
+      refused: (why) =>
         tell(
           'warn',
-          'This browser keeps nothing for this page: the gallery lasts until you close it.',
+          `This browser keeps nothing for this page (${why}): the gallery lasts until you close it.`,
         ),
     });
     if (gallery.newest()) await shown.open(gallery.newest());
@@ -155,6 +155,9 @@
   }
 
   addEventListener('pagehide', keepForm);
-  addEventListener('unhandledrejection', ({ reason }) => explain(reason));
+  addEventListener('unhandledrejection', (event) => {
+    explain(event.reason);
+    if (event.reason instanceof Imagine.store.StoreError) event.preventDefault(); // it is told
+  });
   begin();
 }

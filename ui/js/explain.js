@@ -5,6 +5,7 @@
   const { byId, plural } = Imagine.dom;
   const { api, form } = Imagine;
   const { tell } = Imagine.messages;
+  const { StoreError } = Imagine.store;
 
   function openServer(field) {
     byId('server').open = true;
@@ -49,6 +50,7 @@
       const text = `${error.message} The server may have stopped, or the network is down.`;
       return tell('bad', text, actions);
     }
+    if (error instanceof StoreError) return tell('bad', `This cannot be done: ${error.message}.`);
     return tell('bad', error.message);
   }
 

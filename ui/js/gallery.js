@@ -4,14 +4,24 @@
 {
   const { byId, make, say, plural, bytesText } = Imagine.dom;
   const { thumbnail } = Imagine.bytes;
+  const { store } = Imagine;
+  const { tell } = Imagine.messages;
   const SIDE = 320; // pixels of a thumbnail's longer side: sharp on dense screens
   const PAGE = 60; // thumbnails put on the page at a time
 
-  let store;
   let records = []; // newest first
   let shown = 0; // how many of them are on the page
   let selected = null;
   let onOpen = () => {};
+
+  // Pictures in this window's memory, by record: those of the stage, which the user can save
+  // whatever becomes of the browser's storage, and those that it did not take.
+  const held = new Map();
+  const unkept = new Set();
+  let ofRun = new Set(); // the records of the newest run
+  let staged = null; // the record that was on the stage last
+  let complaint = null; // the message about what is not kept
+  let fleeting = false; // whether the user has been told that nothing is kept
 
   const thumbs = () => byId('thumbs');
   const thumbOf = (record) => (record ? byId(`thumb-${record.id}`) : null);
@@ -53,10 +63,11 @@
 
   function showNote() {
     const bytes = records.reduce((sum, record) => sum + record.bytes, 0);
+    const missing = unkept.size ? `, ${unkept.size} not kept` : '';
     say(
       byId('gallery-note'),
       records.length
-        ? `${plural(records.length, 'picture')}, ${bytesText(bytes)}`
+        ? `${plural(records.length, 'picture')}, ${bytesText(bytes)}${missing}`
         : 'Kept in this browser',
     );
     byId('gallery-clear').hidden = thumbs().hidden = !records.length;
@@ -88,15 +99,66 @@
     );
   }
 
+  // ------------------------------------------------------------------------------ holding
+
+  /** A run begins: pictures of the one before it leave the stage. */
+  function beginRun() {
+    ofRun = new Set();
+  }
+
+  /** Mark the record that the stage shows now, and hold what is on the stage, no more. */
+  function stage(record) {
+    mark(record);
+    staged = record ?? staged;
+    for (const one of held.keys()) {
+      if (one !== staged && !ofRun.has(one) && !unkept.has(one)) held.delete(one);
+    }
+  }
+
+  /** The picture of a record in memory, {output, input}; rejects where it cannot be had. */
+  async function picture(record) {
+    if (!held.has(record)) {
+      const { output, input } = await store.picture(record.id);
+      held.set(record, { output: await store.read(output), input: await store.read(input) });
+    }
+    return held.get(record);
+  }
+
+  /** Put a picture into the storage; where that fails, it stays in memory, and the user is told. */
+  async function keep(record, picture) {
+    try {
+      await store.add(record, picture);
+      unkept.delete(record);
+      if (!unkept.size) complaint?.remove();
+    } catch (error) {
+      unkept.add(record);
+      held.set(record, picture);
+      complain(error.message);
+    }
+    showNote();
+  }
+
+  function complain(why) {
+    if (fleeting) return;
+    complaint?.remove();
+    const many = unkept.size > 1;
+    complaint = tell(
+      'warn',
+      `${many ? `${unkept.size} pictures are` : 'This picture is'} not kept: ${why}. ` +
+        `Download ${many ? 'them' : 'it'} before you close the page.`,
+    );
+  }
+
   // ------------------------------------------------------------------------------ changing
 
   /**
-   * Keep a picture.
+   * Take in a picture: into the gallery, and into the storage where that can be.
    * @param {Blob} output
-   * @param {{values: Object, input: ?Blob, seconds: number}} of What it was made of.
+   * @param {{values: Object, input: ?Blob, seconds: number, run: boolean}} of What it was made of,
+   *   and whether the run on the stage made it.
    * @returns {Promise<Object>} its record.
    */
-  async function add(output, { values, input = null, seconds = 0 }) {
+  async function add(output, { values, input = null, seconds = 0, run = false }) {
     const small = await thumbnail(output, SIDE);
     const newest = records[0]?.id ?? 0;
     const record = {
@@ -106,30 +168,32 @@
       bytes: output.size,
       ...small,
     };
-    await store.add(record, { output, input });
+    held.set(record, { output, input });
+    if (run) ofRun.add(record);
     records.unshift(record);
     shown += 1;
     thumbs().prepend(thumbFor(record));
-    showNote();
+    await keep(record, { output, input });
     return record;
-  }
-
-  /** The picture of a record: {output, input}. */
-  async function picture(record) {
-    const found = await store.picture(record.id);
-    if (!found) throw new Error('This picture is no longer in the gallery.');
-    return found;
   }
 
   /** Take records away. Returns a function that brings them back. */
   async function remove(gone) {
-    const pictures = await Promise.all(gone.map((record) => store.picture(record.id)));
-    await store.remove(gone.map(({ id }) => id));
+    const pictureOf = (record) => held.get(record) ?? store.picture(record.id).catch(() => null);
+    const pictures = await Promise.all(gone.map(pictureOf));
+    const stored = gone.filter((record) => !unkept.has(record));
+    if (stored.length) await store.remove(stored.map(({ id }) => id));
+    for (const record of gone) unkept.delete(record);
     records = records.filter((record) => !gone.includes(record));
+    for (const record of unkept) await keep(record, held.get(record)); // there may be room now
     redraw();
     return async () => {
-      for (const [at, record] of gone.entries()) await store.add(record, pictures[at]);
-      records = [...records, ...gone].sort((a, b) => b.id - a.id);
+      for (const [at, record] of gone.entries()) {
+        if (!pictures[at]) continue;
+        records.push(record);
+        await keep(record, pictures[at]);
+      }
+      records.sort((a, b) => b.id - a.id);
       redraw();
     };
   }
@@ -179,12 +243,15 @@
     return true;
   }
 
-  async function build({ opened, fleeting }) {
+  /** Show what is kept; `refused` is told why nothing is. */
+  async function build({ opened, refused }) {
     onOpen = opened;
-    const opening = await Imagine.store.openStore();
-    store = opening.store;
-    if (!opening.lasting) fleeting();
-    records = (await store.all()).sort((a, b) => b.id - a.id);
+    try {
+      records = (await store.all()).sort((a, b) => b.id - a.id);
+    } catch (error) {
+      fleeting = true;
+      refused(error.message);
+    }
     redraw();
     thumbs().onclick = ({ target }) => walkTo(byThumb(target.closest('.thumb')));
     thumbs().onkeydown = (event) => {
@@ -200,7 +267,8 @@
     add,
     picture,
     remove,
-    mark,
+    beginRun,
+    stage,
     walk,
     neighbour,
     byThumb,

@@ -3,7 +3,7 @@
 
 {
   const { byId, say, bytesText } = Imagine.dom;
-  const { decodedImage } = Imagine.bytes;
+  const { bytesOf, decodedImage } = Imagine.bytes;
 
   let current = null;
   let onChange = () => {};
@@ -23,8 +23,9 @@
 
   /** Take a picture as the input; throws where the browser cannot read it. */
   async function set(blob) {
-    const image = await decodedImage(blob);
-    current = blob;
+    const copy = new Blob([await bytesOf(blob)], { type: blob.type }); // its file may go
+    const image = await decodedImage(copy);
+    current = copy;
     show(image);
     onChange();
   }

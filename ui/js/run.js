@@ -42,7 +42,7 @@
       const { seed: drawn = values.seed, model = values.model, timings = {} } = reply;
       const kept = { ...values, seed: drawn, model };
       const seconds = Object.values(timings).reduce((sum, each) => sum + each, 0);
-      const record = await gallery.add(output, { values: kept, input, seconds });
+      const record = await gallery.add(output, { values: kept, input, seconds, run: true });
       return { record, warnings: Array.isArray(reply.warnings) ? reply.warnings : [] };
     } finally {
       jobs.forget(reply.id);
@@ -76,6 +76,7 @@
   async function follow(all, { input, ask, atOnce }) {
     controller = new AbortController();
     const { signal } = controller;
+    gallery.beginRun();
     const tiles = stage.begin(all[0], all.length);
     const progress = new Progress(all.length, all[0].steps);
     Imagine.progress.show(progress);
@@ -103,7 +104,7 @@
   function start(values, { count, input }) {
     const numbers = Array.from({ length: count }, (_, index) => index);
     const all = numbers.map((number) => ({ ...values, seed: seed.plus(values.seed, number) }));
-    const encoded = input && bytesOf(input).then(toBase64); // it may be gone from the disk
+    const encoded = input && bytesOf(input).then(toBase64);
     const ask = async (index, options) =>
       jobs.make(bodyOf(all[index], await encoded), all[index], options);
     return follow(all, { input, ask, atOnce: AT_ONCE });

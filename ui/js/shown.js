@@ -16,6 +16,7 @@
       await stage.show(record, output);
       return byId('stage').scrollIntoView({ block: 'nearest' });
     } catch (error) {
+      gallery.stage(stage.current);
       return explain(error);
     }
   }
@@ -84,7 +85,7 @@
       removeRecords(gallery.all(), `${plural(gallery.all().length, 'picture')} deleted.`).catch(
         explain,
       );
-    stage.onShow = gallery.mark;
+    stage.onShow = gallery.stage;
     run.onOpen = open;
   }
 
