@@ -14,6 +14,9 @@ Preview = Literal["fast", "vae"]
 Phase = Literal["enhancing", "queued", "loading", "encoding", "denoising", "decoding"]
 Outcome = Literal["done", "failed", "cancelled", "refused"]
 
+HIRES_STRENGTH = 0.35
+"""How much of the scaled-up picture the second pass of the hires fix replaces."""
+
 
 def new_id() -> str:
     """An id that nobody can guess: whoever knows it may look at the job, and cancel it."""

@@ -11,6 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute
 
+from imagine_core.web.marks import marks_of
 from imagine_plugins import page
 
 
@@ -120,7 +121,7 @@ def test_head_answers_as_get_does_without_the_body() -> None:
 
 def test_the_page_opens_without_a_key() -> None:
     """It is where a person enters the key."""
-    assert all(getattr(route, "imagine_without_key", False) for route in routes())
+    assert all(marks_of(route).without_key for route in routes())
 
 
 def test_an_installed_package_has_the_page_inside(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from imagine_core.engine.guarded import Finished, Sampler
 from imagine_core.errors import FieldError, GenerationFailed, RequestError
 from imagine_core.interfaces import Conditioning, Evaluation, SamplingTask, steps_to_run
+from imagine_core.types import HIRES_STRENGTH
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from imagine_core.interfaces import DiffusionModel
     from imagine_core.types import GenerationRequest, Phase
 
-HIRES_STRENGTH = 0.35
-"""How much of the scaled-up picture the second pass of the hires fix replaces."""
 UNREAD_SHOWN = 16
 """How many of the words that a model does not know are named."""
 

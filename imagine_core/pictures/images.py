@@ -56,6 +56,19 @@ def load_init_image(data: bytes, width: int, height: int) -> tuple[Image.Image, 
     return _on_white(_resize(_plain(image), width, height)), remark
 
 
+def load_picture(data: bytes) -> Image.Image:
+    """The picture in `data`, upright, in 8-bit RGB or RGBA, with its colour profile.
+
+    Raises:
+        ValueError: `data` is no picture, or one that is too large, with a reason for people.
+    """
+    image = _upright(_decode(data))
+    plain = _plain(image)
+    if plain.mode != image.mode:  # the profile is of another kind of colours
+        plain.info.pop("icc_profile", None)
+    return plain
+
+
 def _decode(data: bytes) -> Image.Image:
     """The picture as it is stored; raises ValueError with a reason for people."""
     from io import BytesIO

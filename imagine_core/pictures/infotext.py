@@ -1,22 +1,45 @@
 """Infotext: generation parameters as A1111's web UI writes and reads them, and so do many others.
 
-prompt
-Negative prompt: what to keep away from
-Steps: 25, Sampler: DPM++ 2M, CFG scale: 7.0, Seed: 42, Size: 512x512, ...
+docs/pictures.md has the grammar; ui/js/infotext.js reads the same.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+from imagine_core.fields import FIELDS
+from imagine_core.pictures.infotext_values import READERS, in_our_words
+from imagine_core.types import HIRES_STRENGTH
 
 if TYPE_CHECKING:
     from imagine_core.types import GenerationRequest
 
-NEGATIVE = "Negative prompt: "
+NEGATIVE = "Negative prompt:"
+
+LABELS = MappingProxyType(
+    {
+        **{each.infotext: each.wire for each in FIELDS if each.infotext and each.wire != "neg"},
+        "Size": "size",
+        "Scheduler": "schedule",
+        "Sampler sigma": "schedule",
+        "Guidance scale": "guidance",
+        "Model hash": "model_hash",
+        "Hires scale": "hires",
+        "Hires resize": "hires_size",
+        "Hires strength": "hires_strength",
+    }
+)
+"""What is read of an infotext: labels of A1111 and of tools that write like it, to fields."""
+
+_FIELDS = {label.lower(): field for label, field in LABELS.items()}
+_ORDER = (
+    *("model", "prompt", "width", "height", "steps", "guidance", "sampler", "seed", "neg", "clip"),
+    *("strength", "schedule", "hires", "model_hash"),
+)
 
 
 def write_infotext(
@@ -47,31 +70,31 @@ def write_infotext(
         "Model": request.model,
         "Denoising strength": None if request.init_image is None else request.strength,
         "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
-        "Hires upscale": request.hires_scale,
+        **_hires_details(request),
         "Version": version,
     }
     lines = [request.prompt.strip()]
     if request.negative_prompt.strip():
-        lines.append(NEGATIVE + request.negative_prompt.strip())
+        lines.append(f"{NEGATIVE} {request.negative_prompt.strip()}")
     given = ((key, value) for key, value in details.items() if value is not None)
     lines.append(", ".join(f"{key}: {_quoted(str(value))}" for key, value in given))
     return "\n".join(lines)
 
 
-def read_infotext(text: str) -> dict[str, Any] | None:
-    """The `meta` object that an infotext amounts to, or None if `text` is none.
+def _hires_details(request: GenerationRequest) -> dict[str, object]:
+    """What A1111 needs to switch its hires fix on: a factor and a denoising strength.
 
-    What is missing or makes no sense is left out.
+    A1111 has no hires fix of img2img, where the strength is the first pass's: the second pass's
+    stands under SD.Next's label then.
     """
-    *lines, last = text.strip().split("\n")
-    if not last.startswith("Steps: "):
-        return None
-    prompt, _, negative = "\n".join(["", *lines]).partition("\n" + NEGATIVE.rstrip())
-    meta: dict[str, Any] = {"prompt": prompt.strip(), "neg": negative.strip()}
-    for key, value in _details(last):
-        if key in _READERS:
-            meta |= _READERS[key](value)
-    return {key: meta[key] for key in _ORDER if key in meta}
+    if request.hires_scale is None:
+        return {}
+    strength = "Denoising strength" if request.init_image is None else "Hires strength"
+    return {
+        strength: HIRES_STRENGTH,
+        "Hires upscale": request.hires_scale,
+        "Hires upscaler": "Lanczos",
+    }
 
 
 def _schedule_label(schedule: str) -> str | None:
@@ -85,71 +108,130 @@ def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if re.search(r'[,:\n"]', value) else value
 
 
-def _details(line: str) -> Iterator[tuple[str, str]]:
-    """The fields of `key: value, key: "quoted, value", ...`."""
-    position = 0
-    while (colon := line.find(":", position)) >= 0:
-        key = line[position:colon].strip(" ,")
-        position = colon + 1
-        while line[position : position + 1] == " ":
-            position += 1
-        value, position = _value(line, position)
-        yield key, value
+# ------------------------------------------------------------------------------------- reading
+
+_BLANKS = " \t\n"
+_KEY = re.compile(r"([^:,\n]*):[ \t]*")
+_PLAIN = re.compile(r"[^,\n]*")
+_QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"[ \t]*(?=[,\n]|\Z)', re.DOTALL)
+_BRACKETS = re.compile(r'"(?:\\.|[^"\\])*(?:"|\\?\Z)|[{}[\]]', re.DOTALL)
+_END = re.compile(r"[ \t]*(?=[,\n]|\Z)")
+_STEPS = re.compile(r"Steps: ?[0-9]+")
+_INLINE = re.compile(r"(?:^|[\s.,])(?=Steps: ?[0-9]+,)")
+_INLINE_NEGATIVE = re.compile(r"(?:^|[\s.,])Negative prompt:")
 
 
-def _value(line: str, start: int) -> tuple[str, int]:
-    if line.startswith('"', start):
-        try:
-            value, end = json.JSONDecoder().raw_decode(line, start)
-        except ValueError:
-            pass  # a quotation mark that quotes nothing
-        else:
-            return str(value), end
-    comma = line.find(",", start)
-    end = len(line) if comma < 0 else comma
-    return line[start:end].strip(), end
+def read_infotext(text: str) -> dict[str, Any] | None:
+    """The `meta` object that an infotext amounts to, or None if `text` is none.
+
+    What is missing or makes no sense is left out.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").strip(_BLANKS + "\0")
+    prompts, settings = _parts(text)
+    if settings is None:
+        return None
+    prompt, negative = prompts
+    labels, values = _read(settings)
+    meta = {"prompt": prompt, "neg": negative, **in_our_words(values)}
+    if "hires_strength" not in values and any(label.startswith("hires") for label in labels):
+        meta.pop("strength", None)  # it is the second pass's
+    return {key: meta[key] for key in _ORDER if key in meta}
 
 
-def _whole(key: str) -> Callable[[str], dict[str, Any]]:
-    return lambda value: {key: int(value)} if re.fullmatch(r"\d{1,9}", value) else {}
+def _parts(text: str) -> tuple[tuple[str, str], str | None]:
+    """Prompt and negative prompt, and the settings behind them, if there are any."""
+    lines = text.split("\n")
+    for index in reversed(range(len(lines))):
+        last = index == len(lines) - 1
+        if _is_settings(lines[index]) or (last and _STEPS.match(lines[index])):
+            return _prompts(lines[:index]), "\n".join(lines[index:])
+    marks = list(_INLINE.finditer(text))
+    settings = text[marks[-1].end() :] if marks else ""
+    if _is_settings(settings.partition("\n")[0]):
+        return _prompts_of_one_line(text[: marks[-1].start()]), settings
+    return ("", ""), None
 
 
-def _decimal(key: str) -> Callable[[str], dict[str, Any]]:
-    def read(value: str) -> dict[str, Any]:
-        try:
-            number = float(value)
-        except ValueError:
-            return {}
-        return {key: number} if math.isfinite(number) else {}
-
-    return read
+def _is_settings(line: str) -> bool:
+    """Whether a line holds the number of steps and two more fields that are known here."""
+    if "steps" not in line.lower():
+        return False
+    values = _read(line)[1]
+    return "steps" in values and len(values) >= 3
 
 
-def _size(value: str) -> dict[str, Any]:
-    size = re.fullmatch(r"(\d{1,6})x(\d{1,6})", value)
-    return {"width": int(size[1]), "height": int(size[2])} if size else {}
+def _prompts(lines: list[str]) -> tuple[str, str]:
+    for index, line in enumerate(lines):
+        if line.startswith(NEGATIVE):
+            negative = "\n".join([line[len(NEGATIVE) :], *lines[index + 1 :]])
+            return "\n".join(lines[:index]).strip(_BLANKS), negative.strip(_BLANKS)
+    return "\n".join(lines).strip(_BLANKS), ""
 
 
-def _schedule(value: str) -> dict[str, Any]:
-    name = value.lower().replace(" ", "_")
-    return {} if name == "automatic" else {"schedule": name}
+def _prompts_of_one_line(head: str) -> tuple[str, str]:
+    """Some tools write one line; a full stop, a comma or a blank stands for its end."""
+    negative = _INLINE_NEGATIVE.search(head)
+    if negative is None:
+        return head.strip(_BLANKS), ""
+    return head[: negative.start()].strip(_BLANKS), head[negative.end() :].strip(_BLANKS)
 
 
-_READERS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "Steps": _whole("steps"),
-    "Sampler": lambda value: {"sampler": value.lower()},
-    "Schedule type": _schedule,
-    "CFG scale": _decimal("guidance"),
-    "Seed": lambda value: {"seed": value} if re.fullmatch(r"\d{1,20}", value) else {},
-    "Size": _size,
-    "Model": lambda value: {"model": value},
-    "Model hash": lambda value: {"model_hash": value},
-    "Denoising strength": _decimal("strength"),
-    "Clip skip": _whole("clip"),
-    "Hires upscale": _decimal("hires"),
-}
+def _read(settings: str) -> tuple[set[str], dict[str, Any]]:
+    """The labels of some settings, and the values by field; of several readable ones the first."""
+    labels, values = set(), {}
+    for label, text in _details(settings):
+        labels.add(label)
+        field = _FIELDS.get(label)
+        if field is None or field in values:
+            continue
+        value = READERS[field](text)
+        if value is not None:
+            values[field] = value
+    return labels, values
 
-_ORDER = (
-    *("model", "prompt", "width", "height", "steps", "guidance", "sampler", "seed", "neg", "clip"),
-    *("strength", "schedule", "hires", "model_hash"),
-)
+
+def _details(settings: str) -> Iterator[tuple[str, str]]:
+    """The fields of `label: value, label: "quoted, value", ...`, labels in lower case."""
+    position, brackets = 0, True
+    while position < len(settings):
+        key = _KEY.match(settings, position)
+        if key is None:  # what is left of a value that holds a comma
+            position = _plain(settings, position)[1] + 1
+            continue
+        start = key.end()
+        found = _quotation(settings, start)
+        if found is None and brackets and settings.startswith(("{", "["), start):
+            found = _bracketed(settings, start)
+            brackets = found is not None  # one that fails is the last: each may scan to the end
+        value, end = found or _plain(settings, start)
+        yield " ".join(key[1].lower().split()), value
+        position = end + 1
+
+
+def _quotation(settings: str, start: int) -> tuple[str, int] | None:
+    """The quoted value at `start` and where it ends."""
+    quoted = _QUOTED.match(settings, start)
+    if quoted is None:
+        return None
+    try:
+        return str(json.loads(f'"{quoted[1]}"')), quoted.end()
+    except ValueError:
+        return quoted[1], quoted.end()  # quoted, but not as JSON
+
+
+def _bracketed(settings: str, start: int) -> tuple[str, int] | None:
+    """The object or list at `start`, as JSON has them, and where it ends."""
+    depth = 0
+    for token in _BRACKETS.finditer(settings, start):
+        depth += {"{": 1, "[": 1, "}": -1, "]": -1}.get(token[0], 0)
+        if depth == 0:
+            end = _END.match(settings, token.end())
+            return None if end is None else (settings[start : token.end()], end.end())
+    return None
+
+
+def _plain(settings: str, start: int) -> tuple[str, int]:
+    """The value at `start` up to a comma, a newline or the end, and where it ends."""
+    match = _PLAIN.match(settings, start)
+    assert match is not None  # it matches nothing as well
+    return match[0].strip(_BLANKS), match.end()

@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from imagine_core.errors import InvalidFile
 from imagine_core.fields import noted
+from imagine_core.pictures.exif import exif_comment, is_jpeg, is_webp, picture_comment
 from imagine_core.pictures.files import read_all, reading
 from imagine_core.pictures.infotext import read_infotext, write_infotext
-from imagine_core.pictures.pngtext import check_png, is_png, read_texts, replace_texts
+from imagine_core.pictures.pngtext import (
+    check_png,
+    is_png,
+    read_exif,
+    read_texts,
+    replace_texts,
+)
 from imagine_core.types import GeneratedImage, GenerationRequest, GenerationResult
 from imagine_core.version import version
 
@@ -30,12 +37,12 @@ MAX_FILE = 256 * 2**20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PictureFile:
-    """A picture as a file holds it: a PNG with metadata in it, or JSON with both.
+    """A picture as a file holds it: a picture with metadata in it, or JSON with both.
 
     Attributes:
         meta: The readme's `meta` object.
         png: The picture.
-        source: "png" or "json".
+        source: "picture" or "json".
     """
 
     meta: dict[str, Any]
@@ -149,7 +156,7 @@ def json_text(value: object, *, encoding: str = "utf-8") -> str:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """The `meta` object of a PNG or JSON file; of A1111's pictures, what their infotext says.
+    """The `meta` object of a picture or JSON file; of A1111's pictures, what their infotext says.
 
     Raises:
         InvalidFile: The file cannot be read or holds no metadata.
@@ -158,11 +165,12 @@ def read_meta(path: Path) -> dict[str, Any]:
         if is_png(file.read(8)):
             return _png_meta(file)
         file.seek(0)
-        return _document(read_all(file, limit=MAX_FILE))[0]
+        data = read_all(file, limit=MAX_FILE)
+        return _comment_meta(data) if _has_comment(data) else _document(data)[0]
 
 
 def read_picture(path: Path) -> PictureFile:
-    """The picture and the metadata of a PNG or JSON file.
+    """The picture and the metadata of a PNG, JPEG, WebP or JSON file.
 
     Raises:
         InvalidFile: The file cannot be read, or lacks one of the two.
@@ -171,7 +179,10 @@ def read_picture(path: Path) -> PictureFile:
         data = read_all(file, limit=MAX_FILE)
         if is_png(data):
             check_png(data)
-            return PictureFile(meta=_png_meta(file), png=data, source="png")
+            return PictureFile(meta=_png_meta(file), png=data, source="picture")
+        if _has_comment(data):
+            meta = _comment_meta(data)
+            return PictureFile(meta=meta, png=_as_png(data, meta), source="picture")
         meta, out = _document(data)
         return PictureFile(meta=meta, png=_with_meta(_png(out), meta), source="json")
 
@@ -183,12 +194,35 @@ def _png_meta(file: BinaryIO) -> dict[str, Any]:
         if not isinstance(meta, dict):
             raise InvalidFile("its metadata is damaged: it is not an object")
         return meta
-    foreign = read_infotext(texts.get(INFOTEXT, ""))
-    if foreign is None:
+    infotext = read_infotext(texts.get(INFOTEXT, ""))
+    return infotext or _infotext_meta(exif_comment(read_exif(file) or b""))
+
+
+def _has_comment(data: bytes) -> bool:
+    """Whether it is a picture in whose Exif data other tools write infotext."""
+    return is_jpeg(data) or is_webp(data)
+
+
+def _comment_meta(data: bytes) -> dict[str, Any]:
+    return _infotext_meta(picture_comment(data))
+
+
+def _infotext_meta(comment: str | None) -> dict[str, Any]:
+    meta = read_infotext(comment or "")
+    if meta is None:
         raise InvalidFile(
-            "it holds no metadata: another program made it, or saved it again without"
+            "it holds no metadata known here: another program made it, or saved it again without"
         )
-    return foreign
+    return meta
+
+
+def _as_png(data: bytes, meta: Mapping[str, Any]) -> bytes:
+    from imagine_core.pictures.images import load_picture
+
+    try:
+        return png_bytes(load_picture(data), meta)
+    except ValueError as error:
+        raise InvalidFile(f"it {error}") from error
 
 
 def _document(data: bytes) -> tuple[dict[str, Any], object]:

@@ -58,6 +58,19 @@ def read_texts(file: BinaryIO, keywords: Collection[str]) -> dict[str, str]:
     return found
 
 
+def read_exif(file: BinaryIO) -> bytes | None:
+    """The Exif data of `file`, or None if it has none that is whole.
+
+    Raises:
+        InvalidFile: It is damaged, or the file ends too early and holds none.
+    """
+    for chunk in _chunks(file):
+        if chunk.kind == b"eXIf" and chunk.length <= MAX_TEXT:
+            file.seek(chunk.start)
+            return _check(file.read(chunk.end - chunk.start))
+    return None
+
+
 def replace_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
     """`png` with `texts` instead of what it holds under their keywords; every pixel stays.
 
@@ -124,14 +137,22 @@ def _text(file: BinaryIO, chunk: _Chunk, keyword: str) -> str:
 def _decode(kind: bytes, data: bytes, keyword: str) -> str:
     rest = data[data.index(b"\0") + 1 :]
     if kind == b"tEXt":
-        return rest.decode("latin-1")
+        return _plain(rest)
     if kind == b"zTXt":
-        return _inflate(rest[1:], keyword).decode("latin-1")
+        return _plain(_inflate(rest[1:], keyword))
     compressed, method = rest[0:1], rest[1:2]
     _language, _translated, text = rest[2:].split(b"\0", 2)
     if compressed == b"\1" and method == b"\0":
         text = _inflate(text, keyword)
     return text.decode("utf-8")
+
+
+def _plain(text: bytes) -> str:
+    """The standard says Latin-1, and several programs write UTF-8 all the same."""
+    try:
+        return text.decode("utf-8")
+    except UnicodeDecodeError:
+        return text.decode("latin-1")
 
 
 def _inflate(data: bytes, keyword: str) -> bytes:
@@ -158,13 +179,13 @@ def _check(chunk: bytes) -> bytes:
 
 
 def _text_chunk(keyword: str, text: str) -> bytes:
-    """As Latin-1 where that can hold the text, which every reader takes; else as UTF-8."""
+    """As Latin-1 where that can hold the text and nothing else; else as UTF-8."""
     key = keyword.encode("latin-1")
     text = text.replace("\0", " ")  # ends a text
-    try:
-        return _chunk(b"tEXt", key + b"\0" + text.encode("latin-1"))
-    except UnicodeEncodeError:
-        return _chunk(b"iTXt", key + b"\0\0\0\0\0" + text.encode("utf-8", "replace"))
+    latin1 = text.encode("latin-1", "replace")
+    if _plain(latin1) == text:
+        return _chunk(b"tEXt", key + b"\0" + latin1)
+    return _chunk(b"iTXt", key + b"\0\0\0\0\0" + text.encode("utf-8", "replace"))
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

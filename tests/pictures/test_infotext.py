@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import json
+import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagine_core import GenerationRequest
-from imagine_core.pictures.infotext import read_infotext, write_infotext
+from imagine_core.pictures.infotext import LABELS, read_infotext, write_infotext
+from imagine_core.pictures.infotext_values import READERS
+from imagine_core.types import HIRES_STRENGTH
 
 REQUEST = GenerationRequest(
     prompt="a cat, (tiny hat:1.3)", negative_prompt="ugly, blurry", model="dreamshaper_8"
@@ -47,7 +53,23 @@ def test_what_was_used_is_said_in_the_words_of_other_tools() -> None:
     )
     details = infotext(request).split("\n")[-1]
     assert "Sampler: DPM++ 2M, Schedule type: SGM Uniform, CFG scale: 7.0" in details
-    assert "Denoising strength: 0.7, Clip skip: 2, Hires upscale: 1.5, Version" in details
+    assert "Denoising strength: 0.7, Clip skip: 2, Hires strength: 0.35, Hires up" in details
+
+
+def test_a_hires_fix_is_said_so_that_a1111_switches_its_own_on() -> None:
+    """It does so for a denoising strength beside a factor, and takes both over."""
+    details = infotext(replace(REQUEST, hires_scale=1.5)).split("\n")[-1]
+    assert f", Denoising strength: {HIRES_STRENGTH}, Hires upscale: 1.5, " in details
+    assert ", Hires upscaler: Lanczos, " in details  # A1111's name of what enlarges the picture
+    assert "Hires steps" not in details  # as many as the first pass, which is A1111's default
+
+
+@pytest.mark.parametrize("init_image", [None, b"picture"])
+def test_a_hires_fix_is_read_back(init_image: bytes | None) -> None:
+    request = replace(REQUEST, hires_scale=1.5, init_image=init_image, strength=0.7)
+    meta = read_infotext(infotext(request)) or {}
+    assert meta["hires"] == 1.5
+    assert meta.get("strength") == (None if init_image is None else 0.7)
 
 
 def test_a_value_that_holds_a_separator_is_quoted() -> None:
@@ -87,43 +109,45 @@ def test_seeds_keep_all_their_digits(seed: int) -> None:
     assert (read_infotext(text) or {})["seed"] == str(seed)
 
 
-def test_prompts_of_several_lines_are_read_from_another_tools_text() -> None:
-    text = (
-        "a cat\non a mat\n"
-        "Negative prompt: ugly\nblurry\n"
-        "Steps: 20, Sampler: Euler a, Schedule type: Automatic, CFG scale: 7, Seed: 1, "
-        'Size: 640x832, Model hash: abc, Model: m, Denoising strength: 0.4, Lora hashes: "a: 1, '
-        'b: 2", Clip skip: 2, Hires upscale: 2, Hires steps: 10, Version: v1.10.1'
-    )
-    assert read_infotext(text) == {
-        "model": "m",
-        "prompt": "a cat\non a mat",
-        "width": 640,
-        "height": 832,
-        "steps": 20,
-        "guidance": 7.0,
-        "sampler": "euler a",
-        "seed": "1",
-        "neg": "ugly\nblurry",
-        "clip": 2,
-        "strength": 0.4,
-        "hires": 2.0,
-        "model_hash": "abc",
-    }
+CORPUS: list[dict[str, Any]] = json.loads(
+    Path(__file__).with_name("infotexts.json").read_text("utf-8")
+)
 
 
-@pytest.mark.parametrize("text", ["", "a cat", '{"steps": 5}', "Steps: 5\nthen more"])
-def test_another_text_is_no_infotext(text: str) -> None:
-    assert read_infotext(text) is None
+@pytest.mark.parametrize("case", CORPUS, ids=[case["what"] for case in CORPUS])
+def test_infotext_is_read_as_the_grammar_says(case: dict[str, Any]) -> None:
+    assert read_infotext(case["text"]) == case["meta"]
 
 
-def test_values_that_make_no_sense_are_left_out() -> None:
-    steps = 'Steps: many, CFG scale: nan, Denoising strength: some, Seed: -1, Clip skip: "2, '
-    meta = read_infotext(f"cat\n{steps}Size: wide, Model:, Model hash")
-    assert meta == {"model": "", "prompt": "cat", "neg": ""}
+def test_every_label_has_a_reader() -> None:
+    assert set(LABELS.values()) == set(READERS)
+
+
+def test_keys_are_in_the_order_of_our_own_metadata() -> None:
+    meta = read_infotext("a cat\nNegative prompt: x\nSeed: 1, Steps: 2, Model: m, Size: 8x8") or {}
+    assert list(meta) == ["model", "prompt", "width", "height", "steps", "seed", "neg"]
 
 
 @settings(deadline=None)
-@given(st.text())
-def test_any_details_line_is_read_without_an_error(details: str) -> None:
-    read_infotext("Steps: " + details)
+@given(st.text(st.sampled_from(' \n,:"\\{}[]aS.')))
+def test_any_settings_are_read_without_an_error(settings: str) -> None:
+    meta = read_infotext("a cat\nSteps: 20, Seed: 3, Sampler: x, " + settings)
+    assert meta is not None
+    assert (meta["steps"], meta["seed"]) == (20, "3")
+
+
+SLOW = [" ", "a ", "a: ", ', a: "', ", a: {", ', a: {"', ', a: {\\"', "\\", "a/", "Steps: 1, "]
+
+
+@pytest.mark.parametrize("part", SLOW)
+@pytest.mark.parametrize("start", ["", "a mill\nSteps: 3,", "Steps: 3, Model: "])
+def test_the_time_grows_with_the_length_alone(start: str, part: str) -> None:
+    def seconds(length: int) -> float:
+        text = start + part * (length // len(part))
+        before = time.process_time()
+        read_infotext(text)
+        return time.process_time() - before
+
+    seconds(10_000)
+    # A quadratic reader would take 64 times as long.
+    assert seconds(160_000) < 20 * max(seconds(20_000), 0.005)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from exif_blocks import SPELLINGS, picture_with
 from imagine_core import GenerationRequest
 from imagine_core.errors import InvalidFile
 from imagine_core.pictures import metadata
@@ -22,6 +23,7 @@ from imagine_core.pictures.metadata import (
     read_meta,
     read_picture,
 )
+from imagine_core.pictures.pngtext import replace_texts
 
 DATE = datetime(2023, 10, 27, 15, 30, 45, tzinfo=UTC)
 PICTURE = Image.new("RGB", (64, 64), "teal")
@@ -124,6 +126,37 @@ def test_meta_of_another_tools_picture_is_what_its_infotext_says(tmp_path: Path)
     assert (meta["sampler"], meta["seed"], meta["height"]) == ("euler a", "7", 768)
 
 
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("tool", SPELLINGS)
+def test_infotext_in_exif_data_is_read(tmp_path: Path, tool: str, form: str) -> None:
+    path = save(tmp_path, picture_with(SPELLINGS[tool], form))
+    meta = read_meta(path)
+    assert (meta["prompt"], meta["neg"], meta["seed"]) == ("猫, a cat", "ugly", "42")
+    assert read_picture(path).meta == meta
+
+
+def test_infotext_in_a_text_of_a_png_comes_before_its_exif_data(tmp_path: Path) -> None:
+    png = picture_with(SPELLINGS["Civitai"], "PNG")
+    both = replace_texts(png, {"parameters": "a dog\nSteps: 3"})
+    assert read_meta(save(tmp_path, both))["prompt"] == "a dog"
+    other = replace_texts(png, {"parameters": '{"sui_image_params": {}}'})
+    assert read_meta(save(tmp_path, other))["prompt"] == "猫, a cat"
+
+
+@pytest.mark.parametrize("keyword", ["tEXt", "zTXt", "iTXt"])
+def test_infotext_is_read_from_every_kind_of_text(tmp_path: Path, keyword: str) -> None:
+    info = PngInfo()
+    text = "ein Kätzchen\nSteps: 3"
+    if keyword == "iTXt":
+        info.add_itxt("parameters", text, zip=True)
+    else:
+        info.add_text("parameters", text, zip=keyword == "zTXt")
+    buffer = io.BytesIO()
+    PICTURE.save(buffer, "PNG", pnginfo=info)
+    assert keyword.encode() in buffer.getvalue()
+    assert read_meta(save(tmp_path, buffer.getvalue()))["prompt"] == "ein Kätzchen"
+
+
 def png_with(text: str) -> bytes:
     info = PngInfo()
     info.add_text("meta", text)
@@ -146,13 +179,13 @@ DEEP = "[" * 100_000
     [
         (b"", "it is neither a PNG nor JSON"),
         (b"\x00\xff", "it is neither a PNG nor JSON"),
-        (jpeg(), "it is neither a PNG nor JSON"),
+        (jpeg(), "it holds no metadata known here"),
         ("<html>", "it is neither a PNG nor JSON"),
         (DEEP, "it is neither a PNG nor JSON"),
         ("[1]", "has no object under 'meta'"),
         ("{}", "has no object under 'meta'"),
         ('{"meta": "cat"}', "has no object under 'meta'"),
-        (png_bytes(PICTURE, None), "it holds no metadata: another program made it"),
+        (png_bytes(PICTURE, None), "it holds no metadata known here: another program made it"),
         (png_bytes(PICTURE, None, infotext="a cat"), "it holds no metadata"),
         (png_with("not json"), "its metadata is damaged: it is not JSON"),
         (png_with(DEEP), "its metadata is damaged: it is not JSON"),
@@ -187,10 +220,31 @@ def test_a_file_beyond_the_bound_is_not_read(
 # ---------------------------------------------------------------------------------- converting
 
 
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+def test_a_picture_of_another_tool_becomes_a_png_with_its_metadata(
+    tmp_path: Path, form: str
+) -> None:
+    data = picture_with(SPELLINGS["A1111, SD.Next"], form)
+    there = read_picture(save(tmp_path, data))
+    assert there.source == "picture"
+    with Image.open(io.BytesIO(there.png)) as png, Image.open(io.BytesIO(data)) as before:
+        assert png.format == "PNG"
+        assert png.tobytes() == before.convert("RGB").tobytes()
+    assert read_meta(save(tmp_path, there.png)) == there.meta
+
+
+def test_a_picture_with_metadata_and_broken_pixels_is_told(tmp_path: Path) -> None:
+    data = picture_with(SPELLINGS["A1111, SD.Next"], "JPEG")
+    path = save(tmp_path, data[:-200])
+    assert read_meta(path)["seed"] == "42"
+    with pytest.raises(InvalidFile, match="it is a broken picture"):
+        read_picture(path)
+
+
 def test_a_png_goes_to_json_and_back_byte_for_byte(tmp_path: Path) -> None:
     png = png_bytes(PICTURE, META, infotext="a cat\nSteps: 25")
     there = read_picture(save(tmp_path, png))
-    assert (there.meta, there.png, there.source) == (META, png, "png")
+    assert (there.meta, there.png, there.source) == (META, png, "picture")
     back = read_picture(save(tmp_path, document_bytes(there.meta, there.png)))
     assert (back.meta, back.png, back.source) == (META, png, "json")
 

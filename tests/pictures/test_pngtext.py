@@ -14,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from imagine_core.errors import InvalidFile
 from imagine_core.pictures import pngtext
-from imagine_core.pictures.pngtext import check_png, read_texts, replace_texts
+from imagine_core.pictures.pngtext import check_png, read_exif, read_texts, replace_texts
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 
@@ -56,6 +56,27 @@ def test_every_form_of_text_that_pillow_writes_is_read(text: str, *, compressed:
     info.add_text("Comment", "not ours")
     info.add_text("meta", text, zip=compressed)
     assert texts(png(info)) == {"meta": text}
+
+
+def test_utf_8_in_a_text_that_should_be_latin_1_is_read() -> None:
+    assert texts(with_chunk(b"tEXt", b"meta\0" + "кот".encode())) == {"meta": "кот"}
+    packed = zlib.compress("кот".encode())
+    assert texts(with_chunk(b"zTXt", b"meta\0\0" + packed)) == {"meta": "кот"}
+
+
+def test_letters_of_latin_1_that_could_be_utf_8_are_written_as_utf_8() -> None:
+    written = replace_texts(png(), {"meta": "Ã©"})
+    assert b"iTXtmeta" in written
+    assert texts(written) == {"meta": "Ã©"}
+    assert b"tEXtmeta\0\xe9" in replace_texts(png(), {"meta": "é"})
+
+
+def test_exif_data_is_found_and_checked() -> None:
+    assert read_exif(io.BytesIO(png())) is None
+    data = with_chunk(b"eXIf", b"MM\0\x2a")
+    assert read_exif(io.BytesIO(data)) == b"MM\0\x2a"
+    with pytest.raises(InvalidFile, match="checksum of its part 'eXIf'"):
+        read_exif(io.BytesIO(data.replace(b"MM\0\x2a", b"MM\0\x2b")))
 
 
 def test_a_text_replaces_all_of_its_keyword_and_no_other() -> None:

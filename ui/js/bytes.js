@@ -59,8 +59,8 @@
     return image;
   }
 
-  /** A small WebP of `blob`, `side` pixels along its longer side. */
-  async function thumbnail(blob, side) {
+  /** `blob` as a picture of another `type`, and its size, shrunk to `side` pixels along a side. */
+  async function redraw(blob, type, side = Infinity) {
     const full = await createImageBitmap(blob);
     const scale = Math.min(1, side / Math.max(full.width, full.height));
     const canvas = document.createElement('canvas');
@@ -71,9 +71,17 @@
     context.drawImage(full, 0, 0, canvas.width, canvas.height);
     const size = { width: full.width, height: full.height };
     full.close();
-    const thumb = await new Promise((resolve) => canvas.toBlob(resolve, 'image/webp', 0.85));
+    const drawn = await new Promise((resolve) => canvas.toBlob(resolve, type, 0.85));
+    return { drawn, ...size };
+  }
+
+  /** A small WebP of `blob`, `side` pixels along its longer side. */
+  async function thumbnail(blob, side) {
+    const { drawn: thumb, ...size } = await redraw(blob, 'image/webp', side);
     return { thumb, ...size };
   }
 
-  Imagine.bytes = { fromBase64, toBase64, bytesOf, decodedImage, thumbnail };
+  const asPng = async (blob) => (await redraw(blob, 'image/png')).drawn;
+
+  Imagine.bytes = { fromBase64, toBase64, bytesOf, decodedImage, thumbnail, asPng };
 }

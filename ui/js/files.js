@@ -96,7 +96,7 @@
     if (loaded) return takeOver(file.name, loaded);
     if (!isPicture(file)) return tell('bad', `${file.name} was not loaded: it holds no settings.`);
     await useAsInput(file);
-    return tell('info', `${file.name} holds no settings: it is the input picture now.`);
+    return tell('info', `${file.name} holds no settings known here: it is the input picture now.`);
   }
 
   function build() {

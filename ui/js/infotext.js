@@ -1,37 +1,212 @@
-// The "parameters" text of A1111, which many tools write, as our parameters.
+// Infotext, the "parameters" text of A1111 and many tools, as our parameters; docs/pictures.md.
 'use strict';
 
 {
-  const NUMBERS = {
+  const LABELS = {
     Steps: 'steps',
+    Sampler: 'sampler',
+    'Schedule type': 'schedule',
+    Scheduler: 'schedule',
+    'Sampler sigma': 'schedule',
     'CFG scale': 'guidance',
-    'Clip skip': 'clip',
+    'Guidance scale': 'guidance',
+    Seed: 'seed',
+    Size: 'size',
+    Model: 'model',
+    'Model hash': 'model_hash',
     'Denoising strength': 'strength',
+    'Clip skip': 'clip',
     'Hires upscale': 'hires',
+    'Hires scale': 'hires',
+    'Hires resize': 'hires_size',
+    'Hires strength': 'hires_strength',
+  };
+  const FIELDS = new Map(Object.entries(LABELS).map(([label, f]) => [label.toLowerCase(), f]));
+  const NEGATIVE = 'Negative prompt:';
+
+  // ------------------------------------------------------------------------------ values
+
+  const matching = (pattern, make) => (text) => pattern.test(text) ? make(text) : undefined;
+  const whole = matching(/^[0-9]{1,9}$/, Number);
+  const number = matching(/^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$/, Number);
+  const decimal = (text) => {
+    const value = text.length > 40 ? undefined : number(text);
+    return Number.isFinite(value) ? value : undefined;
+  };
+  const size = (text) => /^([0-9]{1,6}) ?x ?([0-9]{1,6})$/.exec(text)?.slice(1).map(Number);
+  const schedule = (text) => {
+    const name = text.toLowerCase().replaceAll(' ', '_');
+    return ['', 'automatic', 'default', 'discrete', 'uniform'].includes(name) ? undefined : name;
   };
 
-  function readDetails(line) {
-    const meta = {};
-    for (const [, name, value] of line.matchAll(/(?:^|, *)(\w[\w ]*): ("(?:\\.|[^"\\])*"|[^,]*)/g)) {
-      const plain = value.startsWith('"') ? JSON.parse(value) : value;
-      if (Object.hasOwn(NUMBERS, name)) meta[NUMBERS[name]] = Number(plain);
-      else if (name === 'Seed') meta.seed = plain;
-      else if (name === 'Model') meta.model = plain;
-      else if (name === 'Sampler') meta.sampler = plain.toLowerCase();
-      else if (name === 'Schedule type') meta.schedule = plain.toLowerCase().replaceAll(' ', '_');
-      else if (name === 'Size') [meta.width, meta.height] = plain.split('x').map(Number);
+  const FILES = ['safetensors', 'sft', 'ckpt', 'pt', 'pth', 'bin', 'gguf'];
+  const nameOfModel = (text) => {
+    const dot = text.lastIndexOf('.');
+    const isFile = dot >= 0 && FILES.includes(text.slice(dot + 1).toLowerCase());
+    return isFile ? text.slice(0, dot).split(/[/\\]/).at(-1) : text;
+  };
+
+  const READERS = {
+    steps: whole,
+    clip: whole,
+    guidance: decimal,
+    strength: decimal,
+    hires_strength: decimal,
+    hires: (text) => (decimal(text) > 1 ? decimal(text) : undefined), // others: an upscaler's name
+    size,
+    hires_size: size,
+    schedule,
+    sampler: (text) => text.toLowerCase() || undefined,
+    seed: (text) => Imagine.parameters.readSeed(text),
+    model: (text) => nameOfModel(text) || undefined,
+    model_hash: (text) => text || undefined,
+  };
+
+  const COMPOUND =
+    /^(.+?)[ _](karras|exponential|beta|simple|normal|sgm[ _]uniform|kl[ _]optimal|automatic|discrete)$/s;
+
+  /** The values under our names: a sampler may name its schedule, a size is two of them. */
+  function inOurWords({ size: [width, height] = [], hires_size: large = [], ...meta }) {
+    const [, sampler, spacing] = COMPOUND.exec(meta.sampler ?? '') ?? [];
+    if (sampler) Object.assign(meta, { sampler, schedule: meta.schedule ?? schedule(spacing) });
+    if (!(width && height)) return meta;
+    const [wide, high] = [large[0] / width, large[1] / height];
+    if (wide > 1 && Math.abs(wide - high) < 0.02) meta.hires ??= wide;
+    return { ...meta, width, height };
+  }
+
+  // ------------------------------------------------------------------------------ settings
+
+  /** What a sticky `pattern` matches in `text` at `at`. */
+  function matchAt(pattern, text, at) {
+    pattern.lastIndex = at;
+    return pattern.exec(text);
+  }
+
+  const KEY = /([^:,\n]*):[ \t]*/y;
+  const PLAIN = /[^,\n]*/y;
+  const QUOTED = /"((?:\\.|[^"\\])*)"[ \t]*(?=[,\n]|$)/sy;
+  const BRACKETS = /"(?:\\.|[^"\\])*(?:"|\\?$)|[{}[\]]/gs;
+  const END = /[ \t]*(?=[,\n]|$)/y;
+
+  // Each of these gives the value at `start`, and where it ends; undefined where it is none.
+
+  function plain(text, start) {
+    const [value] = matchAt(PLAIN, text, start);
+    return [trim(value), start + value.length];
+  }
+
+  function quotation(text, start) {
+    const quoted = matchAt(QUOTED, text, start);
+    if (!quoted) return undefined;
+    const [whole, inner] = quoted;
+    try {
+      return [JSON.parse(`"${inner}"`), start + whole.length];
+    } catch {
+      return [inner, start + whole.length]; // quoted, but not as JSON
     }
-    return meta;
+  }
+
+  function bracketed(text, start) {
+    let depth = 0;
+    let to = start;
+    for (let token; (token = matchAt(BRACKETS, text, to)?.[0]);) {
+      to = BRACKETS.lastIndex;
+      if (token === '{' || token === '[') depth++;
+      else if (token === '}' || token === ']') depth--;
+      if (depth) continue;
+      const end = matchAt(END, text, to);
+      return end ? [text.slice(start, to), to + end[0].length] : undefined;
+    }
+    return undefined;
+  }
+
+  /** The labels of some settings, and the values by field; of several readable ones the first. */
+  function readSettings(text) {
+    const labels = [];
+    const values = {};
+    let brackets = true;
+    for (let at = 0; at < text.length; at++) {
+      const key = matchAt(KEY, text, at);
+      if (!key) {
+        [, at] = plain(text, at); // what is left of a value that holds a comma
+        continue;
+      }
+      const start = at + key[0].length;
+      let found = quotation(text, start);
+      if (!found && brackets && '{['.includes(text[start])) {
+        found = bracketed(text, start);
+        brackets = Boolean(found); // one that fails is the last: each may scan to the end
+      }
+      const [value, end] = found ?? plain(text, start);
+      at = end;
+      const label = key[1].toLowerCase().split(/\s+/).filter(Boolean).join(' ');
+      labels.push(label);
+      const field = FIELDS.get(label);
+      if (field) values[field] ??= READERS[field](value);
+    }
+    const read = Object.entries(values).filter(([, value]) => value !== undefined);
+    return { labels, values: Object.fromEntries(read) };
+  }
+
+  // --------------------------------------------------------------------------------- text
+
+  /** `text` without blanks around it, in one pass whatever it holds. */
+  function trim(text, blanks = ' \t\n') {
+    let [from, to] = [0, text.length];
+    while (from < to && blanks.includes(text[from])) from++;
+    while (from < to && blanks.includes(text[to - 1])) to--;
+    return text.slice(from, to);
+  }
+
+  /** Whether a line holds the number of steps and two more fields that are known here. */
+  function isSettings(line) {
+    if (!/steps/i.test(line)) return false;
+    const { values } = readSettings(line);
+    return 'steps' in values && Object.keys(values).length >= 3;
+  }
+
+  function prompts(lines) {
+    const at = lines.findIndex((line) => line.startsWith(NEGATIVE));
+    if (at < 0) return { prompt: trim(lines.join('\n')), neg: '' };
+    const neg = lines.slice(at).join('\n').slice(NEGATIVE.length);
+    return { prompt: trim(lines.slice(0, at).join('\n')), neg: trim(neg) };
+  }
+
+  /** Some tools write one line; a full stop, a comma or a blank stands for its end. */
+  function promptsOfOneLine(head) {
+    const [negative] = head.matchAll(/(?:^|[\s.,])Negative prompt:/g);
+    if (!negative) return { prompt: trim(head), neg: '' };
+    const neg = head.slice(negative.index + negative[0].length);
+    return { prompt: trim(head.slice(0, negative.index)), neg: trim(neg) };
+  }
+
+  /** The prompts and the text of the settings behind them; null where there are none. */
+  function parts(text) {
+    const lines = text.split('\n');
+    for (let at = lines.length - 1; at >= 0; at--) {
+      const alone = at === lines.length - 1 && /^Steps: ?[0-9]/.test(lines[at]);
+      if (alone || isSettings(lines[at])) {
+        return { ...prompts(lines.slice(0, at)), settings: lines.slice(at).join('\n') };
+      }
+    }
+    const mark = [...text.matchAll(/(?:^|[\s.,])(?=Steps: ?[0-9]+,)/g)].at(-1);
+    const settings = mark && text.slice(mark.index + mark[0].length);
+    return mark && isSettings(settings.split('\n', 1)[0])
+      ? { ...promptsOfOneLine(text.slice(0, mark.index)), settings }
+      : null;
   }
 
   /** The parameters in an infotext, or null if it is none. */
   function read(text) {
-    const at = text.lastIndexOf('\nSteps: ');
-    if (at < 0) return null;
-    const [prompt, ...negative] = text.slice(0, at).split('\nNegative prompt: ');
-    const meta = readDetails(text.slice(at + 1).split('\n', 1)[0]);
-    return { ...meta, prompt, neg: negative.join('\nNegative prompt: ') };
+    const found = parts(trim(text.replace(/\r\n?/g, '\n'), ' \t\n\0'));
+    if (!found) return null;
+    const { labels, values } = readSettings(found.settings);
+    const hires = labels.some((label) => label.startsWith('hires'));
+    if (hires && !('hires_strength' in values)) delete values.strength; // the second pass's
+    delete values.hires_strength;
+    return { ...inOurWords(values), prompt: found.prompt, neg: found.neg };
   }
 
-  Imagine.infotext = { read };
+  Imagine.infotext = { LABELS, read };
 }

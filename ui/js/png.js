@@ -6,6 +6,7 @@
   const LONGEST_TEXT = 64 * 2 ** 20; // bytes, unpacked: a small file must not fill the memory
   const latin1 = new TextDecoder('latin1');
   const utf8 = new TextDecoder('utf-8', { fatal: true });
+  const { decode } = Imagine.exif; // the standard says Latin-1, and several programs write UTF-8
 
   const isPng = (bytes) => SIGNATURE.every((byte, at) => bytes[at] === byte);
 
@@ -50,8 +51,8 @@
   }
 
   const readers = {
-    tEXt: (data) => latin1.decode(data),
-    zTXt: async (data) => latin1.decode(await inflate(data.subarray(1))),
+    tEXt: decode,
+    zTXt: async (data) => decode(await inflate(data.subarray(1))),
     async iTXt(data) {
       const packed = data[0] === 1;
       const [, afterLanguage] = upToZero(data.subarray(2));
@@ -60,13 +61,17 @@
     },
   };
 
-  /** The texts of a PNG by keyword. Throws an Error in words where the file is not sound. */
+  /**
+   * The texts of a PNG by keyword, of several the last, and the comment of its Exif data under the
+   * type of its chunk. Throws an Error in words where the file is not sound.
+   */
   async function readTexts(bytes) {
     const texts = new Map();
     for (const { type, data } of chunks(bytes)) {
+      if (type === 'eXIf') texts.set(type, Imagine.exif.comment(data));
       if (!Object.hasOwn(readers, type)) continue;
       const [keyword, rest] = upToZero(data);
-      if (!texts.has(keyword)) texts.set(keyword, await readers[type](rest));
+      texts.set(keyword, await readers[type](rest));
     }
     return texts;
   }

@@ -2,7 +2,7 @@
 'use strict';
 
 {
-  const { fromBase64, toBase64, bytesOf, decodedImage } = Imagine.bytes;
+  const { fromBase64, toBase64, bytesOf, decodedImage, asPng } = Imagine.bytes;
   const { isPng, readTexts, withTexts } = Imagine.png;
   const LARGEST_FILE = 128 * 2 ** 20;
 
@@ -57,6 +57,8 @@
     };
   }
 
+  const read = (text) => (text ? Imagine.infotext.read(text) : null);
+
   async function textsOf(bytes) {
     try {
       return await readTexts(bytes);
@@ -68,12 +70,17 @@
   /** The settings in a PNG, or null where it has none that we know. */
   async function fromPng(bytes) {
     const texts = await textsOf(bytes);
-    const infotext = texts.has('parameters')
-      ? Imagine.infotext.read(texts.get('parameters'))
-      : null;
-    const meta = texts.has('meta') ? parse(texts.get('meta')) : infotext;
+    const infotext = () => read(texts.get('parameters')) ?? read(texts.get('eXIf'));
+    const meta = texts.has('meta') ? parse(texts.get('meta')) : infotext();
     if (!meta) return null;
     return { ...(await fromObject({ meta })), output: await picture(bytes, 'it') };
+  }
+
+  /** The settings in a JPEG or WebP, which becomes a PNG; null where it has none that we know. */
+  async function fromOther(bytes) {
+    const meta = read(Imagine.exif.ofPicture(bytes));
+    if (!meta) return null;
+    return { ...(await fromObject({ meta })), output: await asPng(await picture(bytes, 'it')) };
   }
 
   /**
@@ -85,6 +92,7 @@
     if (file.size > LARGEST_FILE) throw new BadFile('it is larger than 128 MiB');
     const bytes = await bytesOf(file);
     if (isPng(bytes)) return fromPng(bytes);
+    if (Imagine.exif.isPicture(bytes)) return fromOther(bytes);
     if (file.type.startsWith('image/')) return null;
     return fromObject(parse(new TextDecoder().decode(bytes)));
   }

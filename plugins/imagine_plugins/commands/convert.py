@@ -1,4 +1,4 @@
-"""`imagine convert`: a picture's PNG to JSON with its metadata, and back."""
+"""`imagine convert`: a picture to JSON with its metadata, and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imagine_core.pictures.metadata import document_bytes, read_picture
 from imagine_plugins.commands.shared.output import is_stdout, write_stdout
 
 
-@click.command(short_help="Convert a PNG to JSON with its metadata, and back.")
+@click.command(short_help="Convert a picture to JSON with its metadata, and back.")
 @click.argument("file")
 @click.option(
     "-o",
@@ -30,13 +30,14 @@ from imagine_plugins.commands.shared.output import is_stdout, write_stdout
     help="Replace a file that is there already.",
 )
 def convert(file: str, output: str | None, *, force: bool) -> None:
-    """Write the JSON of a PNG, or the PNG of a JSON, with the same metadata and picture.
+    """Write the JSON of a picture, or the PNG of a JSON, with the same metadata and picture.
 
-    What FILE is shows in its content. The name of the new file is printed.
+    FILE may be a PNG, a JSON, or a JPEG or WebP of another tool, whose picture becomes a PNG;
+    its content tells which. The name of the new file is printed.
     """
     source = Path(file)
     picture = read_picture(source)
-    if picture.source == "png":
+    if picture.source == "picture":
         suffix, data = ".json", document_bytes(picture.meta, picture.png)
     else:
         suffix, data = ".png", picture.png

@@ -28,8 +28,8 @@ BASE64 = re.compile(r"(data:[^,]*,)?(?:[A-Za-z0-9+/]{4})+(?:[A-Za-z0-9+/]{2}==|[
 def info(file: str) -> None:
     """Print the metadata of a picture as JSON.
 
-    FILE is a PNG, or a JSON file that 'imagine run --meta' wrote. On a terminal, the kind and the
-    size of an input picture stand for its base64.
+    FILE is a PNG, a JPEG or WebP of another tool, or a JSON file that 'imagine run --meta' wrote.
+    On a terminal, the kind and the size of an input picture stand for its base64.
     """
     meta = read_meta(Path(file))
     print_json(_shortened(meta) if sys.stdout.isatty() else meta)
