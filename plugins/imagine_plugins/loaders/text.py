@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from imagine_core.errors import FieldError, RequestError
-from imagine_plugins.loaders.prompts import Chunk, chunks, describe, parse, sections
+from imagine_core.prompting import Chunk, chunks, describe, parse, sections
 from imagine_plugins.loaders.tokens import comma, read
 
 CACHED_PROMPTS = 64

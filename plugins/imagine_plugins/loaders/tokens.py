@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
-from imagine_plugins.loaders.prompts import Fragment, Token
+from imagine_core.prompting import Fragment, Token
 
 _WORD = re.compile(r"""[^\s,.;:!?|/_<>()\[\]{}"]+""")
 _LITTLE = re.compile("an?|and|at|by|from|in|of|on|or|over|the|to|with", re.IGNORECASE)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imagine_plugins.loaders.prompts import (
+from imagine_core.prompting import (
     COMMA_REACH,
     WEIGHT_LIMIT,
     Chunk,
@@ -87,6 +87,23 @@ def test_break_starts_a_chunk() -> None:
     assert [piece.tokens for piece in pieces] == [(2, 2), (2, 2), (2,)]
     assert pieces[2].weights == (1.5,)
     assert cut("BREAKFAST", 10) == (Chunk((10,), (1.0,)),)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "lengths"),
+    [
+        ("BREAK", [0]),
+        ("BREAK a b", [0, 2]),
+        ("a b BREAK", [2]),
+        ("a b BREAK BREAK c", [2, 0, 1]),
+        ("a b BREAK c BREAK ", [2, 1]),
+        ("a " * 75 + "BREAK b", [75, 1]),
+    ],
+)
+def test_a_break_around_nothing_pads_an_empty_chunk_as_in_a1111(
+    prompt: str, lengths: list[int]
+) -> None:
+    assert [len(piece.tokens) for piece in cut(prompt, 75)] == lengths
 
 
 def test_an_empty_prompt_is_one_empty_chunk() -> None:
