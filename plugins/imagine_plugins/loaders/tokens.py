@@ -42,9 +42,7 @@ def comma(tokenizer: Any) -> int | None:
 def _apart(tokenizer: Any, runs: Sequence[Fragment]) -> Reading:
     """Each run by itself, as A1111 does. CLIP has tokens for whatever there is."""
     tokens = [
-        (token, run.weight)
-        for run in runs
-        for token in tokenizer(run.text, add_special_tokens=False, verbose=False).input_ids
+        (token, run.weight) for run in runs for token in _tokenized(tokenizer, run.text).input_ids
     ]
     return Reading(tokens)
 
@@ -53,7 +51,7 @@ def _together(tokenizer: Any, runs: Sequence[Fragment]) -> Reading:
     """All at once: rules of a tokenizer's own may look at the words around a word."""
     text = "".join(run.text for run in runs)
     starts = [0, *accumulate(len(run.text) for run in runs)]
-    found = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    found = _tokenized(tokenizer, text, return_offsets_mapping=True)
     places = found.offset_mapping
     tokens = [
         (token, runs[bisect_right(starts, start) - 1].weight)
@@ -66,6 +64,13 @@ def _together(tokenizer: Any, runs: Sequence[Fragment]) -> Reading:
         if _is_worth_naming(word.group()) and covered.isdisjoint(range(*word.span()))
     )
     return Reading(tokens, tuple(unread))
+
+
+def _tokenized(tokenizer: Any, text: str, **options: bool) -> Any:
+    """The tokens of what the user wrote: "<|endoftext|>" is text as well, and ends nothing."""
+    return tokenizer(
+        text, add_special_tokens=False, split_special_tokens=True, verbose=False, **options
+    )
 
 
 def _is_worth_naming(word: str) -> bool:
