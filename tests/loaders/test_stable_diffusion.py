@@ -15,7 +15,7 @@ from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, inpainting, write
 from imagine_core.errors import RequestError
 from imagine_plugins.loaders import text as text_module
 from imagine_plugins.loaders.autoencoder import Autoencoder
-from imagine_plugins.loaders.text import MOST_CHUNKS, weighted
+from imagine_plugins.loaders.text import MOST_CHUNKS
 from reference import Half, load, picture, single_file_pipeline
 
 LAYOUTS = {"sd1": TINY_SD1, "sd2": TINY_SD2, "sdxl": TINY_SDXL, "inpaint": inpainting(TINY_SD1)}
@@ -138,11 +138,14 @@ def test_a_weight_of_one_changes_nothing(model: Any) -> None:
     )
 
 
-def test_a_mean_of_zero_is_not_restored() -> None:
-    context = torch.ones(1, 2, 4)
-    assert torch.equal(
-        weighted(context, torch.tensor([1.0, -1.0]))[0, :, 0], torch.tensor([1.0, -1.0])
-    )
+@pytest.mark.parametrize("weight", [0.5, 0.9, 1.1, 1.5])
+def test_weights_move_no_encoding_further_than_the_words_alone(pair: Any, weight: float) -> None:
+    plain = encode(pair.ours, "a cat and dog BREAK a red house").context
+    heavy = encode(pair.ours, f"a (cat:{weight}) and dog BREAK a (red house:{weight})").context
+    factors = torch.ones(2 * 77)
+    factors[[2, 77 + 2, 77 + 3]] = weight
+    alone = plain * factors[None, :, None]
+    assert 0 < (heavy - plain).norm() <= (alone - plain).norm() * (1 + 1e-6)
 
 
 def test_extreme_weights_stay_finite(model: Any) -> None:

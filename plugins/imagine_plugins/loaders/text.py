@@ -10,6 +10,7 @@ import torch
 
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.prompting import Chunk, chunks, describe, parse, sections
+from imagine_plugins.loaders.emphasis import weighted
 from imagine_plugins.loaders.tokens import comma, read
 
 CACHED_PROMPTS = 64
@@ -96,15 +97,3 @@ class TextEncoder:
             return output.last_hidden_state  # type: ignore[no-any-return]
         inner = getattr(self.model, "text_model", self.model)
         return inner.final_layer_norm(hidden[-back])  # type: ignore[no-any-return]
-
-
-def weighted(context: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Multiply each token's embedding by its weight, then restore the mean over all of them.
-
-    A1111's "original" emphasis, which prompts found in the wild were written for.
-    """
-    before = context.float()
-    after = before * weights[None, :, None]
-    scale = before.mean() / after.mean()
-    after = torch.where(torch.isfinite(scale), after * scale, after)
-    return after.to(context.dtype)
