@@ -2,7 +2,7 @@
 
 `nox -s third_party` builds the wheels of Imagine and of the packages in docs/examples, installs
 them, and runs this: it draws with the sampler, the enhancer and the device of the examples through
-the command line, over HTTP and, where there is a Chromium, on the page; runs the examples' tests;
+the command line, over HTTP, in the dialect of another and, where there is a Chromium, on the page; runs the examples' tests;
 and uninstalls them again.
 """
 
@@ -28,6 +28,7 @@ from ui.browsing import FLAGS, draw, find_chromium, ready  # noqa: E402 - found 
 
 EXAMPLES = TESTS.parent / "docs" / "examples"
 PLUGINS = {
+    "dialect-paint": "register_routes",
     "device-cpu32": "register_devices",
     "enhancer-seasons": "register_enhancers",
     "sampler-rk4": "register_samplers",
@@ -109,7 +110,17 @@ def the_server_draws() -> None:
         assert fetch(f"{address}/ps")["device"] == "cpu32"
         enhanced = fetch(f"{address}/generate", {**SMALL, "enhance": "seasons"})
         assert "in autumn" in json.dumps(enhanced)
+        the_dialect_is_spoken(address)
         the_page_draws(address)
+
+
+def the_dialect_is_spoken(address: str) -> None:
+    """Its events come one by one, and the last has the picture."""
+    url = f"{address}/paint?width=128&height=128&steps=3&seed=2"
+    with urllib.request.urlopen(url, b"a red house", timeout=300) as answer:  # noqa: S310
+        assert answer.headers["Content-Type"] == "text/event-stream"
+        events = [line for line in answer.read().decode().split("\n") if line.startswith("event")]
+    assert events == ["event: step"] * 3 + ["event: picture"]
 
 
 def the_page_draws(address: str) -> None:
