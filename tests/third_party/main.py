@@ -2,8 +2,8 @@
 
 `nox -s third_party` builds the wheels of Imagine and of the packages in docs/examples, installs
 them, and runs this: it draws with the sampler, the enhancer and the device of the examples through
-the command line, over HTTP, in the dialect of another and, where there is a Chromium, on the page; runs the examples' tests;
-and uninstalls them again.
+the command line, over HTTP, in the dialect of the examples and, where there is a Chromium, on the
+page; runs the examples' tests; and uninstalls them again.
 """
 
 from __future__ import annotations
