@@ -14,15 +14,15 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
+from doodle.facts import NEON, NOTHING, RIDER, Scene
+from doodle.scenes import draw
+from doodle.subjects import COLORS, SUBJECTS
 from engines import TEN_SAMPLERS, pixels, together
 from imagine_core import GenerationRequest
 from imagine_core.engine import Engine, build_engine
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
 from imagine_plugins.commands.shared.request import DEFAULT_NEGATIVE
-from imagine_plugins.doodle.facts import NEON, NOTHING, RIDER, Scene
-from imagine_plugins.doodle.scenes import draw
-from imagine_plugins.doodle.subjects import COLORS, SUBJECTS
 
 Pixels = np.ndarray[Any, Any]
 HOUSE = GenerationRequest(

@@ -2,13 +2,15 @@ import dataclasses
 import random
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from imagine_plugins.doodle.captions import caption
-from imagine_plugins.doodle.facts import (
+import doodle
+from doodle.captions import caption
+from doodle.facts import (
     NEON,
     NOTHING,
     RIDER,
@@ -19,11 +21,11 @@ from imagine_plugins.doodle.facts import (
     random_scene,
     training_scene,
 )
-from imagine_plugins.doodle.scenes import draw
-from imagine_plugins.doodle.styles import STYLES
-from imagine_plugins.doodle.subjects import COLORS, SUBJECTS
-from imagine_plugins.doodle.view import PLACES, TIMES
-from imagine_plugins.doodle.words import COLOR_WORDS, SIDE_WORDS, SIZE_WORDS
+from doodle.scenes import draw
+from doodle.styles import STYLES
+from doodle.subjects import COLORS, SUBJECTS
+from doodle.view import PLACES, TIMES
+from doodle.words import COLOR_WORDS, SIDE_WORDS, SIZE_WORDS
 
 CAT = Scene("cat", "orange", "meadow", "day")
 Pixels = np.ndarray[Any, Any]
@@ -213,7 +215,8 @@ def test_short_prompts_occur() -> None:
 
 def test_the_drawer_loads_neither_torch_nor_diffusers() -> None:
     code = (
-        "import sys, imagine_plugins.doodle.scenes, imagine_plugins.doodle.captions;"
+        "import sys, doodle.scenes, doodle.captions;"
         "sys.exit(any(m in sys.modules for m in ('torch', 'diffusers', 'transformers')))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    training = Path(doodle.__file__).parents[1]
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=training).returncode == 0

@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
+from doodle import latents, train
 from engines import pixels, together
 from imagine_core import GenerationRequest
 from imagine_core.engine import build_engine
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
-from imagine_plugins.doodle import latents, train
 
 SIZES = ((256, 256), (512, 512), (384, 256))
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
+from doodle.captions import caption
+from doodle.facts import random_scene
+from doodle.tokenizer import EOS, assembled, load_tokenizer
 from imagine_core.plugins import build_plugins
 from imagine_plugins.commands.shared.request import DEFAULT_NEGATIVE
-from imagine_plugins.doodle.captions import caption
-from imagine_plugins.doodle.facts import random_scene
-from imagine_plugins.doodle.tokenizer import EOS, assembled, load_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,1 @@
-"""The small built-in model: the drawer of its training pictures, its training and its judge."""
+"""The model in the wheel; training/ in the repository holds what drew and trained it."""

@@ -1,7 +1,7 @@
 """The birds, fish, reptiles and insects, each a few shapes in one colour."""
 # ruff: noqa: D103 - a function paints what its name says
 
-from imagine_plugins.doodle.pen import INK, PAPER, Color, Pen, dark, light
+from doodle.pen import INK, PAPER, Color, Pen, dark, light
 
 BEAK = (250, 165, 40)
 

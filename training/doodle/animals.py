@@ -1,7 +1,7 @@
 """The animals with paws and hoofs, each a few shapes in one colour."""
 # ruff: noqa: D103 - a function paints what its name says
 
-from imagine_plugins.doodle.pen import INK, PAPER, Color, Pen, dark, light
+from doodle.pen import INK, PAPER, Color, Pen, dark, light
 
 PINK = (240, 140, 160)
 

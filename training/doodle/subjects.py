@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
-from imagine_plugins.doodle import animals, creatures, things
-from imagine_plugins.doodle.pen import Color, Pen, dark
+from doodle import animals, creatures, things
+from doodle.pen import Color, Pen, dark
 
 COLORS: dict[str, Color] = {
     "red":    (220, 44, 44),

@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from torch import nn
 
-from imagine_plugins.doodle.autoencoder import picture
-from imagine_plugins.doodle.captions import caption
-from imagine_plugins.doodle.latents import Latents
-from imagine_plugins.doodle.runs import (
+from doodle.autoencoder import picture
+from doodle.captions import caption
+from doodle.latents import Latents
+from doodle.runs import (
     Meter,
     Run,
     autocast,
@@ -22,8 +22,8 @@ from imagine_plugins.doodle.runs import (
     say,
     wait_while_paused,
 )
-from imagine_plugins.doodle.text import new_text_encoder
-from imagine_plugins.doodle.tokenizer import load_tokenizer, tokens_of
+from doodle.text import new_text_encoder
+from doodle.tokenizer import load_tokenizer, tokens_of
 
 WIDTHS = (64, 128, 160)
 CONFIG: dict[str, Any] = {
@@ -93,7 +93,7 @@ class Lesson:
     """Draws batches and says how wrong the model is about them."""
 
     def __init__(self, state: Path, seed: int) -> None:
-        self.rng = random.Random(seed)  # noqa: S311
+        self.rng = random.Random(seed)
         self.cache = Latents(state)
         self.tokenizer = load_tokenizer(state / "tokenizer")
         self.alpha, self.sigma = signal_levels()

@@ -4,9 +4,9 @@ import random
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from imagine_plugins.doodle.facts import RIDER, SIDES, SIZES, Scene
-from imagine_plugins.doodle.pen import Color, Pen, mix, shade
-from imagine_plugins.doodle.subjects import (
+from doodle.facts import RIDER, SIDES, SIZES, Scene
+from doodle.pen import Color, Pen, mix, shade
+from doodle.subjects import (
     COLORS,
     HAT_PLACES,
     HATS,
@@ -15,7 +15,7 @@ from imagine_plugins.doodle.subjects import (
     paint_hat,
     paint_rider,
 )
-from imagine_plugins.doodle.view import GROUNDS, SAND, View, jitter
+from doodle.view import GROUNDS, SAND, View, jitter
 
 
 def put_subject(image: Image.Image, mask: Image.Image, view: View, scene: Scene) -> None:

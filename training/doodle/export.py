@@ -6,9 +6,9 @@ from typing import Any
 
 import torch
 
-from imagine_plugins.doodle import unet
-from imagine_plugins.doodle.runs import say
-from imagine_plugins.doodle.tokenizer import load_tokenizer
+from doodle import unet
+from doodle.runs import say
+from doodle.tokenizer import load_tokenizer
 
 INDEX: dict[str, Any] = {
     "_class_name": "StableDiffusionPipeline", "_diffusers_version": "0.30.0",

@@ -3,8 +3,8 @@
 Sun and moon have one place each: of places to choose from, the model takes more than one.
 """
 
-from imagine_plugins.doodle.pen import PAPER, Color, Pen
-from imagine_plugins.doodle.view import View
+from doodle.pen import PAPER, Color, Pen
+from doodle.view import View
 
 
 def paint_sky(view: View) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from PIL import Image
 
-from imagine_plugins.doodle.facts import Scene
-from imagine_plugins.doodle.styles import STYLES
-from imagine_plugins.doodle.subjects import COLORS, SUBJECTS
-from imagine_plugins.doodle.view import PLACES, TIMES
-from imagine_plugins.doodle.words import PLACE_WORDS, STYLE_AFTER, TIME_WORDS
+from doodle.facts import Scene
+from doodle.styles import STYLES
+from doodle.subjects import COLORS, SUBJECTS
+from doodle.view import PLACES, TIMES
+from doodle.words import PLACE_WORDS, STYLE_AFTER, TIME_WORDS
 
 STEPS, GUIDANCE = 25, 7.0
 GOALS = {"subject": 0.90, "color": 0.95, "place": 0.95, "time": 0.95}
@@ -20,7 +20,7 @@ GOALS = {"subject": 0.90, "color": 0.95, "place": 0.95, "time": 0.95}
 
 def prompts(count: int) -> list[tuple[str, Scene]]:
     """The first `count` of an endless list of prompts that name all their facts."""
-    rng = random.Random("evaluation")  # noqa: S311
+    rng = random.Random("evaluation")
     return [_prompt(rng) for _ in range(count)]
 
 
@@ -41,7 +41,7 @@ def paint(model: Path, folder: Path, *, count: int, side: int, batch: int) -> No
     import torch
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 
-    from imagine_plugins.doodle.runs import device, say, wait_while_paused
+    from doodle.runs import device, say, wait_while_paused
 
     pipe = StableDiffusionPipeline.from_pretrained(model, local_files_only=True).to(device())
     pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
@@ -73,7 +73,7 @@ def judged(judge: Any, folder: Path, count: int) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from imagine_plugins.doodle.judge import seen
+    from doodle.judge import seen
 
     asked = [
         (i, text, scene)
@@ -133,8 +133,8 @@ def main() -> None:
     options = parser.parse_args()
     import torch
 
-    from imagine_plugins.doodle import judge as judges
-    from imagine_plugins.doodle.runs import say
+    from doodle import judge as judges
+    from doodle.runs import say
 
     torch.set_num_threads(options.threads)
     path = options.state / "judge.pt"
@@ -155,7 +155,7 @@ def main() -> None:
     if options.count:
         report = {"judge": own, **judged(judge, folder, options.count)}
         (options.state / f"{options.name}.json").write_text(json.dumps(report, indent=1) + "\n")
-        print(table(report))  # noqa: T201
+        print(table(report))
 
 
 if __name__ == "__main__":

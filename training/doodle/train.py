@@ -39,7 +39,7 @@ def _options() -> argparse.Namespace:
 
 
 def _run(stage: str, options: argparse.Namespace) -> None:
-    from imagine_plugins.doodle import autoencoder, export, latents, text, tokenizer, unet
+    from doodle import autoencoder, export, latents, text, tokenizer, unet
 
     state: Path = options.state
     part, parts = (int(v) for v in options.part.split("/"))

@@ -12,11 +12,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from imagine_plugins.doodle import words
-from imagine_plugins.doodle.captions import caption
-from imagine_plugins.doodle.facts import random_scene
-from imagine_plugins.doodle.runs import say
-from imagine_plugins.doodle.subjects import SUBJECTS
+from doodle import words
+from doodle.captions import caption
+from doodle.facts import random_scene
+from doodle.runs import say
+from doodle.subjects import SUBJECTS
 
 LENGTH, MERGES = 48, 760
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
@@ -118,7 +118,7 @@ def train_tokenizer(folder: Path) -> None:
         end_of_word_suffix="</w>",
         show_progress=False,
     )
-    rng = random.Random("tokenizer")  # noqa: S311
+    rng = random.Random("tokenizer")
     learner.train_from_iterator((caption(random_scene(rng), rng) for _ in range(40_000)), trainer)
     merges = [tuple(pair) for pair in _merges(learner)][:MERGES]
     tokens = [

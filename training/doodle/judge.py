@@ -11,12 +11,12 @@ from PIL import Image, ImageFilter
 from torch import nn
 from torch.nn import functional
 
-from imagine_plugins.doodle.facts import NEON, NOTHING, RIDER, Scene, random_scene
-from imagine_plugins.doodle.runs import device, save_atomically, say, wait_while_paused
-from imagine_plugins.doodle.scenes import draw
-from imagine_plugins.doodle.styles import STYLES
-from imagine_plugins.doodle.subjects import COLORS, SUBJECTS
-from imagine_plugins.doodle.view import PLACES, TIMES
+from doodle.facts import NEON, NOTHING, RIDER, Scene, random_scene
+from doodle.runs import device, save_atomically, say, wait_while_paused
+from doodle.scenes import draw
+from doodle.styles import STYLES
+from doodle.subjects import COLORS, SUBJECTS
+from doodle.view import PLACES, TIMES
 
 SIDE, GRID = 96, 24
 NAMES = (*SUBJECTS, NOTHING, NEON, RIDER)
@@ -93,7 +93,7 @@ class Drawings:
 
 def drawings(count: int, seed: str, *, soft: bool) -> Drawings:
     """`count` fresh scenes; with `soft`, half of them blurred a little, as generated ones are."""
-    rng = random.Random(seed)  # noqa: S311
+    rng = random.Random(seed)
     pixels, masks, scenes = [], [], []
     for _ in range(count):
         wait_while_paused()

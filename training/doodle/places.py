@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from imagine_plugins.doodle.pen import PAPER, Color, mix
-from imagine_plugins.doodle.view import View, jitter
+from doodle.pen import PAPER, Color, mix
+from doodle.view import View, jitter
 
 
 def _hill(view: View, x: float, half: float, rise: float, color: Color) -> None:

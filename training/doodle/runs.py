@@ -25,7 +25,7 @@ def autocast() -> torch.autocast:
 
 def say(text: str) -> None:
     """Prints `text` with the time of day."""
-    print(time.strftime("%H:%M:%S"), text, flush=True)  # noqa: T201 - progress is the output
+    print(time.strftime("%H:%M:%S"), text, flush=True)
 
 
 def save_atomically(value: Any, path: Path) -> None:

@@ -3,7 +3,7 @@
 
 import math
 
-from imagine_plugins.doodle.pen import INK, PAPER, Color, Pen, dark, light
+from doodle.pen import INK, PAPER, Color, Pen, dark, light
 
 WOOD = (120, 78, 46)
 LEAF = (64, 150, 70)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from imagine_plugins.doodle.pen import Color, Pen
+from doodle.pen import Color, Pen
 
 SKIES: dict[str, tuple[Color, Color]] = {
     "day":    ((88, 174, 240), (206, 236, 252)),

@@ -4,21 +4,21 @@ import random
 
 from PIL import Image, ImageDraw
 
-from imagine_plugins.doodle.facts import NEON, NOTHING, Picture, Scene
-from imagine_plugins.doodle.neon import paint_neon
-from imagine_plugins.doodle.pen import shade
-from imagine_plugins.doodle.places import DRESSING
-from imagine_plugins.doodle.skies import paint_sky
-from imagine_plugins.doodle.staging import put_subject
-from imagine_plugins.doodle.styles import apply_style
-from imagine_plugins.doodle.view import GROUNDS, MARS_SKIES, SKIES, View, gradient, jitter
+from doodle.facts import NEON, NOTHING, Picture, Scene
+from doodle.neon import paint_neon
+from doodle.pen import shade
+from doodle.places import DRESSING
+from doodle.skies import paint_sky
+from doodle.staging import put_subject
+from doodle.styles import apply_style
+from doodle.view import GROUNDS, MARS_SKIES, SKIES, View, gradient, jitter
 
 CELL = 16  # pixels that the autoencoder makes one latent of, across
 
 
 def draw(scene: Scene, width: int, height: int, *, seed: int) -> Picture:
     """`scene` on a canvas of `width` x `height`; the same seed draws the same picture."""
-    rng = random.Random(seed)  # noqa: S311 - pictures, not secrets
+    rng = random.Random(seed)
     factor = 3 if max(width, height) <= 320 else 2  # drawn larger, then reduced: smooth edges
     size = width * factor, height * factor
     image, view = _empty_place(scene, size, CELL * factor, rng)

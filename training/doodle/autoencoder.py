@@ -10,9 +10,9 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-from imagine_plugins.doodle.facts import random_scene
-from imagine_plugins.doodle.runs import Meter, Run, autocast, device, every, say
-from imagine_plugins.doodle.scenes import draw
+from doodle.facts import random_scene
+from doodle.runs import Meter, Run, autocast, device, every, say
+from doodle.scenes import draw
 
 CONFIG: dict[str, Any] = {
     "in_channels": 3, "out_channels": 3, "latent_channels": 16, "act_fn": "relu",
@@ -78,7 +78,7 @@ class Crops:
     """Crops of a pool of scenes, of which the oldest is drawn anew all the time."""
 
     def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)  # noqa: S311
+        self.rng = random.Random(seed)
         self.pool: list[np.ndarray[Any, Any]] = []
         self.next = 0
 
@@ -123,7 +123,7 @@ def loss_of(out: torch.Tensor, target: torch.Tensor) -> tuple[torch.Tensor, floa
 
 def held_out() -> list[Image.Image]:
     """Scenes that no training seed draws."""
-    rng = random.Random("held out")  # noqa: S311
+    rng = random.Random("held out")
     sizes = [(256, 256)] * 8 + [(512, 512)] * 16
     return [draw(random_scene(rng), *s, seed=rng.getrandbits(40)).image for s in sizes]
 

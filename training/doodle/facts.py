@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from imagine_plugins.doodle.styles import STYLES
-from imagine_plugins.doodle.subjects import COLORS, HAT_PLACES, SUBJECTS
-from imagine_plugins.doodle.view import PLACES, TIMES
+from doodle.styles import STYLES
+from doodle.subjects import COLORS, HAT_PLACES, SUBJECTS
+from doodle.view import PLACES, TIMES
 
 SIZES: dict[str, float] = {  # height of the subject in shorter sides of the canvas
     "tiny":   3 / 16,

@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imagine_plugins.doodle.autoencoder import tensor
-from imagine_plugins.doodle.facts import Scene, training_scene
-from imagine_plugins.doodle.runs import autocast, device, save_atomically, say, wait_while_paused
-from imagine_plugins.doodle.scenes import draw
+from doodle.autoencoder import tensor
+from doodle.facts import Scene, training_scene
+from doodle.runs import autocast, device, save_atomically, say, wait_while_paused
+from doodle.scenes import draw
 
 # (width, height), shards, scenes in a shard; in the order in which training wants them.
 PLAN: tuple[tuple[tuple[int, int], int, int], ...] = (
@@ -60,7 +60,7 @@ def encode(state: Path, *, part: int = 0, parts: int = 1) -> None:
     for i, (path, size, count) in enumerate(shards(state)):
         if i % parts != part or path.exists():
             continue
-        rng = random.Random(path.name)  # noqa: S311
+        rng = random.Random(path.name)
         scenes = [training_scene(rng) for _ in range(count)]
         drawn = [_drawn(model, scene, size, rng.getrandbits(40)) for scene in scenes]
         save_atomically({

@@ -2,9 +2,9 @@
 
 import random
 
-from imagine_plugins.doodle.facts import NEON, NOTHING, RIDER, Scene
-from imagine_plugins.doodle.subjects import SUBJECTS
-from imagine_plugins.doodle.words import (
+from doodle.facts import NEON, NOTHING, RIDER, Scene
+from doodle.subjects import SUBJECTS
+from doodle.words import (
     COLOR_WORDS,
     HAT_WORDS,
     NEON_LIGHTS,

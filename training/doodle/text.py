@@ -4,8 +4,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from imagine_plugins.doodle.captions import caption
-from imagine_plugins.doodle.facts import (
+from doodle.captions import caption
+from doodle.facts import (
     NEON,
     NOTHING,
     RIDER,
@@ -14,11 +14,11 @@ from imagine_plugins.doodle.facts import (
     Scene,
     random_scene,
 )
-from imagine_plugins.doodle.runs import device, save_atomically, say, wait_while_paused
-from imagine_plugins.doodle.styles import STYLES
-from imagine_plugins.doodle.subjects import COLORS, SUBJECTS
-from imagine_plugins.doodle.tokenizer import LENGTH, load_tokenizer, tokens_of
-from imagine_plugins.doodle.view import PLACES, TIMES
+from doodle.runs import device, save_atomically, say, wait_while_paused
+from doodle.styles import STYLES
+from doodle.subjects import COLORS, SUBJECTS
+from doodle.tokenizer import LENGTH, load_tokenizer, tokens_of
+from doodle.view import PLACES, TIMES
 
 WIDTH, LAYERS, HEADS = 128, 3, 4
 VALUES: dict[str, tuple[Any, ...]] = {
@@ -70,7 +70,7 @@ def train_encoder(state: Path, steps: int) -> None:
     parameters = [*encoder.parameters(), *heads.to(device()).parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=0.01)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
-    rng = random.Random("text")  # noqa: S311
+    rng = random.Random("text")
     for step in range(steps):
         wait_while_paused()
         scenes = [random_scene(rng) for _ in range(64)]

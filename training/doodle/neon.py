@@ -1,7 +1,7 @@
 """The futuristic city with its neon lights."""
 
-from imagine_plugins.doodle.pen import Color, mix
-from imagine_plugins.doodle.view import View, jitter
+from doodle.pen import Color, mix
+from doodle.view import View, jitter
 
 NEON: tuple[Color, ...] = ((255, 60, 190), (60, 230, 255), (255, 210, 70))
 FAR, NEAR = (86, 74, 132), (34, 32, 64)

@@ -1,0 +1,1 @@
+"""Makes doodle: the drawer of its training pictures, its training and its judge."""
