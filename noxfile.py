@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import pathlib
 import shutil
+from collections.abc import Iterator
 
 import nox
+from packaging.requirements import Requirement
 
 nox.needs_version = ">=2024.10"
 # pip resolves a CPU build of torch where an index offers one; uv ignores local wheels.
@@ -22,8 +24,42 @@ EXAMPLES = pathlib.Path("docs/examples")
 CONSTRAINTS = ("--constraint", "constraints.txt")
 
 
+PLAIN_TESTS = ("hypothesis", "pytest", "pytest-timeout")
+"""What tests need that drive neither a browser nor the API's description."""
+
+FAST = tuple(
+    f"tests/{name}"
+    for name in ("commands", "dialects", "loaders", "models", "pictures", "server", "web",
+                 "samplers/test_samplers_exact.py", "test_against_diffusers.py", "test_cli.py",
+                 "test_metrics.py", "test_plugins.py", "test_sampling.py", "test_settings.py")
+)  # fmt: skip
+"""The tests that meet every dependency, without those that take long on top of them."""
+
+SCHEMAS = {
+    "github-workflows": "workflows/*.yml",
+    "github-issue-forms": "ISSUE_TEMPLATE/[!c]*.yml",
+    "github-issue-config": "ISSUE_TEMPLATE/config.yml",
+    "dependabot": "dependabot.yml",
+}
+"""What check-jsonschema knows of the files in .github."""
+
+
 def groups(*names: str) -> list[str]:
     return list(nox.project.dependency_groups(PYPROJECT, *names))
+
+
+def lower_bounds() -> Iterator[str]:
+    """A pin at the lower bound of each dependency; torch stays at the pin of constraints.txt.
+
+    PyPI's old builds of torch for Linux bring gigabytes of CUDA.
+    """
+    pinned = pathlib.Path("constraints.txt").read_text("utf-8").splitlines()
+    for text in PYPROJECT["project"]["dependencies"]:
+        dependency = Requirement(text)
+        bounds = {specifier.operator: specifier.version for specifier in dependency.specifier}
+        bound = f"{dependency.name}=={bounds.get('>=') or bounds['==']}"
+        kept = [line for line in pinned if line.startswith("torch==")]
+        yield from kept if dependency.name == "torch" else [bound]
 
 
 @nox.session
@@ -34,6 +70,10 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
     session.run("codespell")
     session.run("hadolint", "packaging/Dockerfile")
+    for schema, files in SCHEMAS.items():
+        found = sorted(map(str, pathlib.Path(".github").glob(files)))
+        session.run("check-jsonschema", "--builtin-schema", f"vendor.{schema}", *found)
+    session.run("zizmor", "--offline", "--quiet", "--min-severity", "medium", ".github")
 
 
 @nox.session
@@ -48,6 +88,22 @@ def tests(session: nox.Session) -> None:
     """Every test that a machine without an accelerator can run, docs among them."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
     session.run("pytest", "-m", "not slow", *session.posargs)
+
+
+@nox.session(default=False)
+def minimums(session: nox.Session) -> None:
+    """The fast tests with each dependency but torch at the lower bound that pyproject.toml states.
+
+    uv says which bounds contradict each other; pip installs, because it sees a local torch.
+    """
+    session.install(*CONSTRAINTS, "uv")
+    work = pathlib.Path(session.create_tmp())
+    (work / "bounds.in").write_text("\n".join(lower_bounds()), "utf-8")
+    lowest = str(work / "lowest.txt")
+    session.run("uv", "pip", "compile", "--quiet", "--output-file", lowest, str(work / "bounds.in"))
+    session.install("--constraint", lowest, "-e", ".", *PLAIN_TESTS)
+    session.run("pip", "freeze")
+    session.run("pytest", "-m", "not slow", *(session.posargs or FAST))
 
 
 @nox.session(default=False)
