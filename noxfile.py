@@ -25,7 +25,7 @@ CONSTRAINTS = ("--constraint", "constraints.txt")
 
 
 PLAIN_TESTS = ("hypothesis", "pytest", "pytest-timeout")
-"""What tests need that drive neither a browser nor the API's description."""
+"""The packages of tests that need neither a browser nor schemathesis."""
 
 FAST = tuple(
     f"tests/{name}"
@@ -41,7 +41,7 @@ SCHEMAS = {
     "github-issue-config": "ISSUE_TEMPLATE/config.yml",
     "dependabot": "dependabot.yml",
 }
-"""What check-jsonschema knows of the files in .github."""
+"""The schemas of check-jsonschema, and the files in .github that follow them."""
 
 
 def groups(*names: str) -> list[str]:

@@ -51,7 +51,7 @@ class Binary:
         self.environment = {"HOME": str(home), "PATH": "/nonexistent"}
 
     def __call__(self, *arguments: str, fails: bool = False) -> str:
-        """What it prints."""
+        """Run it with these arguments; its output."""
         done = subprocess.run(
             [self.path, *arguments],
             env=self.environment,
@@ -89,7 +89,7 @@ def fetch(url: str, body: dict[str, Any] | None = None) -> Any:
 
 
 def seconds(binary: Binary, *arguments: str) -> float:
-    """How long a run takes."""
+    """The seconds that a run takes."""
     started = time.monotonic()
     binary(*arguments)
     return time.monotonic() - started

@@ -2,7 +2,7 @@
 
 The file is the launcher, a zstd stream and a footer. The stream is one record for each entry of
 the tree, folders first: a letter (d, f, x for a file that can be run, l for a link, e for the end),
-the lengths of its path and of its content, and both. launcher.c reads what is written here.
+the lengths of its path and of its content, and both. launcher.c reads this format.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ STANDARD = (
     "ensurepip", "*/tests", "*/test",
     "lib-dynload/_test*", "lib-dynload/_tkinter*", "lib-dynload/nis.*",
 )  # fmt: skip
-"""What is left out of the standard library: nobody misses it in a program without a window."""
+"""Parts of the standard library that are left out: a program without a window needs none."""
 
 PACKAGES = (
     "pip", "pip-*", "setuptools", "setuptools-*", "_distutils_hack", "distutils-precedence.pth",
@@ -31,10 +31,10 @@ PACKAGES = (
     "torch/test", "torch/include", "torch/share", "torch/lib/cmake",
     "torch/bin/[!t]*", "torch/bin/test_*",
 )  # fmt: skip
-"""What is left out of packages. The rest of torch stays: it imports its own test helpers."""
+"""Parts of packages that are left out. The rest of torch stays: it imports its test helpers."""
 
 ALWAYS = ("__pycache__", "*.a", "*.o")
-"""What is left out everywhere."""
+"""Files that are left out everywhere."""
 
 STRIPPED = ("libtorch_cpu.so", "libtorch_python.so", "libc10.so")
 """Libraries whose symbols go. Others have been through auditwheel, which strip breaks."""

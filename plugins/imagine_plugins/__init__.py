@@ -1,1 +1,1 @@
-"""Imagine's built-in plugins, registered by entry points exactly as a stranger's are."""
+"""Imagine's built-in plugins, registered by entry points as those of other packages are."""

@@ -148,7 +148,7 @@ class Counts:
 
 
 class Standing:
-    """How an engine stands at the moment: nothing is kept, so that nothing can be out of date."""
+    """Reads the state of an engine at each scrape, so that no gauge is out of date."""
 
     def __init__(self, engine: Executor, label: Callable[[str], str]) -> None:
         self._engine, self._label = engine, label

@@ -1,4 +1,4 @@
-"""The web page: serves the files of ui/ at `/`, to this page and to nobody else's frames."""
+"""The web page: serves the files of ui/ at `/`, and forbids other sites to frame them."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Asset:
 
 
 def page_folder() -> Path:
-    """Where the page's files lie: inside the installed package, or in a checkout's ui/."""
+    """The folder of the page's files: inside the installed package, or ui/ of a checkout."""
     package = Path(__file__).parent
     installed = package / "ui"
     return installed if installed.is_dir() else package.parent.parent / "ui"
@@ -93,7 +93,7 @@ def asset_endpoint(asset: Asset) -> Callable[[Request], Awaitable[Response]]:
 
 
 def operation(path: str, asset: Asset) -> dict[str, Any]:
-    """What the OpenAPI document says of a file."""
+    """The entry of a file in the OpenAPI document."""
     kind = asset.media_type.partition(";")[0]
     found = {"description": "The file.", "content": {kind: {"schema": {"type": "string"}}}}
     return {

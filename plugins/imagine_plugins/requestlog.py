@@ -1,4 +1,4 @@
-"""The line that the log has on each generation: what was made, how long it took, how it ended."""
+"""Logs a line on each generation: what was drawn, how long it took, how it ended."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ def picture(values: torch.Tensor) -> Image.Image:
 
 
 class Crops:
-    """Crops of a pool of scenes, of which the oldest is drawn anew all the time."""
+    """Crops of a pool of scenes, of which the oldest is replaced by a new one all the time."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)

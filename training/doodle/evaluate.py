@@ -69,7 +69,7 @@ def _path(folder: Path, i: int) -> Path:
 
 
 def judged(judge: Any, folder: Path, count: int) -> dict[str, Any]:
-    """What the judge sees in the pictures of `folder`, compared with what was asked."""
+    """The judge's verdicts on the pictures of `folder`, compared with their prompts."""
     import numpy as np
     import torch
 

@@ -74,7 +74,7 @@ def random_scene(rng: random.Random) -> Scene:
 
 
 def training_scene(rng: random.Random) -> Scene:
-    """A random scene; OFTEN is what is hard, has a hat, or is not of medium size in the middle."""
+    """A random scene; hard subjects, hats, and other sizes and sides come OFTEN times as often."""
     while True:
         scene = random_scene(rng)
         usual = scene.size == "medium" and scene.side in ("", "centre")

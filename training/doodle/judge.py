@@ -71,7 +71,7 @@ class Air(nn.Module):
 
 
 def seen(image: Image.Image) -> np.ndarray[Any, Any]:
-    """What the judge sees of a picture: SIDE x SIDE pixels of its middle square."""
+    """The input of the judge: the middle square of a picture at SIDE x SIDE pixels."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     square = image.crop((left, top, left + side, top + side))
@@ -139,7 +139,7 @@ class Judge:
 
     @torch.no_grad()
     def verdicts(self, pixels: torch.Tensor, styles: list[str]) -> list[dict[str, str]]:
-        """What each picture shows: subject, color, place and time; the style is told."""
+        """The subject, color, place and time of each picture, given its style."""
         found = []
         for start in range(0, len(pixels), 64):
             x = as_input(pixels[start : start + 64])
@@ -157,7 +157,7 @@ class Judge:
 
 
 def votes(pixels: torch.Tensor, where: torch.Tensor, palette: torch.Tensor) -> torch.Tensor:
-    """How many pixels of the subject are nearest to each colour of `palette`."""
+    """The number of pixels of the subject that are nearest to each colour of `palette`."""
     mask = functional.interpolate(where[None, None], size=(SIDE, SIDE), mode="bilinear")[0, 0]
     inside = pixels.permute(1, 2, 0)[mask > 0.5].float()
     if not len(inside):
@@ -240,7 +240,7 @@ def _loss(
 
 
 def accuracy_on_drawings(judge: Judge) -> dict[str, float]:
-    """How often the judge is right about drawings that it was not taught by."""
+    """The judge's accuracy on drawings that it was not trained with."""
     data = drawings(HELD_OUT, "held out for the judge", soft=False)
     found = judge.verdicts(data.pixels, [s.style for s in data.scenes])
     pairs = [(v, s) for v, s in zip(found, data.scenes, strict=True) if s.subject in SUBJECTS]

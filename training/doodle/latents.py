@@ -40,7 +40,7 @@ PLAN: tuple[tuple[tuple[int, int], int, int], ...] = (
 
 
 def shards(state: Path) -> list[tuple[Path, tuple[int, int], int]]:
-    """Where each shard lies, the size of its canvases and how many it holds."""
+    """The path of each shard, the size of its canvases and their number."""
     found, counts = [], dict[tuple[int, int], int]()
     for size, number, scenes in PLAN:
         for _ in range(number):

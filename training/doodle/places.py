@@ -1,4 +1,4 @@
-"""What stands about in the eight places."""
+"""Paints the things that belong to each of the eight places."""
 
 from collections.abc import Callable
 

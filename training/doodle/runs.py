@@ -1,4 +1,4 @@
-"""What all stages of the training share: device, pauses, checkpoints, averages, learning rates."""
+"""Helpers of all stages of the training: device, pauses, checkpoints, averages, learning rates."""
 
 import math
 import os
@@ -19,7 +19,7 @@ def device() -> torch.device:
 
 
 def autocast() -> torch.autocast:
-    """bfloat16 where products are: twice as fast on CPUs with AVX512-BF16 and on GPUs."""
+    """bfloat16 for matrix products: twice as fast on CPUs with AVX512-BF16 and on GPUs."""
     return torch.autocast(device().type, torch.bfloat16)
 
 
@@ -45,7 +45,7 @@ def wait_while_paused() -> float:
 
 
 class Average:
-    """The moving average of a module's parameters; what gets exported and shown."""
+    """The moving average of a module's parameters, which is exported and sampled from."""
 
     def __init__(self, module: nn.Module, decay: float) -> None:
         self.decay = decay
@@ -155,7 +155,7 @@ def descend(module: nn.Module, optimizer: Any, loss: torch.Tensor, rate: float) 
 
 
 class Meter:
-    """Prints the mean of what it is fed, every so many steps, with the speed."""
+    """Prints the mean of the figures it is fed, and the speed, every `every` steps."""
 
     def __init__(self, run: Run, every: int) -> None:
         self.run, self.every, self.count = run, every, 0
@@ -177,7 +177,7 @@ class Meter:
 
 
 def every(seconds: float) -> Callable[[], bool]:
-    """Says yes once every so many seconds."""
+    """A function that returns True once every `seconds`."""
     last = time.monotonic()
 
     def due() -> bool:

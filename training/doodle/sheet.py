@@ -36,7 +36,7 @@ QUALITY = 88  # of a JPEG
 
 
 def painted(model: Path, prompts: Sequence[str], *, side: int, seed: int) -> Iterator[Image.Image]:
-    """What the folder `model` makes of each prompt, at `side` x `side`."""
+    """The pictures that the model in the folder `model` draws, at `side` x `side`."""
     import torch
     from diffusers import DPMSolverMultistepScheduler, StableDiffusionPipeline
 

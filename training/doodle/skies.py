@@ -1,4 +1,4 @@
-"""What stands in the sky at each time of day.
+"""Paints what is in the sky at each time of day.
 
 Sun and moon have one place each: of places to choose from, the model takes more than one.
 """

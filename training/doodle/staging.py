@@ -45,7 +45,7 @@ def _across(view: View, scene: Scene, reach: float) -> float:
 
 
 def _down(view: View, home: Home, scale: float) -> float:
-    """The height of the subject's centre; what is larger stands nearer."""
+    """The height of the subject's centre; a larger subject stands nearer."""
     if home == "air":
         return max(view.height * 0.41, scale * 1.15)
     foot = view.height * (0.84 if home == "ground" else 0.8)
@@ -56,7 +56,7 @@ def _down(view: View, home: Home, scale: float) -> float:
 def _stand(
     view: View, place: str, home: Home, at: tuple[float, float], reach: tuple[float, float]
 ) -> None:
-    """What the subject stands on: its shadow, a beach, or a pond."""
+    """Paint the ground below the subject: its shadow, a beach, or a pond."""
     (x, y), (wide, scale) = at, reach
     if home == "air":
         return

@@ -1,4 +1,4 @@
-"""The four styles: what is done to a finished drawing to make it a painting, pixels or a sketch."""
+"""Turns a finished drawing into one of four styles: plain, watercolour, pixel art, sketch."""
 
 import random
 

@@ -38,7 +38,7 @@ def phrases() -> list[list[str]]:
 
 
 def rules() -> list[tuple[str, str]]:
-    """What is replaced in a prompt of small letters, in this order: regular expression, text.
+    """The replacements in a lower-case prompt, in this order: regular expression, text.
 
     A word that is left out becomes a `~` first, since links before it go with it.
     """

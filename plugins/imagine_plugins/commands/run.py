@@ -76,7 +76,7 @@ class Options:
         return request_of(" ".join(self.prompt), self.fields)
 
     def settings(self) -> Settings:
-        """What an engine in this process is built with."""
+        """The settings of an engine in this process."""
         models = default_models_folder() if self.models is None else Path(self.models)
         return Settings(
             models=models.expanduser(),

@@ -245,8 +245,8 @@ class Ollama(Enhancer):
 def _request(model: str, task: EnhanceTask) -> dict[str, Any]:
     """The body of `POST /api/generate`.
 
-    Always streamed: that is how a slow model differs from a silent one, and how Ollama notices
-    that nobody listens any more.
+    Always streamed: a stream tells a slow model from a silent one, and lets Ollama notice that
+    the connection was closed.
     """
     return {
         "model": model,

@@ -54,7 +54,7 @@ def start_logging(kind: str) -> Callable[[str], None]:
     """Log to stderr: our own messages from INFO on, those of libraries from WARNING on.
 
     Returns:
-        What says a thing once and for all, as at the start: bare to people, in the log to programs.
+        A function that reports the start and the end: bare text for people, a log line in JSON.
     """
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if kind == "json" else TextFormatter())

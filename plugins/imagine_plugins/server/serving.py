@@ -46,7 +46,7 @@ POLL_SECONDS = 0.05
 
 
 class PatientProtocol(H11Protocol):
-    """HTTP/1.1 that gives up a client which never finishes the head of its request.
+    """HTTP/1.1 that closes a connection on which the head of a request never ends.
 
     uvicorn's own timer starts after the first answer, and any byte stops it. Malformed requests
     get the JSON error that all other errors have.
@@ -63,7 +63,7 @@ class PatientProtocol(H11Protocol):
         self._connections = connections
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Expect a request."""
+        """Start the timer for the head of the first request."""
         super().connection_made(transport)
         self._expect_head()
         if not self._connections.enter(self):

@@ -64,7 +64,7 @@ JSON_OPTION = click.Option(
 
 
 def on_command_line(*names: str) -> bool:
-    """Whether one of the options `names` was given on the command line, not by the settings."""
+    """True if one of the options `names` was given on the command line, not by the settings."""
     context = click.get_current_context()
     sources = [context.get_parameter_source(name) for name in names]
     return ParameterSource.COMMANDLINE in sources

@@ -1,4 +1,4 @@
-"""How commands print: tables for people, JSON for programs, notes on stderr."""
+"""Prints what commands report: tables, JSON, and notes on stderr."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def print_json(value: object) -> None:
 
 
 def is_stdout(output: str | None) -> bool:
-    """Whether the `-o` of a command means standard output.
+    """True if the `-o` of a command means standard output.
 
     Raises:
         click.UsageError: Standard output is a terminal, which cannot show a picture.

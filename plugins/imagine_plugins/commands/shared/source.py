@@ -1,4 +1,4 @@
-"""Where pictures and lists come from: an Imagine server, or an engine in this process."""
+"""Chooses between an Imagine server and an engine in this process, and opens either."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Where:
 
     @property
     def remote(self) -> bool:
-        """Whether a server does the work."""
+        """True if a server does the work."""
         return self.address is not None
 
     def client(self) -> NativeClient:
@@ -112,10 +112,10 @@ def choose_by_flags(*, address: str | None, api_key: str | None, flags: Sequence
 
 
 def server_runs_here() -> bool:
-    """Whether an Imagine server listens at the default address of this machine.
+    """True if an Imagine server listens at the default address of this machine.
 
-    Something else may: on macOS, AirPlay takes port 5000. Every answer of ours is JSON. This
-    speaks to the socket itself, because an HTTP client takes longer to import than to ask.
+    Other programs may listen there: on macOS, AirPlay takes port 5000. Every answer of Imagine is
+    JSON. This uses a bare socket, because an HTTP client takes longer to import than to ask.
     """
     try:
         connection = socket.create_connection(DEFAULT_ADDRESS, timeout=CONNECT)
@@ -151,12 +151,12 @@ def local_engine(settings: Settings, plugins: Plugins) -> Iterator[Engine]:
     engine = build_engine(settings, plugins)
     try:
         yield engine
-    except GenerationFailed as error:  # which speaks of a log that nobody sees here
+    except GenerationFailed as error:  # its text names a log, which is silent here
         raise GenerationFailed(f"{error} (IMAGINE_DEBUG=1 shows the log)") from error
     except KeyboardInterrupt:
         if not _closes(engine, within=PATIENCE):
-            # It is in the middle of a step or of loading, which nothing can cut short, and Python
-            # would wait for its threads before it exits.
+            # A step or a load cannot be interrupted, and Python would wait for its thread before
+            # it exits.
             note("Interrupted")
             os._exit(INTERRUPTED)
         raise
@@ -165,7 +165,7 @@ def local_engine(settings: Settings, plugins: Plugins) -> Iterator[Engine]:
 
 
 def _closes(engine: Engine, *, within: float) -> bool:
-    """Whether `engine` comes to an end in so many seconds."""
+    """Close `engine`; False if that takes longer than `within` seconds."""
     closing = threading.Thread(target=engine.close, kwargs={"grace": 0.0}, daemon=True)
     closing.start()
     closing.join(within)
@@ -173,7 +173,7 @@ def _closes(engine: Engine, *, within: float) -> bool:
 
 
 def _silence_libraries() -> None:
-    """Keep what libraries log and warn of to themselves: users get errors in our words."""
+    """Hide what libraries log and warn of: errors are reported to users in our words."""
     if not os.environ.get("IMAGINE_DEBUG"):
         logging.getLogger().addHandler(logging.NullHandler())
         warnings.simplefilter("ignore")
@@ -191,7 +191,7 @@ def server_of(*, address: str | None, api_key: str | None) -> Where:
 
 
 def ask(question: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
-    """What a server's client answers, its errors in the words of the command line."""
+    """The answer of a server's client; errors name flags instead of fields of the API."""
     import asyncio
 
     with in_flags():
@@ -199,7 +199,7 @@ def ask(question: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
 
 
 def ask_for_details(where: Where, what: Literal["models", "samplers"]) -> list[dict[str, Any]]:
-    """What a server knows of each of its models or samplers; their names if it says no more."""
+    """The details of a server's models or samplers; only their names if it gives no details."""
     client = where.client()
     reply = ask(client.models() if what == "models" else client.samplers())
     found = reply.get("details") or [{"name": name} for name in reply.get(what, ())]

@@ -76,7 +76,7 @@ class Manager:
         return path
 
     def status(self) -> dict[str, str]:
-        """What systemd knows of the service, by its own names."""
+        """The properties of the service, under the names that systemd gives them."""
         said = self._call("show", NAME, f"--property={','.join(SHOWN)}")
         return dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
 
@@ -90,7 +90,7 @@ class Manager:
         import subprocess  # here, because `imagine --help` loads this module
 
         scope = ("--user",) if self._scope == "user" else ()
-        done = subprocess.run(  # noqa: S603 - systemctl, and nothing that a stranger chose
+        done = subprocess.run(  # noqa: S603 - systemctl, with arguments of ours alone
             [self._program, *scope, "--no-pager", *arguments],
             capture_output=True,
             text=True,
@@ -109,14 +109,14 @@ def _hint(said: str) -> str:
 
 
 def unit_file(scope: Literal["user", "system"]) -> Path:
-    """Where the unit is installed."""
+    """The path of the installed unit."""
     if scope == "system":
         return Path("/etc/systemd/system") / NAME
     return _user_settings() / "systemd" / "user" / NAME
 
 
 def environment_file(scope: Literal["user", "system"]) -> Path:
-    """Where the unit reads its variables from: systemd's %E."""
+    """The file from which the unit reads variables: %E/imagine/environment in systemd's words."""
     folder = Path("/etc") if scope == "system" else _user_settings()
     return folder / "imagine" / "environment"
 
