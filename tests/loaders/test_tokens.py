@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from doodle.tokenizer import load_tokenizer
 from imagine_core.plugins import build_plugins
 from imagine_core.prompting import parse
-from imagine_plugins.doodle.tokenizer import load_tokenizer
 from imagine_plugins.loaders.tokens import comma, read
 from reference import clip_tokenizer
 
