@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -287,27 +288,63 @@ class Config(SimpleNamespace):
         return getattr(self, name)
 
 
-class Overflowing:
-    """An autoencoder that overflows in half precision, as SDXL's does."""
+def overflowing(folder: Path, dtype: torch.dtype) -> Any:
+    """A checkpoint's model whose autoencoder's convolutions make more than float16 holds.
 
-    device = torch.device("cpu")
-
-    def __init__(self) -> None:
-        self.dtype = torch.float16
-        self.config = Config(scaling_factor=1.0)
-
-    def float(self) -> None:
-        self.dtype = torch.float32
-
-    def decode(self, latent: torch.Tensor, *, return_dict: bool) -> tuple[torch.Tensor]:
-        return ((latent[:, :3] * 60_000) * 2 / 120_000 - 0.5,)
+    Group norms undo the factor, so that all latents and pixels are ordinary numbers.
+    """
+    path = folder / "tiny.safetensors"
+    if not path.exists():
+        write_checkpoint(path, TINY_SD1, scale={".conv2.weight": 1e5}, dtype="F32")
+    return load(path, device=Half(dtype))
 
 
-def test_an_autoencoder_that_overflows_goes_on_in_float32() -> None:
-    fake: Any = Overflowing()
-    image = Autoencoder(fake).decode(torch.full((1, 4, 2, 2), 1.5))
-    assert fake.dtype == torch.float32
-    assert image.getpixel((0, 0)) == (255, 255, 255)
+USES: dict[str, Callable[[Any], torch.Tensor]] = {
+    "encode": lambda model: model.encode_image(picture(32, 32), torch.Generator().manual_seed(0)),
+    "grey": lambda model: model.autoencoder.grey(8, 8),
+    "preview": lambda model: pixels(model.preview(torch.linspace(-1, 1, 256).view(1, 4, 8, 8))),
+    "decode": lambda model: pixels(model.decode(torch.linspace(-1, 1, 256).view(1, 4, 8, 8))),
+}
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    return torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).float()
+
+
+@pytest.mark.parametrize("use", USES)
+@torch.no_grad()
+def test_an_autoencoder_that_overflows_goes_on_in_float32_whatever_it_does_first(
+    tmp_path: Path, use: str
+) -> None:
+    half, full = overflowing(tmp_path, torch.float16), overflowing(tmp_path, torch.float32)
+    assert half.autoencoder.model.dtype == torch.float16
+    ours, theirs = USES[use](half), USES[use](full)
+    assert half.autoencoder.model.dtype == torch.float32
+    assert ours.isfinite().all()
+    assert ours.std() > 0
+    assert (ours - theirs).abs().max() <= (3 if use in {"preview", "decode"} else 0.02)
+
+
+@pytest.mark.parametrize("use", USES)
+def test_an_autoencoder_that_does_not_overflow_stays_in_half_precision(
+    tmp_path: Path, use: str
+) -> None:
+    path = write_checkpoint(tmp_path / "tiny.safetensors", TINY_SD1)
+    model = load(path, device=Half(torch.float16))
+    assert USES[use](model).isfinite().all()
+    assert model.autoencoder.model.dtype == torch.float16
+
+
+def test_a_variance_alone_that_overflows_is_seen(tmp_path: Path) -> None:
+    model = load(
+        write_checkpoint(tmp_path / "tiny.safetensors", TINY_SD1), device=Half(torch.float16)
+    )
+    convolution = model.autoencoder.model.quant_conv
+    with torch.no_grad():
+        convolution.weight[4:] *= 60_000
+        convolution.bias[4:] = 60_000
+    assert USES["encode"](model).isfinite().all()
+    assert model.autoencoder.model.dtype == torch.float32
 
 
 # ---------------------------------------------------------------------------------- the preview

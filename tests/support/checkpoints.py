@@ -101,6 +101,7 @@ def write_checkpoint(  # noqa: PLR0913 - each is one oddity of files in the wild
     rename: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
     markers: Iterable[str] = (),
+    scale: Mapping[str, float] | None = None,
 ) -> Path:
     """A checkpoint of random weights that gives finite pictures.
 
@@ -115,6 +116,7 @@ def write_checkpoint(  # noqa: PLR0913 - each is one oddity of files in the wild
         rename: Parts of keys to replace, as old merges did.
         metadata: Further metadata.
         markers: Names of empty tensors to add: "v_pred", "ztsnr".
+        scale: What to multiply tensors with, by the end of their keys.
     """
     if embed is None:
         embed = layout.channels[0] != 320
@@ -128,7 +130,7 @@ def write_checkpoint(  # noqa: PLR0913 - each is one oddity of files in the wild
     head, _ = header_bytes(kept, dtype=dtype, metadata=held)
     with path.open("wb") as file:
         file.write(head)
-        for data in _random_data(wanted, dtype, seed):
+        for data in _random_data(wanted, dtype, seed, scale or {}):
             file.write(data)
     return path
 
@@ -145,7 +147,9 @@ def _dtype(key: str, dtype: str | Mapping[str, str]) -> str:
     return "I64" if key.endswith("position_ids") else dtype
 
 
-def _random_data(tensors: Shapes, dtype: str, seed: int) -> Iterator[bytes]:
+def _random_data(
+    tensors: Shapes, dtype: str, seed: int, scale: Mapping[str, float]
+) -> Iterator[bytes]:
     import torch
 
     generator = torch.Generator().manual_seed(seed)
@@ -153,7 +157,8 @@ def _random_data(tensors: Shapes, dtype: str, seed: int) -> Iterator[bytes]:
         if key.endswith("position_ids"):
             value = torch.arange(77).expand(shape)
         else:
-            value = _random(key, shape, generator).to(getattr(torch, TORCH[dtype]))
+            factor = math.prod(by for end, by in scale.items() if key.endswith(end))
+            value = (_random(key, shape, generator) * factor).to(getattr(torch, TORCH[dtype]))
         flat = value.contiguous().reshape(-1).view(torch.uint8)
         yield flat.numpy().tobytes()
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL import Image
 
 FIT_CELLS = 16  # latent cells along each side of the picture that the preview is fitted on
@@ -50,11 +52,7 @@ class Autoencoder:
 
     def decode(self, latent: torch.Tensor) -> Image.Image:
         """The RGB picture of a latent."""
-        pixels = self._decode(latent)
-        if self.model.dtype == torch.float16 and not pixels.isfinite().all():
-            # Some autoencoders overflow in half precision; such a one stays in float32.
-            self.model.float()
-            pixels = self._decode(latent)
+        pixels = self._finite(self._pixels, self._from_unit(latent.float()))
         return _to_image((pixels / 2 + 0.5)[0])
 
     def preview(self, latent: torch.Tensor) -> Image.Image:
@@ -65,19 +63,41 @@ class Autoencoder:
         pixels = torch.einsum("chw,cr->rhw", latent[0].float(), torch.stack(factors))
         return _to_image(pixels + offset[:, None, None])
 
-    def _decode(self, latent: torch.Tensor) -> torch.Tensor:
-        latent = self._from_unit(latent.float()).to(self.model.device, self.model.dtype)
+    def _finite(
+        self, compute: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor
+    ) -> torch.Tensor:
+        """What `compute` makes of `values` on the device, float32.
+
+        Some autoencoders overflow in half precision; such a one computes in float32 from then on.
+        """
+        result = compute(values.to(self.model.device, self.model.dtype))
+        if self.model.dtype == torch.float16 and not result.isfinite().all():
+            self.model.float()
+            result = compute(values.to(self.model.device, torch.float32))
+        return result.float()
+
+    def _pixels(self, latent: torch.Tensor) -> torch.Tensor:
         pixels: torch.Tensor = self.model.decode(latent, return_dict=False)[0]
-        return pixels.float()
+        return pixels
+
+    def _moments(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Mean and log variance of the posterior, channels joined; AutoencoderTiny's mean alone."""
+        output = self.model.encode(pixels)
+        moments: torch.Tensor = (
+            output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
+        )
+        return moments
 
     def _posterior(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean and deviation of the latent, in the autoencoder's own scale, float32."""
-        pixels = pixels.to(self.model.device, self.model.dtype)
-        output = self.model.encode(pixels)
-        if not hasattr(output, "latent_dist"):  # AutoencoderTiny
-            return output.latents.float(), None
-        posterior = output.latent_dist
-        return posterior.mean.float(), posterior.std.float()
+        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+        moments = self._finite(self._moments, pixels)
+        if moments.shape[1] == self.latent_channels:
+            return moments, None
+        # Its `std` is bounded: an infinite log variance shows in the moments alone.
+        posterior = DiagonalGaussianDistribution(moments)
+        return posterior.mean, posterior.std
 
     def _to_unit(self, latent: torch.Tensor) -> torch.Tensor:
         mean, deviation = self._statistics(latent.device)
