@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from imagine_core.errors import FieldError, RequestError
+from imagine_core.pictures.colours import convert, srgb_transform, without_profile
 
 if TYPE_CHECKING:
     from PIL import Image
+    from PIL.ImageCms import ImageCmsTransform
 
 MAX_PIXELS = 8192 * 8192
 """Of the picture as it was sent. Pillow starts to warn of decompression bombs a little above."""
@@ -39,7 +41,8 @@ def init_image_problem(data: bytes) -> str | None:
 def load_init_image(data: bytes, width: int, height: int) -> tuple[Image.Image, str | None]:
     """The RGB picture in `data`, at exactly this size, and a remark if that distorts it.
 
-    Of an animation, the first frame; upright, as its EXIF data says; see-through parts on white.
+    Of an animation, the first frame; upright, as its EXIF data says; in sRGB, as its ICC profile
+    says; see-through parts on white.
 
     Raises:
         RequestError: `data` is no picture, or one that is too large.
@@ -48,12 +51,15 @@ def load_init_image(data: bytes, width: int, height: int) -> tuple[Image.Image, 
         image = _decode(data)
     except ValueError as error:
         raise RequestError([FieldError("init_image", str(error))]) from error
+    transform = srgb_transform(image)
     image = _upright(image)
     remark = None
     if not 1 / DISTORTED < image.width * height / (image.height * width) < DISTORTED:
         sizes = f"from {image.width} x {image.height} to {width} x {height} pixels"
         remark = f"the picture to start from is distorted, {sizes}"
-    return _on_white(_resize(_plain(image), width, height)), remark
+    # Colours are turned last: of a small picture, whatever size the stored one has.
+    image = _resize(_plain(image, transform), width, height)
+    return _on_white(image if transform is None else convert(image, transform)), remark
 
 
 def load_picture(data: bytes) -> Image.Image:
@@ -71,14 +77,10 @@ def load_picture(data: bytes) -> Image.Image:
 
 def _decode(data: bytes) -> Image.Image:
     """The picture as it is stored; raises ValueError with a reason for people."""
-    from io import BytesIO
-
     from PIL import Image, UnidentifiedImageError
 
-    Image.init()
-    formats = [name for name in Image.ID if name not in UNSAFE_FORMATS]
     try:
-        image = Image.open(BytesIO(data), formats=formats)
+        image = _open(data)
         _check(image)
         image.load()
         _check(image)  # containers (ICO, ICNS) know their size only now
@@ -93,6 +95,27 @@ def _decode(data: bytes) -> Image.Image:
     except Exception as error:  # decoders raise whatever broken bytes lead them to
         raise ValueError(f"is a broken picture: {_what_broke(error)}") from error
     return image
+
+
+def _open(data: bytes) -> Image.Image:
+    """The picture before its pixels are decoded.
+
+    Pillow refuses a PNG for a profile that it cannot unpack, or that is larger than a megabyte;
+    such a picture is opened without.
+    """
+    from io import BytesIO
+
+    from PIL import Image, UnidentifiedImageError
+
+    Image.init()
+    formats = [name for name in Image.ID if name not in UNSAFE_FORMATS]
+    try:
+        return Image.open(BytesIO(data), formats=formats)
+    except (ValueError, UnidentifiedImageError):
+        bare = without_profile(data)
+        if bare is None:
+            raise
+        return Image.open(BytesIO(bare), formats=formats)
 
 
 def _what_broke(error: Exception) -> str:
@@ -136,8 +159,10 @@ def _upright(image: Image.Image) -> Image.Image:
     return image if turn is None else image.transpose(turn)
 
 
-def _plain(image: Image.Image) -> Image.Image:
-    """The picture in 8-bit RGB, or RGBA if parts of it can be seen through."""
+def _plain(image: Image.Image, transform: ImageCmsTransform | None) -> Image.Image:
+    """The picture in 8-bit RGB, or RGBA if parts of it can be seen through; inks as a profile's."""
+    if transform is not None and transform.input_mode == "CMYK":
+        return image
     if image.mode.startswith("I"):  # 16 bits of grey; converting would clip, not scale
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     alpha = image.mode.endswith(("A", "a")) or "transparency" in image.info
