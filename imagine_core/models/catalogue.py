@@ -17,6 +17,7 @@ log = logging.getLogger("imagine")
 Stamp = frozenset[tuple[int, int, int, int]]
 
 DANGLING = "this is a link that points to nothing; mend it or delete it"
+UNREADABLE = "?"  # the family of what no loader could say anything of
 NOT_TEXT = "its file name is not valid UTF-8, so that nobody can ask for it; rename it"
 
 
@@ -144,18 +145,31 @@ class Catalogue:
         return info and replace(info, size=0, problem=DANGLING)
 
     def recognise(self, path: Path) -> ModelInfo | None:
-        """What the loaders say of `path`, wherever it lies; None if none of them knows it."""
+        """What the loaders say of `path`, wherever it lies; None if none of them knows it.
+
+        In the order of their registration: the first that can load it, else the first that says
+        why it cannot, else the first that failed.
+        """
+        refusals = []
         for loader in self._loaders:
-            try:
-                info = loader.recognise(path)
-            except Exception as error:  # a stranger's loader must not hide everybody's models
-                # The rest is for the log: clients see this, and it may hold a path.
-                log.exception("loader %r failed on %s", loader.name, path)
-                problem = f"loader {loader.name!r} failed on it with {type(error).__name__}"
-                return _askable(_unreadable(path, loader.name, problem))
+            info = _ask(loader, path)
+            if info is not None and info.problem is None:
+                return _askable(info)
             if info is not None:
-                return _askable(replace(info, loader=loader.name))
-        return None
+                refusals.append(info)
+        first = min(refusals, key=lambda info: info.family == UNREADABLE, default=None)
+        return first and _askable(first)
+
+
+def _ask(loader: ModelLoader, path: Path) -> ModelInfo | None:
+    try:
+        info = loader.recognise(path)
+        return info and replace(info, loader=loader.name)
+    except Exception as error:  # a stranger's loader must not hide everybody's models
+        # The rest is for the log: clients see this, and it may hold a path.
+        log.exception("loader %r failed on %s", loader.name, path)
+        problem = f"loader {loader.name!r} failed on it with {type(error).__name__}"
+        return _unreadable(path, loader.name, problem)
 
 
 def stamp_of(path: Path) -> Stamp:
@@ -185,7 +199,9 @@ def sidecar_of(path: Path) -> Path:
 
 
 def _unreadable(path: Path, loader: str, problem: str) -> ModelInfo:
-    return ModelInfo(name=path.stem, path=path, loader=loader, family="?", size=0, problem=problem)
+    return ModelInfo(
+        name=path.stem, path=path, loader=loader, family=UNREADABLE, size=0, problem=problem
+    )
 
 
 def _askable(info: ModelInfo) -> ModelInfo:

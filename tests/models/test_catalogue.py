@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from checkpoints import write_hollow
+from imagine_core import hookimpl
 from imagine_core.errors import NoModel, UnknownName, UnusableModel
-from imagine_core.interfaces import ModelInfo
+from imagine_core.interfaces import ModelInfo, ModelLoader
 from imagine_core.models.catalogue import Catalogue, has_changed, stamp_of
+from imagine_core.plugins import build_plugins
 from imagine_core.settings import default_models_folder
 from imagine_core.testing import FakeLoader
 
@@ -37,7 +41,8 @@ def test_a_users_model_wins_over_a_bundled_one_of_its_name(tmp_path: Path) -> No
 
 
 def test_a_broken_file_does_not_hide_a_bundled_model_of_its_name(tmp_path: Path) -> None:
-    models = catalogue(tmp_path / "m", "doodle")
+    models = catalogue(tmp_path / "m")
+    (tmp_path / "m" / "doodle.lora").write_bytes(b"x")
     models._loaders = (RefuseFolder(tmp_path / "m"), *models._loaders)
     assert models.get("doodle").path.parent == tmp_path / "bundled"
 
@@ -165,12 +170,98 @@ def test_a_loader_that_raises_is_named_and_hides_nobodys_models(tmp_path: Path) 
                 raise ValueError("no idea")
             return None
 
-    for name in "ab":
-        (tmp_path / f"{name}.fake").write_bytes(b"x")
+    for name in ("a.fake", "b.other"):
+        (tmp_path / name).write_bytes(b"x")
     models = Catalogue(tmp_path, loaders=[Raising(), FakeLoader()])
     assert [info.name for info in models.usable()] == ["a"]
     with pytest.raises(UnusableModel, match="'bad' failed on it with ValueError"):
         models.get("b")
+
+
+class Answering(FakeLoader):
+    """Answers for files that end in .safetensors, with a problem or without."""
+
+    def __init__(self, name: str, problem: str | None) -> None:
+        super().__init__()
+        self.name = name
+        self.problem = problem
+
+    def recognise(self, path: Path) -> ModelInfo | None:
+        if path.suffix != ".safetensors":
+            return None
+        return ModelInfo(
+            name=path.stem, path=path, loader="", family=self.name, size=1, problem=self.problem
+        )
+
+
+class Failing(Answering):
+    """Fails on every file that it knows."""
+
+    def recognise(self, path: Path) -> ModelInfo | None:
+        if super().recognise(path) is None:
+            return None
+        raise ZeroDivisionError
+
+
+USABLE, OTHER = Answering("usable", None), Answering("other", None)
+REFUSING, SILENT = Answering("refusing", "not supported"), FakeLoader()
+FAILING = Failing("failing", None)
+
+
+@pytest.mark.parametrize(
+    ("loaders", "winner"),
+    [
+        ((REFUSING, USABLE), "usable"),
+        ((USABLE, REFUSING), "usable"),
+        ((FAILING, REFUSING, SILENT, USABLE), "usable"),
+        ((USABLE, OTHER), "usable"),
+        ((OTHER, USABLE), "other"),
+        ((SILENT, REFUSING), "refusing"),
+        ((REFUSING, SILENT), "refusing"),
+        ((REFUSING, Answering("second", "no")), "refusing"),
+        ((FAILING, REFUSING), "refusing"),
+        ((FAILING, SILENT), "failing"),
+    ],
+)
+def test_the_first_loader_that_can_load_a_file_wins_over_those_that_cannot(
+    tmp_path: Path, loaders: tuple[FakeLoader, ...], winner: str
+) -> None:
+    (tmp_path / "flux.safetensors").write_bytes(b"x")
+    info = Catalogue(tmp_path, loaders=loaders).find("flux")
+    assert info.loader == winner
+    assert (info.problem is None) == (winner in {"usable", "other"})
+
+
+class FluxPlugin:
+    """A stranger's plugin whose name comes after that of the built-in loaders."""
+
+    @hookimpl
+    def register_model_loaders(self, register: Callable[[ModelLoader], None]) -> None:
+        register(Answering("flux", None))
+
+
+def test_a_strangers_loader_takes_a_file_that_the_built_in_ones_call_unsupported(
+    tmp_path: Path,
+) -> None:
+    key = "double_blocks.0.img_attn.norm.key_norm.scale"
+    write_hollow(tmp_path / "flux1-dev.safetensors", {key: (128,)})
+    alone = Catalogue(tmp_path, loaders=build_plugins().loaders).find("flux1-dev")
+    assert (alone.loader, alone.family) == ("checkpoint", "flux")
+    assert "Flux, which is not supported" in (alone.problem or "")
+    plugins = build_plugins(extra=[("loader-flux", FluxPlugin())])
+    assert plugins.loaders.names() == ["checkpoint", "folder", "flux"]
+    assert Catalogue(tmp_path, loaders=plugins.loaders).get("flux1-dev").loader == "flux"
+
+
+def test_a_loader_that_answers_nonsense_hides_nobodys_models(tmp_path: Path) -> None:
+    class Nonsense(FakeLoader):
+        def recognise(self, path: Path) -> ModelInfo | None:
+            return "flux" if path.suffix == ".safetensors" else None  # type: ignore[return-value]
+
+    (tmp_path / "flux.safetensors").write_bytes(b"x")
+    assert Catalogue(tmp_path, loaders=[Nonsense(), USABLE]).get("flux").loader == "usable"
+    problem = Catalogue(tmp_path, loaders=[Nonsense()]).find("flux").problem
+    assert problem == "loader 'fake' failed on it with TypeError"
 
 
 def test_a_folder_changes_when_a_file_inside_it_or_its_sidecar_does(tmp_path: Path) -> None:
