@@ -27,13 +27,14 @@ CLASSES = {
     "tokenizer": TOKENIZERS,
     "tokenizer_2": TOKENIZERS,
 }
+MIDDLE = "UNetMidBlock2DCrossAttn"
 UNET_DEFAULTS = {
     "in_channels": 4,
     "out_channels": 4,
     "block_out_channels": [320, 640, 1280, 1280],
     "down_block_types": [*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"],
     "up_block_types": ["UpBlock2D", *["CrossAttnUpBlock2D"] * 3],
-    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "mid_block_type": MIDDLE,
     "cross_attention_dim": 1280,
 }
 # Features of a UNet that want further inputs, which nothing here would feed.
@@ -236,7 +237,7 @@ def _is_laid_out(config: Config) -> bool:
     up = [str(kind) for kind in config["up_block_types"]]
     return (
         all(config.get(name, value) == value for name, value in UNET_VARIANTS.items())
-        and config["mid_block_type"] == "UNetMidBlock2DCrossAttn"
+        and config.get("mid_block_type", MIDDLE) == MIDDLE
         and not isinstance(config["cross_attention_dim"], list)
         and set(down) <= {"CrossAttnDownBlock2D", "DownBlock2D"}
         and [kind.replace("Down", "Up") for kind in reversed(down)] == up

@@ -14,7 +14,7 @@ from imagine_core.safe_text import quoted
 from imagine_plugins.loaders import configs
 from imagine_plugins.loaders.counting import count
 from imagine_plugins.loaders.header import HeaderError, read_header
-from imagine_plugins.loaders.layout import Slot
+from imagine_plugins.loaders.layout import Slot, own_names
 from imagine_plugins.loaders.sidecar import Overrides, SidecarError, read_sidecar
 from imagine_plugins.loaders.weight_names import weight_files
 from imagine_plugins.loaders.weights import Stored, Weights, misfit
@@ -126,7 +126,7 @@ def _examine(folder: Path) -> _Found:
     plan = configs.architecture(_reader(folder), text_layout=lambda _: ("", "clip"))
     plan = _overridden(plan, read_sidecar(folder))
     slots = {
-        name: None if wanted is None else _own_names(wanted)
+        name: None if wanted is None else own_names(wanted)
         for name, wanted in configs.component_slots(plan).items()
     }
     weights = {name: _weights(folder / name) for name in slots}
@@ -146,15 +146,6 @@ def _overridden(plan: Architecture, overrides: Overrides) -> Architecture:
         if overrides.zero_terminal_snr:
             config["timestep_spacing"] = "trailing"
     return replace(plan, scheduler=config, size=overrides.recommended_size or plan.size)
-
-
-def _own_names(slots: list[Slot]) -> list[Slot]:
-    """The same parameters as a folder has them: one tensor each, under the parameter's name."""
-    return [
-        Slot(target, (slot.shape[0] // len(slot.targets), *slot.shape[1:]), (target,))
-        for slot in slots
-        for target in slot.targets
-    ]
 
 
 def _weights(component: Path) -> dict[str, Stored]:

@@ -7,7 +7,7 @@ can be checked tensor by tensor against its header, and loaded without another c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from imagine_plugins.loaders.architectures import Config, TextPart
@@ -183,7 +183,16 @@ def text_slots(part: TextPart) -> list[Slot]:
     return prefixed(slots(part.config, projection=part.projection), part.prefix)
 
 
-def prefixed(slots: Iterator[Slot], prefix: str) -> list[Slot]:
+def own_names(slots: Iterable[Slot]) -> list[Slot]:
+    """The same parameters as diffusers stores them: one tensor each, under the parameter's name."""
+    return [
+        Slot(target, (slot.shape[0] // len(slot.targets), *slot.shape[1:]), (target,))
+        for slot in slots
+        for target in slot.targets
+    ]
+
+
+def prefixed(slots: Iterable[Slot], prefix: str) -> list[Slot]:
     """The same slots with `prefix` before their keys."""
     return [replace(slot, key=prefix + slot.key) for slot in slots]
 

@@ -5,28 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from imagine_plugins.loaders import configs
-from imagine_plugins.loaders.architectures import SD1, SD2, SDXL, Architecture
+from imagine_plugins.loaders.architectures import Architecture
 from imagine_plugins.loaders.families import RefusedError, stable_diffusion
 from imagine_plugins.loaders.header import Header, HeaderError, read_header
-from imagine_plugins.loaders.layout import (
-    UNET,
-    VAE,
-    Slot,
-    prefixed,
-    text_slots,
-    unet_slots,
-    vae_slots,
-)
+from imagine_plugins.loaders.layout import UNET, VAE, Slot, own_names, prefixed
+from imagine_plugins.loaders.names import text_layout, usual_names, with_turned_projection
 from imagine_plugins.loaders.parameterization import scheduler
 from imagine_plugins.loaders.sidecar import Overrides, SidecarError, parse_size, read_sidecar
 from imagine_plugins.loaders.weights import Stored, Weights, misfit
 
 EMBEDDED = "imagine.config"  # our configuration files as one JSON text in a file's metadata
+DIFFUSERS_VAE = f"{VAE}decoder.up_blocks.0.resnets.0.norm1.weight"  # as ComfyUI tells it
 SPEC = "modelspec."
 SHOWN_METADATA = 1000  # characters; thumbnails are larger
 
@@ -75,17 +68,19 @@ def recognise_checkpoint(path: Path) -> Recognition:
 
 
 def _recognise(path: Path, header: Header) -> Recognition:
-    stored = _canonical(path, header)
+    stored = {
+        usual: Stored(path, header.tensors[name])
+        for usual, name in usual_names(header.tensors).items()
+    }
     files: Mapping[str, Any] = {}
     if EMBEDDED in header.metadata:
         files = _embedded(header.metadata[EMBEDDED])
         plan = configs.architecture(
-            files.get, text_layout=lambda number: _text_layout(header, number)
+            files.get, text_layout=lambda number: text_layout(stored, number)
         )
-        slots = _embedded_slots(plan)
     else:
-        plan = stable_diffusion(header)
-        slots = _slots(plan.family, plan.inpainting)
+        plan = _with_text_layouts(stable_diffusion(header), stored)
+    slots = _slots(plan, stored)
     weights = _by_component(stored, slots)
     _require(plan, slots, weights)
     found = _described(path, header, plan)
@@ -95,45 +90,27 @@ def _recognise(path: Path, header: Header) -> Recognition:
 # ------------------------------------------------------------------------ which tensors it has
 
 
-@lru_cache(maxsize=8)
-def _slots(family: str, inpainting: bool) -> Slots:  # noqa: FBT001 - a cache key
-    plan = {"sd1": SD1, "sd2": SD2, "sdxl": SDXL}[family]
-    if inpainting:
-        plan = plan.for_inpainting()
-    texts = {
-        configs.component_name("text_encoder", number): text_slots(part)
-        for number, part in enumerate(plan.texts)
-    }
-    return {
-        "unet": prefixed(unet_slots(plan.unet), UNET),
-        "vae": prefixed(vae_slots(plan.vae), VAE),
-        **texts,
-    }
+def _with_text_layouts(plan: Architecture, stored: Weights) -> Architecture:
+    """The architecture with its text encoders where the file has them."""
+    layouts = [text_layout(stored, number) for number in range(len(plan.texts))]
+    texts = [
+        replace(part, prefix=prefix, layout=layout)
+        for part, (prefix, layout) in zip(plan.texts, layouts, strict=True)
+    ]
+    return replace(plan, texts=tuple(texts))
 
 
-def _embedded_slots(plan: Architecture) -> Slots:
+def _slots(plan: Architecture, stored: Weights) -> Slots:
     slots = dict(configs.component_slots(plan))
     if slots["unet"] is None:
         raise configs.ConfigError("its UNet has features that a single file is not read with")
-    slots["unet"] = prefixed(iter(slots["unet"]), UNET)
+    slots["unet"] = prefixed(slots["unet"], UNET)
     if slots["vae"] is not None:
-        slots["vae"] = prefixed(iter(slots["vae"]), VAE)
-    return slots
-
-
-def _canonical(path: Path, header: Header) -> dict[str, Stored]:
-    """The tensors by their usual names, whatever oddities of old merges the file has."""
-    return {_usual(name): Stored(path, tensor) for name, tensor in header.tensors.items()}
-
-
-def _usual(name: str) -> str:
-    """NovelAI-era files lack a level in the names of the text encoder."""
-    prefix = "cond_stage_model.transformer."
-    if name.startswith(prefix):
-        rest = name.removeprefix(prefix)
-        if rest.startswith(("embeddings.", "encoder.", "final_layer_norm.")):
-            return f"{prefix}text_model.{rest}"
-    return name
+        vae = own_names(slots["vae"]) if DIFFUSERS_VAE in stored else slots["vae"]
+        slots["vae"] = prefixed(vae, VAE)
+    return {
+        name: wanted and with_turned_projection(wanted, stored) for name, wanted in slots.items()
+    }
 
 
 def _by_component(stored: Mapping[str, Stored], slots: Slots) -> dict[str, Weights]:
@@ -180,15 +157,6 @@ def _embedded(text: str) -> Mapping[str, Any]:
     if not isinstance(files, dict):
         raise configs.ConfigError("the configuration inside the file is no JSON object")
     return files
-
-
-def _text_layout(header: Header, number: int) -> tuple[str, str]:
-    """Key prefix and layout of a text encoder, by what the file has."""
-    several = any(name.startswith("conditioner.embedders.1.") for name in header.tensors)
-    root = f"conditioner.embedders.{number}." if several else "cond_stage_model."
-    if any(name.startswith(f"{root}model.") for name in header.tensors):
-        return f"{root}model.", "openclip"
-    return f"{root}transformer.", "clip"
 
 
 # ------------------------------------------------------------------------------- the rest of it
