@@ -18,14 +18,14 @@ Stamp = frozenset[tuple[int, int, int, int]]
 
 DANGLING = "this is a link that points to nothing; mend it or delete it"
 UNREADABLE = "?"  # the family of what no loader could say anything of
-NOT_TEXT = "its file name is not valid UTF-8, so that nobody can ask for it; rename it"
+NOT_TEXT = "its file name is not valid UTF-8, so that no request can name it; rename it"
 
 
 class Catalogue:
     """The models in the user's folder and in those that plugins bring.
 
-    The folders are read anew at each look, since people drop files into them; a file that has not
-    changed is recognised once.
+    The folders are listed again for every request, because users drop files into them; a file is
+    recognised once, and again when it changes.
 
     Args:
         folder: The user's models; may be missing.
@@ -50,7 +50,7 @@ class Catalogue:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the user's folder, or None; one that nobody chose may be missing."""
+        """What is wrong with the user's folder, or None; the default folder may be missing."""
         try:
             next(self.folder.iterdir(), None)
         except FileNotFoundError:
@@ -138,7 +138,7 @@ class Catalogue:
         return known[1]
 
     def _dangling(self, path: Path) -> ModelInfo | None:
-        """What to say of a link to nothing, if it may be a model's: its name is all there is."""
+        """A link to nothing as an unusable model, if its name may be a model's."""
         info = self.recognise(path)
         if info is None and not path.suffix and not path.name.startswith("."):  # a folder, perhaps
             info = _askable(_unreadable(path, "?", DANGLING))
@@ -165,8 +165,8 @@ def _ask(loader: ModelLoader, path: Path) -> ModelInfo | None:
     try:
         info = loader.recognise(path)
         return info and replace(info, loader=loader.name)
-    except Exception as error:  # a stranger's loader must not hide everybody's models
-        # The rest is for the log: clients see this, and it may hold a path.
+    except Exception as error:  # a fault of one plugin must not hide the models of the others
+        # Clients see the class alone: the message may hold a path.
         log.exception("loader %r failed on %s", loader.name, path)
         problem = f"loader {loader.name!r} failed on it with {type(error).__name__}"
         return _unreadable(path, loader.name, problem)
@@ -186,7 +186,7 @@ def stamp_of(path: Path) -> Stamp:
 
 
 def has_changed(path: Path, stamp: Stamp) -> bool:
-    """Whether another model is there than when it was stamped; one that is gone left no other."""
+    """Whether the model was replaced since it was stamped; False if it is gone."""
     try:
         return stamp_of(path) != stamp
     except OSError:
@@ -205,7 +205,7 @@ def _unreadable(path: Path, loader: str, problem: str) -> ModelInfo:
 
 
 def _askable(info: ModelInfo) -> ModelInfo:
-    """`info` under a name that is text: file names are bytes, and JSON cannot say all of them."""
+    """`info` under a name that JSON can hold: file names are bytes."""
     try:
         info.name.encode()
     except UnicodeEncodeError:

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 KINDS = frozenset({"scnr", "mntr", "prtr", "spac"})
-"""Classes of profiles that say what the colours of a picture are: ICC.1:2022, 7.2.5."""
+"""Classes of profiles that describe the colours of pictures (ICC.1:2022, 7.2.5)."""
 
 ROUNDING = 1
 
 
 def srgb_transform(image: Image.Image) -> ImageCmsTransform | None:
-    """What turns the colours of `image`, in the mode that it was stored in, into sRGB.
+    """The transform to sRGB of a picture in the mode that it was stored in; None without need.
 
-    Colours are relative to white (relative colorimetric), which all profiles can do, and black
-    stays black, as ink's would not. None where nothing is to be done: without a profile, with one
-    that is sRGB's own, and with one that is broken or speaks of other channels than the picture
-    has. Those are ignored, as browsers do: the picture is whole all the same.
+    The intent is relative colorimetric, the only one that all profiles have, with black point
+    compensation, without which black ink would be grey. There is no need without a profile, with
+    sRGB's own, and with one that is broken or describes other channels than the picture has: like
+    browsers, this ignores a profile that it cannot use.
     """
     profile = image.info.get("icc_profile")
     if not profile:
@@ -32,7 +32,7 @@ def srgb_transform(image: Image.Image) -> ImageCmsTransform | None:
     try:
         transform = _transform(profile, image.mode)
         return None if transform is None or _is_identity(transform) else transform
-    except Exception:  # as for pictures themselves; or Pillow was built without LittleCMS
+    except Exception:  # broken bytes raise anything; Pillow without LittleCMS, ImportError
         return None
 
 
@@ -40,7 +40,7 @@ def convert(image: Image.Image, transform: ImageCmsTransform) -> Image.Image:
     """`image`, 8 bits a channel, in sRGB: as RGB, or as RGBA if it has that mode."""
     channels = image.getchannel(0) if transform.input_mode == "L" else image
     converted = transform.apply(channels.convert(transform.input_mode))
-    if image.mode == "RGBA":  # LittleCMS would lose what it has no colours for
+    if image.mode == "RGBA":  # LittleCMS writes no alpha of its own
         converted.putalpha(image.getchannel("A"))
     return converted
 
@@ -86,7 +86,7 @@ def _read_as(space: str, mode: str) -> str | None:
 
 
 def _is_identity(transform: ImageCmsTransform) -> bool:
-    """Whether it changes no colour by more than rounding does, as most pictures' does not."""
+    """Whether it changes no colour by more than rounding does; most profiles are sRGB's."""
     from PIL import Image, ImageChops
 
     if transform.input_mode != "RGB":

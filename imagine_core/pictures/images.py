@@ -15,7 +15,7 @@ MAX_PIXELS = 8192 * 8192
 """Of the picture as it was sent. Pillow starts to warn of decompression bombs a little above."""
 
 MAX_SIDE = 1_000_000
-"""Longest side of a picture in pixels; resizing a row of millions holds everybody else up."""
+"""Longest side of a picture in pixels; resizing a row of millions blocks other requests."""
 
 TOO_LARGE = f"must have at most {MAX_PIXELS:,} pixels, and {MAX_SIDE:,} a side"
 
@@ -26,7 +26,7 @@ others need libraries of the system."""
 WHITE = "white"
 ORIENTATION = 0x0112  # the EXIF tag
 DISTORTED = 1.05
-"""From here on one sees that the two sides of a picture were not scaled alike."""
+"""Ratio between the scales of the two sides from which a picture looks distorted."""
 
 
 def init_image_problem(data: bytes) -> str | None:
@@ -57,7 +57,7 @@ def load_init_image(data: bytes, width: int, height: int) -> tuple[Image.Image, 
     if not 1 / DISTORTED < image.width * height / (image.height * width) < DISTORTED:
         sizes = f"from {image.width} x {image.height} to {width} x {height} pixels"
         remark = f"the picture to start from is distorted, {sizes}"
-    # Colours are turned last: of a small picture, whatever size the stored one has.
+    # Colours are converted last, so that the work depends on the size of the result alone.
     image = _resize(_plain(image, transform), width, height)
     return _on_white(image if transform is None else convert(image, transform)), remark
 
@@ -76,7 +76,7 @@ def load_picture(data: bytes) -> Image.Image:
 
 
 def _decode(data: bytes) -> Image.Image:
-    """The picture as it is stored; raises ValueError with a reason for people."""
+    """The picture as it is stored; raises ValueError with a reason to show."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -119,9 +119,9 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _what_broke(error: Exception) -> str:
-    """Decoders speak of themselves (`unpack requires a buffer of 4 bytes`), if they say anything.
+    """A reason in place of the decoder's own, like `unpack requires a buffer of 4 bytes`.
 
-    Only that a file ends too early is told apart: an upload that broke off can be sent again.
+    A file that ends too early is told apart: an upload that broke off can be sent again.
     """
     if isinstance(error, EOFError) or "truncated" in str(error).lower():
         return "it ends too early; is the file whole?"
@@ -129,7 +129,7 @@ def _what_broke(error: Exception) -> str:
 
 
 class _Refused(ValueError):
-    """A picture that is whole, and still not wanted."""
+    """A whole picture that is not accepted."""
 
 
 def _check(image: Image.Image) -> None:
@@ -140,7 +140,7 @@ def _check(image: Image.Image) -> None:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF data says; data that is broken says nothing."""
+    """The picture turned as its EXIF data says; broken data is ignored."""
     from PIL.Image import Transpose
 
     turns = {
@@ -160,7 +160,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _plain(image: Image.Image, transform: ImageCmsTransform | None) -> Image.Image:
-    """The picture in 8-bit RGB, or RGBA if parts of it can be seen through; inks as a profile's."""
+    """The picture in 8-bit RGB, or RGBA if it has transparency; in CMYK if a profile reads that."""
     if transform is not None and transform.input_mode == "CMYK":
         return image
     if image.mode.startswith("I"):  # 16 bits of grey; converting would clip, not scale

@@ -14,6 +14,7 @@ from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, inpainting, write
 from imagine_core.errors import UnusableModel
 from imagine_plugins.loaders import weights
 from imagine_plugins.loaders.checkpoint import CheckpointLoader
+from imagine_plugins.loaders.components import Component
 from imagine_plugins.loaders.recognition import recognise_checkpoint
 from imagine_plugins.loaders.weights import WeightsError, build
 from reference import CPU, Half, load, single_file_pipeline
@@ -122,14 +123,6 @@ def test_an_autoencoder_that_overflows_in_half_precision_is_kept_in_float32(
     assert load(path, device=Half(torch.float16)).autoencoder.model.dtype == dtype
 
 
-def test_keys_of_novelai_era_merges_are_repaired(tmp_path: Path) -> None:
-    old = {"transformer.text_model.": "transformer."}
-    one = load(write_checkpoint(tmp_path / "old.safetensors", TINY_SD1, rename=old))
-    two = load(write_checkpoint(tmp_path / "new.safetensors", TINY_SD1))
-    found, expected = parameters(one), parameters(two)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
-
-
 def test_a_file_that_is_cut_and_overwritten_after_loading_harms_nothing(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "tiny.safetensors", TINY_SD1, dtype="F32")
     model = load(path)
@@ -159,23 +152,16 @@ def test_a_file_replaced_since_it_was_listed_is_recognised_anew_or_refused(tmp_p
 
 def test_a_file_that_shrinks_while_it_is_read_is_told(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path / "tiny.safetensors", TINY_SD1)
-    found = recognise_checkpoint(path)
-    assert found.architecture is not None
-    slots = found.slots["unet"]
+    unet = recognise_checkpoint(path).components["unet"]
     os.truncate(path, path.stat().st_size // 8)
     with pytest.raises(WeightsError, match="became shorter"):
-        build(
-            lambda: torch.nn.Linear(3, 3),
-            slots,
-            found.weights["unet"],
-            dtype=torch.float32,
-            device="cpu",
-        )
+        build(lambda: torch.nn.Linear(3, 3), unet, dtype=torch.float32, device="cpu")
 
 
 def test_a_parameter_that_nothing_fills_is_named_at_load_not_at_the_first_picture() -> None:
+    nothing = Component(title="nothing", slots=[], weights={})
     with pytest.raises(WeightsError, match=r"no weights for 'weight' and 1 more"):
-        build(lambda: torch.nn.Linear(3, 3), [], {}, dtype=torch.float32, device="cpu")
+        build(lambda: torch.nn.Linear(3, 3), nothing, dtype=torch.float32, device="cpu")
 
 
 def test_a_configuration_that_the_library_refuses_is_an_unusable_model(tmp_path: Path) -> None:

@@ -12,16 +12,8 @@ from checkpoints import SDXL as FULL_SDXL
 from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, configs, inpainting, shapes
 from imagine_plugins.loaders import configs as read
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL, Architecture
-from imagine_plugins.loaders.layout import (
-    UNET,
-    VAE,
-    Slot,
-    prefixed,
-    text_slots,
-    unet_slots,
-    vae_slots,
-)
-from imagine_plugins.loaders.weights import same_shape
+from imagine_plugins.loaders.components import component_slots, same_shape
+from imagine_plugins.loaders.layout import UNET, VAE, Slot
 
 FULL = [(SD1, FULL_SD1), (SD2, FULL_SD2), (SDXL, FULL_SDXL)]
 FAMILIES = [*FULL, *((plan.for_inpainting(), inpainting(layout)) for plan, layout in FULL)]
@@ -31,38 +23,48 @@ NAMES = ["sd1", "sd2", "sdxl", "sd1-inpaint", "sd2-inpaint", "sdxl-inpaint"]
 UNUSED = ("position_ids", "logit_scale")
 
 
-def slots_of(plan: Architecture) -> list[Slot]:
-    texts = [slot for part in plan.texts for slot in text_slots(part)]
-    return [
-        *prefixed(unet_slots(plan.unet), UNET),
-        *prefixed(vae_slots(plan.vae), VAE),
-        *texts,
-    ]
+def slots_of(plan: Architecture, layout: Layout) -> list[list[Slot]]:
+    """The slots of UNet, autoencoder and text encoders."""
+    openclip = {number for number, text in enumerate(layout.texts) if text.openclip}
+    found = [slots for slots in component_slots(plan, openclip=openclip).values() if slots]
+    assert len(found) == 2 + len(layout.texts)
+    return found
 
 
-def modules(plan: Architecture) -> list[tuple[Any, list[Slot]]]:
-    """Each component of a family without weights, and the slots that fill it."""
+def placed(plan: Architecture, layout: Layout) -> dict[str, tuple[int, ...]]:
+    """The tensors that the slots take from a checkpoint."""
+    prefixes = [UNET, VAE, *(text.prefix for text in layout.texts)]
+    return {
+        prefix + slot.key: slot.shape
+        for prefix, slots in zip(prefixes, slots_of(plan, layout), strict=True)
+        for slot in slots
+    }
+
+
+def modules(plan: Architecture) -> list[Any]:
+    """Each component of a family, without weights."""
     import transformers
     from accelerate import init_empty_weights
     from diffusers import AutoencoderKL, UNet2DConditionModel
 
     with init_empty_weights():
-        pairs = [
-            (UNet2DConditionModel.from_config(dict(plan.unet)), list(unet_slots(plan.unet))),
-            (AutoencoderKL.from_config(dict(plan.vae)), list(vae_slots(plan.vae))),
+        return [
+            UNet2DConditionModel.from_config(dict(plan.unet)),
+            AutoencoderKL.from_config(dict(plan.vae)),
+            *(
+                getattr(transformers, f"CLIPTextModel{'WithProjection' * part.projection}")(
+                    transformers.CLIPTextConfig(**part.config)
+                )
+                for part in plan.texts
+            ),
         ]
-        for part in plan.texts:
-            name = f"CLIPTextModel{'WithProjection' * part.projection}"
-            config = transformers.CLIPTextConfig(**part.config)
-            pairs.append((getattr(transformers, name)(config), text_slots(part)))
-    return pairs
 
 
 @pytest.mark.parametrize(("plan", "layout"), FAMILIES, ids=NAMES)
 def test_every_parameter_of_the_family_is_filled_once_and_fits(
     plan: Architecture, layout: Layout
 ) -> None:
-    for module, slots in modules(plan):
+    for module, slots in zip(modules(plan), slots_of(plan, layout), strict=True):
         filled = [target for slot in slots for target in slot.targets]
         wanted = {name.removeprefix("text_model."): p for name, p in module.named_parameters()}
         assert sorted(filled) == sorted(wanted)
@@ -77,20 +79,20 @@ def test_every_tensor_of_a_full_checkpoint_has_its_place(
     plan: Architecture, layout: Layout
 ) -> None:
     held = {key: s for key, s in shapes(layout).items() if not key.endswith(UNUSED)}
-    placed = {slot.key: slot.shape for slot in slots_of(plan)}
-    assert not set(placed) - set(held)
-    left = set(held) - set(placed)
+    found = placed(plan, layout)
+    assert not set(found) - set(held)
+    left = set(held) - set(found)
     if plan.family == "sd2":  # the last layer and the projection play no part in SD2
         left = {key for key in left if ".resblocks.23." not in key and "text_proj" not in key}
     assert not left
-    assert all(same_shape(held[key], shape) for key, shape in placed.items())
+    assert all(same_shape(held[key], shape) for key, shape in found.items())
 
 
 def test_the_sizes_are_the_published_ones() -> None:
     counts = [
         sum(parameter.numel() for parameter in module.parameters())
         for plan in (SD1, SD2, SDXL)
-        for module, _ in modules(plan)
+        for module in modules(plan)
     ]
     assert counts == [
         859_520_964,
@@ -108,9 +110,8 @@ def test_the_sizes_are_the_published_ones() -> None:
 
 @pytest.mark.parametrize("layout", [TINY_SD1, TINY_SD2, TINY_SDXL], ids=lambda layout: layout.name)
 def test_an_architecture_of_any_size_is_laid_out_from_its_configuration(layout: Layout) -> None:
-    texts = [(text.prefix, "openclip" if text.openclip else "clip") for text in layout.texts]
-    plan = read.architecture(configs(layout).get, text_layout=texts.__getitem__)
+    plan = read.architecture(configs(layout).get)
     held = {key: s for key, s in shapes(layout).items() if not key.endswith(UNUSED)}
-    placed = {slot.key: slot.shape for slot in slots_of(plan)}
-    assert set(placed) <= set(held)
-    assert all(same_shape(held[key], shape) for key, shape in placed.items())
+    found = placed(plan, layout)
+    assert set(found) <= set(held)
+    assert all(same_shape(held[key], shape) for key, shape in found.items())

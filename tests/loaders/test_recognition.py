@@ -19,6 +19,7 @@ from checkpoints import (
     SD2,
     SDXL,
     TINY_SD1,
+    TINY_SDXL,
     Layout,
     configs,
     header_bytes,
@@ -380,6 +381,28 @@ def test_a_configuration_inside_that_the_tensors_contradict_is_told(tmp_path: Pa
         metadata={"imagine.config": json.dumps(configs(wider))},
     )
     assert "this architecture wants" in (recognise(path).problem or "")
+
+
+@pytest.mark.parametrize(
+    ("layout", "kind"), [(TINY_SDXL, "StableDiffusion"), (TINY_SD1, "StableDiffusionXL")]
+)
+def test_a_configuration_inside_for_another_number_of_text_encoders_is_told(
+    tmp_path: Path, layout: Layout, kind: str
+) -> None:
+    other = TINY_SD1 if layout is TINY_SDXL else TINY_SDXL
+    text = json.dumps(configs(other))
+    assert f"{kind}Pipeline" in text
+    path = write_checkpoint(
+        tmp_path / "a.safetensors", layout, embed=False, metadata={"imagine.config": text}
+    )
+    assert recognise(path).problem
+
+
+def test_an_sdxl_without_its_embedding_of_sizes_is_damaged(tmp_path: Path) -> None:
+    tensors = {key: s for key, s in shapes(SDXL).items() if ".label_emb." not in key}
+    info = hollow(tmp_path, tensors)
+    assert info.family == "sdxl"
+    assert re.search(r"label_emb.* and 3 more missing", info.problem or ""), info.problem
 
 
 @settings(

@@ -12,15 +12,14 @@ import pytest
 from checkpoints import SD1, SD2, SDXL, TINY_SD1, inpainting, shapes, write_folder, write_hollow
 from imagine_plugins.loaders.checkpoint import CheckpointLoader
 from imagine_plugins.loaders.folder import FolderLoader, _examine
+from imagine_plugins.loaders.header import read_header
 from imagine_plugins.loaders.parameterization import TELLING
 from imagine_plugins.loaders.recognition import recognise_checkpoint
 
 
 def noise(path: Path) -> tuple[str, bool, str | None]:
     """What the checkpoint predicts, whether its last step is pure noise, and its spacing."""
-    plan = recognise_checkpoint(path).architecture
-    assert plan is not None
-    config = plan.scheduler
+    config = recognise_checkpoint(path).architecture.scheduler
     zero = bool(config.get("rescale_betas_zero_snr"))
     return config["prediction_type"], zero, config.get("timestep_spacing")
 
@@ -60,7 +59,7 @@ def test_metadata_tells_the_kinds_of_sd2_apart(
 ) -> None:
     path = write(tmp_path, SD2, **metadata)
     assert noise(path)[0] == prediction
-    assert recognise_checkpoint(path).recommended_size == (size, size)
+    assert recognise_checkpoint(path).architecture.size == (size, size)
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
@@ -71,7 +70,7 @@ def test_without_a_word_the_spread_of_one_tensor_tells_sd2_apart(
     import torch
 
     path = write_hollow(tmp_path / "m.safetensors", shapes(SD2), dtype=dtype)
-    place = recognise_checkpoint(path).weights["unet"][TELLING].tensor
+    place = read_header(path).tensors[TELLING]
     kind = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}[dtype]
     values = (torch.randn(place.shape, generator=torch.Generator().manual_seed(1)) * spread).to(
         kind
@@ -92,10 +91,10 @@ def test_a_sidecar_overrides_what_the_file_says(tmp_path: Path) -> None:
         tmp_path, prediction_type="epsilon", zero_terminal_snr=False, recommended_size="832x1216"
     )
     assert noise(path)[:2] == ("epsilon", False)
-    assert recognise_checkpoint(path).recommended_size == (832, 1216)
+    assert recognise_checkpoint(path).architecture.size == (832, 1216)
     beside(tmp_path, prediction_type="v", recommended_size=[640, 640])
     assert noise(path) == ("v_prediction", True, "trailing")
-    assert recognise_checkpoint(path).recommended_size == (640, 640)
+    assert recognise_checkpoint(path).architecture.size == (640, 640)
 
 
 @pytest.mark.parametrize(

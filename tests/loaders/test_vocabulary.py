@@ -76,8 +76,6 @@ def own(tmp_path: Path) -> Path:
 
 
 OWN = type(CLIP)(
-    prefix="",
-    layout="clip",
     config={**CLIP.config, "vocab_size": 56, "max_position_embeddings": 24},
 )
 
@@ -150,7 +148,7 @@ def test_a_whole_tokenizer_without_its_file_is_refused(own: Path) -> None:
 
 def test_a_tokenizer_with_more_words_than_the_encoder_knows_is_refused() -> None:
     config = configs(TINY_SD2)["text_encoder/config.json"] | {"vocab_size": 100}
-    part = type(CLIP)(prefix="", layout="clip", config=config)
+    part = type(CLIP)(config=config)
     with pytest.raises(ConfigError, match="49408 tokens, its text encoder knows 100"):
         tokenizer(part, nothing, "tokenizer")
 

@@ -98,7 +98,6 @@ def write_checkpoint(  # noqa: PLR0913 - each is one oddity of files in the wild
     seed: int = 0,
     embed: bool | None = None,
     drop: Collection[str] = (),
-    rename: Mapping[str, str] | None = None,
     metadata: Mapping[str, str] | None = None,
     markers: Iterable[str] = (),
     scale: Mapping[str, float] | None = None,
@@ -113,7 +112,6 @@ def write_checkpoint(  # noqa: PLR0913 - each is one oddity of files in the wild
         embed: Whether the configuration lies in the metadata, without which a size of our own
             cannot be loaded; None embeds it for layouts that are not full-size.
         drop: Keys to leave out.
-        rename: Parts of keys to replace, as old merges did.
         metadata: Further metadata.
         markers: Names of empty tensors to add: "v_pred", "ztsnr".
         scale: What to multiply tensors with, by the end of their keys.
@@ -124,21 +122,13 @@ def write_checkpoint(  # noqa: PLR0913 - each is one oddity of files in the wild
     if embed:
         held["imagine.config"] = json.dumps(configs(layout))
     wanted = {key: shape for key, shape in shapes(layout).items() if key not in set(drop)}
-    names = {key: _renamed(key, rename or {}) for key in wanted}
-    kept = {names[key]: shape for key, shape in wanted.items()}
-    kept |= dict.fromkeys(markers, (0,))
+    kept = wanted | dict.fromkeys(markers, (0,))
     head, _ = header_bytes(kept, dtype=dtype, metadata=held)
     with path.open("wb") as file:
         file.write(head)
         for data in _random_data(wanted, dtype, seed, scale or {}):
             file.write(data)
     return path
-
-
-def _renamed(key: str, rename: Mapping[str, str]) -> str:
-    for old, new in rename.items():
-        key = key.replace(old, new)
-    return key
 
 
 def _dtype(key: str, dtype: str | Mapping[str, str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from itertools import product
 
 import numpy as np
 
@@ -59,16 +60,15 @@ def grey_profile(curve: Sequence[float]) -> bytes:
     return _profile(b"GRAY", b"XYZ ", b"mntr", {b"wtpt": _xyz(D50), b"kTRC": _curve(curve)})
 
 
-def ink_profile(corners: Mapping[tuple[int, int, int, int], tuple[int, int, int]]) -> bytes:
+def ink_profile(corners: Mapping[tuple[int, ...], tuple[int, int, int]]) -> bytes:
     """A profile of inks: the Lab of each mixture of full inks, a dark grey where not said.
 
     Mixtures between them are interpolated. `lut8Type`, ICC.1:2022, 10.11, with two grid points.
     """
     ramp = bytes(range(256))
     grid = b""
-    for number in range(16):
-        inks = tuple(number >> shift & 1 for shift in (3, 2, 1, 0))
-        light, a, b = corners.get(inks, BLACK_INK)  # type: ignore[call-overload]
+    for inks in product((0, 1), repeat=4):
+        light, a, b = corners.get(inks, BLACK_INK)
         grid += bytes([round(light * 2.55), a + 128, b + 128])
     matrix = struct.pack(">9i", *(65536 * (n % 4 == 0) for n in range(9)))
     table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + matrix + ramp * 4 + grid + ramp * 3

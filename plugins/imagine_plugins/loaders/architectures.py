@@ -16,16 +16,12 @@ class TextPart:
     """A text encoder of an architecture.
 
     Attributes:
-        prefix: What its keys begin with in a checkpoint of the original layout.
-        layout: "clip" for Hugging Face's key names, "openclip" for OpenCLIP's.
         config: Its CLIPTextConfig.
         pad: What fills a chunk: "<|endoftext|>", or "!" where OpenCLIP's zeros were trained with.
         projection: Whether its pooled output is projected and used.
         name: What error messages call it.
     """
 
-    prefix: str
-    layout: str
     config: Config
     pad: str = "<|endoftext|>"
     projection: bool = False
@@ -139,7 +135,7 @@ SD1 = Architecture(
     family="sd1",
     unet=_unet(),
     vae=_vae(),
-    texts=(TextPart(prefix="cond_stage_model.transformer.", layout="clip", config=CLIP_L),),
+    texts=(TextPart(config=CLIP_L),),
     scheduler=_scheduler(),
     size=(512, 512),
 )
@@ -156,8 +152,6 @@ SD2 = Architecture(
     vae=_vae(sample_size=768),
     texts=(
         TextPart(
-            prefix="cond_stage_model.model.",
-            layout="openclip",
             # OpenCLIP ViT-H has 24 layers; the model was trained on the last but one.
             config={**_text(1024, 23, 16, "gelu"), "projection_dim": 512},
             pad="!",
@@ -184,15 +178,8 @@ SDXL = Architecture(
     ),
     vae=_vae(sample_size=1024, scaling_factor=0.13025, force_upcast=True),
     texts=(
+        TextPart(config=CLIP_L, name="first text encoder (CLIP-L)"),
         TextPart(
-            prefix="conditioner.embedders.0.transformer.",
-            layout="clip",
-            config=CLIP_L,
-            name="first text encoder (CLIP-L)",
-        ),
-        TextPart(
-            prefix="conditioner.embedders.1.model.",
-            layout="openclip",
             config=_text(1280, 32, 20, "gelu"),
             pad="!",
             projection=True,

@@ -1,138 +1,127 @@
-"""Puts a model together from an architecture, weights and a device."""
+"""Puts a model together on a device from a checkpoint."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imagine_core.sampling import NoiseModel
-from imagine_plugins.loaders.configs import Read, component_name
-from imagine_plugins.loaders.counting import Meter
+from imagine_plugins.loaders.components import Checkpoint, Meter
+from imagine_plugins.loaders.configs import component_name
 from imagine_plugins.loaders.tokenizers import tokenizer
-from imagine_plugins.loaders.weights import Weights, build
+from imagine_plugins.loaders.weights import build
 
 if TYPE_CHECKING:
     import torch
 
     from imagine_core.interfaces import Device
-    from imagine_plugins.loaders.architectures import Architecture
     from imagine_plugins.loaders.autoencoder import Autoencoder
     from imagine_plugins.loaders.hashing import FileHash
-    from imagine_plugins.loaders.layout import Slot
     from imagine_plugins.loaders.stable_diffusion import StableDiffusion
     from imagine_plugins.loaders.text import TextEncoder
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """What a model is made from.
+def assemble(
+    checkpoint: Checkpoint,
+    *,
+    device: Device,
+    full_precision: bool,
+    progress: Callable[[float], object] = id,
+    file_hash: FileHash | None = None,
+) -> StableDiffusion:
+    """Load every component of a model onto the device.
 
-    Attributes:
-        architecture: Its configurations.
-        slots: The tensors of each component; None where names are the parameters' own.
-        weights: The stored tensors of each component.
-        read: Gives the files of its tokenizers.
-        file_hash: Computes the checkpoint's hash; None for a folder.
+    Args:
+        checkpoint: The model.
+        device: Where it goes.
+        full_precision: Whether it computes in float32 whatever the device prefers.
         progress: Called with how much of it is read, 0 .. 1.
+        file_hash: Computes the checkpoint's hash; None for a folder.
     """
-
-    architecture: Architecture
-    slots: Mapping[str, Sequence[Slot] | None]
-    weights: Mapping[str, Weights]
-    read: Read
-    file_hash: FileHash | None = None
-    progress: Callable[[float], object] = id
-
-
-def assemble(source: Source, *, device: Device, full_precision: bool) -> StableDiffusion:
-    """Load every component of a model onto the device."""
     import torch
 
     from imagine_plugins.loaders.stable_diffusion import StableDiffusion, StableDiffusionXL
 
+    plan = checkpoint.architecture
     dtype = torch.float32 if full_precision else device.dtype()
-    plan = source.architecture
-    meter = Meter(source.slots, source.weights, source.progress)
-    texts = [
-        _text(source, number, dtype=dtype, device=device, meter=meter)
-        for number in range(len(plan.texts))
-    ]
-    options: dict[str, Any] = {
-        "unet": _unet(source, dtype=dtype, device=device, meter=meter),
-        "autoencoder": _autoencoder(source, dtype=dtype, device=device, meter=meter),
-        "text": texts[0],
-        "noise": NoiseModel(plan.scheduler),
-        "file_hash": None if source.file_hash is None else source.file_hash.start(),
-    }
-    if len(texts) == 1:
-        return StableDiffusion(**options)
-    return StableDiffusionXL(second=texts[1], zero_empty_prompt=plan.zero_empty_prompt, **options)
-
-
-def _unet(source: Source, *, dtype: torch.dtype, device: Device, meter: Meter) -> Any:
-    from diffusers import UNet2DConditionModel
-
-    config = source.architecture.unet
-    return build(
-        lambda: UNet2DConditionModel.from_config(dict(config)),
-        source.slots["unet"],
-        source.weights["unet"],
-        dtype=dtype,
-        device=device.torch_device(),
-        meter=meter,
+    parts = _Parts(checkpoint, device, dtype, progress)
+    texts = [parts.text(number) for number in range(len(plan.texts))]
+    kind: Callable[..., StableDiffusion] = StableDiffusion
+    if len(texts) > 1:
+        zero = plan.zero_empty_prompt
+        kind = partial(StableDiffusionXL, second=texts[1], zero_empty_prompt=zero)
+    return kind(
+        unet=parts.unet(),
+        autoencoder=parts.autoencoder(),
+        text=texts[0],
+        noise=NoiseModel(plan.scheduler),
+        file_hash=None if file_hash is None else file_hash.start(),
     )
 
 
-def _autoencoder(
-    source: Source, *, dtype: torch.dtype, device: Device, meter: Meter
-) -> Autoencoder:
-    import diffusers
-    import torch
+class _Parts:
+    """Loads the components of a checkpoint, one at a time."""
 
-    from imagine_plugins.loaders.autoencoder import Autoencoder
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: Device,
+        dtype: torch.dtype,
+        progress: Callable[[float], object],
+    ) -> None:
+        self._checkpoint = checkpoint
+        self._plan = checkpoint.architecture
+        self._device = device
+        self._dtype = dtype
+        self._meter = Meter(checkpoint.components, progress)
 
-    config = source.architecture.vae
-    dtype = device.vae_dtype(dtype)
-    if dtype == torch.float16 and config["force_upcast"]:
-        dtype = torch.float32  # SDXL's autoencoder overflows in half precision
-    kind = getattr(diffusers, config["_class_name"])
-    # AutoencoderTiny saves entries that it does not take itself, and diffusers warns of them.
-    known = inspect.signature(kind.__init__).parameters
-    model = build(
-        lambda: kind.from_config({key: config[key] for key in config if key in known}),
-        source.slots["vae"],
-        source.weights["vae"],
-        dtype=dtype,
-        device=device.torch_device(),
-        meter=meter,
-    )
-    return Autoencoder(model.to(memory_format=torch.channels_last))
+    def unet(self) -> Any:
+        from diffusers import UNet2DConditionModel
 
+        config = dict(self._plan.unet)
+        return self._build("unet", lambda: UNet2DConditionModel.from_config(config), self._dtype)
 
-def _text(
-    source: Source, number: int, *, dtype: torch.dtype, device: Device, meter: Meter
-) -> TextEncoder:
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+    def autoencoder(self) -> Autoencoder:
+        import diffusers
+        import torch
 
-    from imagine_plugins.loaders.text import TextEncoder
+        from imagine_plugins.loaders.autoencoder import Autoencoder
 
-    part = source.architecture.texts[number]
-    name = component_name("text_encoder", number)
-    kind = CLIPTextModelWithProjection if part.projection else CLIPTextModel
-    model = build(
-        lambda: kind(CLIPTextConfig(**part.config)),
-        source.slots[name],
-        source.weights[name],
-        dtype=dtype,
-        device=device.torch_device(),
-        meter=meter,
-    )
-    several = len(source.architecture.texts) > 1
-    return TextEncoder(
-        model,
-        tokenizer(part, source.read, component_name("tokenizer", number)),
-        first_layer=2 if several else 1,
-        normalise=not several,
-    )
+        config = self._plan.vae
+        dtype = self._device.vae_dtype(self._dtype)
+        if dtype == torch.float16 and config["force_upcast"]:
+            dtype = torch.float32  # SDXL's autoencoder overflows in half precision
+        kind = getattr(diffusers, config["_class_name"])
+        # AutoencoderTiny saves entries that it does not take itself, and diffusers warns of them.
+        known = inspect.signature(kind.__init__).parameters
+        taken = {key: config[key] for key in config if key in known}
+        model = self._build("vae", lambda: kind.from_config(taken), dtype)
+        return Autoencoder(model.to(memory_format=torch.channels_last))
+
+    def text(self, number: int) -> TextEncoder:
+        from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+        from imagine_plugins.loaders.text import TextEncoder
+
+        part = self._plan.texts[number]
+        kind = CLIPTextModelWithProjection if part.projection else CLIPTextModel
+        name = component_name("text_encoder", number)
+        model = self._build(name, lambda: kind(CLIPTextConfig(**part.config)), self._dtype)
+        several = len(self._plan.texts) > 1
+        return TextEncoder(
+            model,
+            tokenizer(part, self._checkpoint.read, component_name("tokenizer", number)),
+            first_layer=2 if several else 1,
+            normalise=not several,
+        )
+
+    def _build(self, name: str, create: Callable[[], Any], dtype: torch.dtype) -> Any:
+        return build(
+            create,
+            self._checkpoint.components[name],
+            dtype=dtype,
+            device=self._device.torch_device(),
+            meter=self._meter,
+        )

@@ -1,4 +1,4 @@
-"""The loader of single-file checkpoints, and the one that says what other files are."""
+"""Loads single-file checkpoints, and explains files of other formats."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from imagine_core.errors import UnusableModel
 from imagine_core.interfaces import ModelInfo
-from imagine_plugins.loaders.counting import count
+from imagine_plugins.loaders.problems import ProblemError, explained, named
 from imagine_plugins.loaders.recognition import recognise_checkpoint
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class CheckpointLoader:
     name = "checkpoint"
 
     def recognise(self, path: Path) -> ModelInfo | None:
-        """Say what a file is; folders and files that are no models are none of its business."""
+        """The model in a file; None for folders and for files that hold no model."""
         suffix = path.suffix.lower()
         if path.name.startswith(".") or path.is_dir():
             return None
@@ -51,14 +50,8 @@ class CheckpointLoader:
         if suffix not in OTHER_FILES:
             return None
         family, problem = OTHER_FILES[suffix]
-        return ModelInfo(
-            name=path.name,  # whole, lest it hide the usable model of the same stem
-            path=path,
-            loader=self.name,
-            family=family,
-            size=_size(path),
-            problem=problem,
-        )
+        # Under its whole name, lest it hide the usable model of the same stem.
+        return self._unusable(path, ProblemError(problem, family=family), name=path.name)
 
     def load(
         self,
@@ -68,46 +61,26 @@ class CheckpointLoader:
         full_precision: bool,
         progress: Callable[[float], object] = id,
     ) -> DiffusionModel:
-        """Load a checkpoint; what it is gets read anew, the file may have changed."""
-        from imagine_plugins.loaders.assembly import Source, assemble
+        """Load a checkpoint; its header is read once more, for the file may have changed."""
+        from imagine_plugins.loaders.assembly import assemble
         from imagine_plugins.loaders.hashing import FileHash
-        from imagine_plugins.loaders.problems import named
 
-        found = recognise_checkpoint(info.path)
-        if found.problem is not None or found.architecture is None:
-            raise UnusableModel(info.name, found.problem or "it is no checkpoint")
-        source = Source(
-            architecture=found.architecture,
-            slots=found.slots,
-            weights=found.weights,
-            read=found.files.get,
-            file_hash=FileHash(info.path),
-            progress=progress,
-        )
         with named(info.name):
-            return assemble(source, device=device, full_precision=full_precision)
+            return assemble(
+                recognise_checkpoint(info.path),
+                device=device,
+                full_precision=full_precision,
+                progress=progress,
+                file_hash=FileHash(info.path),
+            )
 
     def _checkpoint(self, path: Path) -> ModelInfo:
-        found = recognise_checkpoint(path)
-        plan = found.architecture
-        parameters, dtype = count(found.slots, found.weights) if found.slots else (None, None)
-        return ModelInfo(
-            name=path.stem,
-            path=path,
-            loader=self.name,
-            family=found.family,
-            size=_size(path),
-            problem=found.problem,
-            parameters=parameters,
-            dtype=dtype,
-            clip_layers=None if plan is None else plan.clip_layers,
-            recommended_size=found.recommended_size,
-            metadata=found.metadata,
-        )
+        try:
+            with explained():
+                return recognise_checkpoint(path).info(path, name=path.stem, loader=self.name)
+        except ProblemError as error:
+            return self._unusable(path, error, name=path.stem)
 
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    def _unusable(self, path: Path, error: ProblemError, *, name: str) -> ModelInfo:
+        size = path.stat().st_size if path.is_file() else 0
+        return error.info(path, name=name, loader=self.name, size=size)

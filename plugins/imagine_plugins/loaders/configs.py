@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from imagine_plugins.loaders.architectures import Architecture, Config, TextPart
-from imagine_plugins.loaders.layout import Slot, text_slots, unet_slots, vae_slots
+from imagine_plugins.loaders.problems import ProblemError
 
-PIPELINES = {  # the classes of pipeline that draw with what this loader builds
+PIPELINES = {  # supported classes, each with its number of text encoders
     "StableDiffusionPipeline": 1,
     "StableDiffusionImg2ImgPipeline": 1,
     "StableDiffusionInpaintPipeline": 1,
@@ -37,23 +37,8 @@ UNET_DEFAULTS = {
     "mid_block_type": MIDDLE,
     "cross_attention_dim": 1280,
 }
-# Features of a UNet that want further inputs, which nothing here would feed.
+# Entries of UNets that need inputs beyond Stable Diffusion's.
 UNET_INPUTS = ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type", "time_cond_proj_dim")
-# Features of a UNet that `unet_slots` does not lay out; such a one is checked as it is loaded.
-UNET_VARIANTS = {
-    "resnet_time_scale_shift": "default",
-    "dual_cross_attention": False,
-    "reverse_transformer_layers_per_block": None,
-    "attention_type": "default",
-    "conv_in_kernel": 3,
-    "conv_out_kernel": 3,
-    "time_embedding_dim": None,
-    "time_embedding_type": "positional",
-    "time_embedding_act_fn": None,
-    "encoder_hid_dim": None,
-    "cross_attention_norm": None,
-    "addition_embed_type_num_heads": 64,
-}
 VAE_DEFAULTS = {
     "in_channels": 3,
     "out_channels": 3,
@@ -86,25 +71,19 @@ PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 Read = Callable[[str], Any]
 """Gives the parsed content of a file of the folder by its name, or None where there is none."""
-T = TypeVar("T")
 
 
-class ConfigError(Exception):
+class ConfigError(ProblemError):
     """The configuration describes no model that can be built; the text says why."""
 
 
-def architecture(read: Read, *, text_layout: Callable[[int], tuple[str, str]]) -> Architecture:
-    """The architecture that a folder's configuration files describe.
-
-    Args:
-        read: Gives the content of a configuration file.
-        text_layout: Gives key prefix and layout of the text encoder with that number.
-    """
+def architecture(read: Read) -> Architecture:
+    """The architecture that the configuration files of a folder describe."""
     index = _object(read, "model_index.json")
     count = _pipeline(index)
     unet = _unet(_object(read, "unet/config.json"))
     vae = _vae(_object(read, "vae/config.json"), index)
-    texts = tuple(_text(read, number, *text_layout(number)) for number in range(count))
+    texts = tuple(_text(read, number) for number in range(count))
     plan = Architecture(
         family="sdxl" if count > 1 else _family(unet),
         unet=unet,
@@ -126,7 +105,7 @@ def _size(unet: Config, vae: Config) -> tuple[int, int]:
 
 
 def _require_fit(plan: Architecture) -> None:
-    """Refuse parts that contradict each other, which would show at the first picture only."""
+    """Refuse components that contradict each other, before the first picture fails."""
     latent, read = plan.vae["latent_channels"], plan.unet["in_channels"]
     width = sum(text.config["hidden_size"] for text in plan.texts)
     wants = plan.unet["cross_attention_dim"]
@@ -147,7 +126,7 @@ def _require_fit(plan: Architecture) -> None:
 
 
 def _require_added_fit(plan: Architecture) -> None:
-    """Six sizes and the pooled text are what there is to tell; the refiner wants another five."""
+    """Require inputs of six sizes and the pooled text; the refiner has five other ones."""
     pooled, each = plan.texts[-1].config["projection_dim"], plan.unet["addition_time_embed_dim"]
     wants = plan.unet["projection_class_embeddings_input_dim"]
     if wants != pooled + 6 * each:
@@ -155,29 +134,6 @@ def _require_added_fit(plan: Architecture) -> None:
             "its UNet wants other inputs than SDXL's base model, as the refiner does, "
             "which is not supported; take an SDXL base model"
         )
-
-
-def component_slots(plan: Architecture) -> dict[str, list[Slot] | None]:
-    """The tensors of each component by its folder's name; None where only loading can tell.
-
-    Raises `ConfigError` where the configurations contradict themselves.
-    """
-    slots = {
-        "unet": _understood("unet", lambda: _unet_slots(plan.unet)),
-        "vae": _understood("vae", lambda: _vae_slots(plan.vae)),
-    }
-    for number, part in enumerate(plan.texts):
-        name = component_name("text_encoder", number)
-        slots[name] = _understood(name, lambda part=part: text_slots(part))  # type: ignore[misc]
-    return slots
-
-
-def _unet_slots(config: Config) -> list[Slot] | None:
-    return list(unet_slots(config)) if _is_laid_out(config) else None
-
-
-def _vae_slots(config: Config) -> list[Slot] | None:
-    return list(vae_slots(config)) if config["_class_name"] == "AutoencoderKL" else None
 
 
 def component_name(kind: str, number: int) -> str:
@@ -232,18 +188,6 @@ def _unet(config: Config) -> Config:
     return config
 
 
-def _is_laid_out(config: Config) -> bool:
-    down = [str(kind) for kind in config["down_block_types"]]
-    up = [str(kind) for kind in config["up_block_types"]]
-    return (
-        all(config.get(name, value) == value for name, value in UNET_VARIANTS.items())
-        and config.get("mid_block_type", MIDDLE) == MIDDLE
-        and not isinstance(config["cross_attention_dim"], list)
-        and set(down) <= {"CrossAttnDownBlock2D", "DownBlock2D"}
-        and [kind.replace("Down", "Up") for kind in reversed(down)] == up
-    )
-
-
 def _vae(config: Config, index: Mapping[str, Any]) -> Config:
     name = index["vae"][1]
     defaults = TINY_DEFAULTS if name == "AutoencoderTiny" else VAE_DEFAULTS
@@ -263,15 +207,13 @@ def _widths(vae: Config) -> list[int]:
     return _require_widths("vae", widths)
 
 
-def _text(read: Read, number: int, prefix: str, layout: str) -> TextPart:
+def _text(read: Read, number: int) -> TextPart:
     folder = component_name("text_encoder", number)
     config = {**TEXT_DEFAULTS, **_object(read, f"{folder}/config.json")}
     _require_counts(folder, config, TEXT_DEFAULTS)
     if config["max_position_embeddings"] < SHORTEST_CHUNK:
         raise ConfigError(f"{folder}/config.json: max_position_embeddings leaves no room for words")
     return TextPart(
-        prefix=prefix,
-        layout=layout,
         config=config,
         pad="!" if number or config.get("hidden_act") == "gelu" else "<|endoftext|>",
         projection=number > 0,
@@ -304,13 +246,6 @@ def _object(read: Read, name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"the file {name} is no JSON object")
     return content
-
-
-def _understood(component: str, compute: Callable[[], T]) -> T:
-    try:
-        return compute()
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ConfigError(f"{component}/config.json is not understood ({error!r:.200})") from error
 
 
 def _require_counts(folder: str, config: Config, names: Iterable[str]) -> None:

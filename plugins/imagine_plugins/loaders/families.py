@@ -5,22 +5,15 @@ from __future__ import annotations
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL, Architecture
 from imagine_plugins.loaders.header import Header
 from imagine_plugins.loaders.layout import UNET
-from imagine_plugins.loaders.unsupported import foreign
-
-
-class RefusedError(Exception):
-    """The file cannot serve; `family` is what it is, the text says why and what to do."""
-
-    def __init__(self, family: str, problem: str) -> None:
-        super().__init__(problem)
-        self.family = family
+from imagine_plugins.loaders.problems import ProblemError
+from imagine_plugins.loaders.unsupported import unsupported
 
 
 def stable_diffusion(header: Header) -> Architecture:
-    """The architecture that a header's shapes belong to; raises `RefusedError` for all others."""
-    other = foreign(header)
-    if other is not None:
-        raise RefusedError(other.family, other.problem)
+    """The architecture that a header's shapes belong to; raises `ProblemError` for all others."""
+    problem = unsupported(header)
+    if problem is not None:
+        raise problem
     width, channels = _first_convolution(header)
     context = _context(header)
     labels = any(name.startswith(f"{UNET}label_emb.") for name in header.tensors)
@@ -51,29 +44,33 @@ def _refuse_relatives(
     tensors = header.tensors
     not_supported = "which is not supported; Stable Diffusion 1, 2 and XL are"
     if "edm_mean" in tensors:
-        raise RefusedError("playground", f"this is Playground 2.5, {not_supported}")
+        raise ProblemError(f"this is Playground 2.5, {not_supported}", family="playground")
     if "edm_vpred.sigma_max" in tensors:
-        raise RefusedError("cosxl", f"this is CosXL, {not_supported}")
+        raise ProblemError(f"this is CosXL, {not_supported}", family="cosxl")
     if (width, context) == (384, 1280):
-        raise RefusedError(
-            "sdxl-refiner",
+        raise ProblemError(
             "this is the SDXL refiner, which finishes pictures that another model began; "
             "take an SDXL base model",
+            family="sdxl-refiner",
         )
     if (width, channels) == (256, 7):
-        raise RefusedError("upscaler", f"this is the Stable Diffusion x4 upscaler, {not_supported}")
+        raise ProblemError(
+            f"this is the Stable Diffusion x4 upscaler, {not_supported}", family="upscaler"
+        )
     if width != 320 or context not in {768, 1024, 2048}:
-        raise RefusedError("unknown", f"its UNet is of an unknown architecture, {not_supported}")
+        raise ProblemError(
+            f"its UNet is of an unknown architecture, {not_supported}", family="unknown"
+        )
     if context == 1024 and labels:
-        raise RefusedError("unclip", f"this is Stable Diffusion unCLIP, {not_supported}")
+        raise ProblemError(f"this is Stable Diffusion unCLIP, {not_supported}", family="unclip")
     if channels not in {4, 9}:
         kind = {8: "an instruct-pix2pix model", 5: "a depth-to-image model"}
         what = kind.get(channels, f"a model with {channels} input channels")
-        raise RefusedError("unknown", f"this is {what}, {not_supported}")
+        raise ProblemError(f"this is {what}, {not_supported}", family="unknown")
     if context == 2048 and not _is_full_sdxl(header):
-        raise RefusedError(
-            "sdxl-distilled",
+        raise ProblemError(
             f"this is a cut-down SDXL (SSD-1B, Vega, KOALA or kin), {not_supported}",
+            family="sdxl-distilled",
         )
 
 

@@ -1,23 +1,21 @@
-"""The loader of diffusers folders: a `model_index.json` and a folder for each component."""
+"""Loads diffusers folders: a `model_index.json` and a folder for each component."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from imagine_core.errors import UnusableModel
 from imagine_core.interfaces import ModelInfo
-from imagine_core.safe_text import quoted
 from imagine_plugins.loaders import configs
-from imagine_plugins.loaders.counting import count
-from imagine_plugins.loaders.header import HeaderError, read_header
-from imagine_plugins.loaders.layout import Slot, own_names
-from imagine_plugins.loaders.sidecar import Overrides, SidecarError, read_sidecar
+from imagine_plugins.loaders.components import Checkpoint, Component, Stored, component_slots
+from imagine_plugins.loaders.header import Header, HeaderError, read_header
+from imagine_plugins.loaders.layout import own_names
+from imagine_plugins.loaders.problems import ProblemError, explained, named
+from imagine_plugins.loaders.sidecar import Overrides, read_sidecar
 from imagine_plugins.loaders.weight_names import weight_files
-from imagine_plugins.loaders.weights import Stored, Weights, misfit
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device, DiffusionModel
@@ -34,53 +32,20 @@ OLD_NAMES = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
-    """A folder's configurations, and the tensors that its components want and have."""
-
-    architecture: Architecture
-    slots: Mapping[str, list[Slot] | None]
-    weights: Mapping[str, Weights]
-
-    @property
-    def size(self) -> int:
-        files = {stored.path for weights in self.weights.values() for stored in weights.values()}
-        return sum(file.stat().st_size for file in files)
-
-
 class FolderLoader:
     """Loads folders of the Stable Diffusion and Stable Diffusion XL pipelines."""
 
     name = "folder"
 
     def recognise(self, path: Path) -> ModelInfo | None:
-        """Say what a folder is; one without `model_index.json` is none of its business."""
+        """The model in a folder; None for one without `model_index.json`."""
         if path.name.startswith(".") or not (path / INDEX).is_file():
             return None
         try:
-            found = _examine(path)
-        except _PROBLEMS as error:
-            return ModelInfo(
-                name=path.name,
-                path=path,
-                loader=self.name,
-                family="broken" if isinstance(error, HeaderError) else "unknown",
-                size=0,
-                problem=_sentence(error),
-            )
-        plan = found.architecture
-        parameters, dtype = count(found.slots, found.weights)
-        return ModelInfo(
-            name=path.name,
-            path=path,
-            loader=self.name,
-            family=f"{plan.family}-inpaint" if plan.inpainting else plan.family,
-            size=found.size,
-            parameters=parameters,
-            dtype=dtype,
-            clip_layers=plan.clip_layers,
-            recommended_size=plan.size,
-        )
+            with explained():
+                return _examine(path).info(path, name=path.name, loader=self.name)
+        except ProblemError as error:
+            return error.info(path, name=path.name, loader=self.name)
 
     def load(
         self,
@@ -91,50 +56,31 @@ class FolderLoader:
         progress: Callable[[float], object] = id,
     ) -> DiffusionModel:
         """Load a folder's components."""
-        from imagine_plugins.loaders.assembly import Source, assemble
-        from imagine_plugins.loaders.problems import named
+        from imagine_plugins.loaders.assembly import assemble
 
-        try:
-            found = _examine(info.path)
-        except _PROBLEMS as error:
-            raise UnusableModel(info.name, _sentence(error)) from error
-        source = Source(
-            architecture=found.architecture,
-            slots=found.slots,
-            weights=found.weights,
-            read=_reader(info.path),
-            progress=progress,
-        )
         with named(info.name):
-            return assemble(source, device=device, full_precision=full_precision)
+            return assemble(
+                _examine(info.path),
+                device=device,
+                full_precision=full_precision,
+                progress=progress,
+            )
 
 
-class _FolderError(Exception):
-    """A folder that cannot be loaded; the text says why."""
-
-
-_PROBLEMS = (_FolderError, configs.ConfigError, HeaderError, SidecarError, OSError)
-
-
-def _sentence(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return f"it cannot be read: {error.strerror or quoted(error)}"
-    return str(error)
-
-
-def _examine(folder: Path) -> _Found:
-    plan = configs.architecture(_reader(folder), text_layout=lambda _: ("", "clip"))
-    plan = _overridden(plan, read_sidecar(folder))
-    slots = {
-        name: None if wanted is None else own_names(wanted)
-        for name, wanted in configs.component_slots(plan).items()
+def _examine(folder: Path) -> Checkpoint:
+    """What a folder's configurations and headers say; raises `ProblemError` or OSError."""
+    read = _reader(folder)
+    plan = _overridden(configs.architecture(read), read_sidecar(folder))
+    components = {
+        name: Component(
+            title=name, slots=wanted and own_names(wanted), weights=_weights(folder / name)
+        )
+        for name, wanted in component_slots(plan).items()
     }
-    weights = {name: _weights(folder / name) for name in slots}
-    for name, wanted in slots.items():
-        problem = None if wanted is None else misfit(wanted, weights[name])
-        if problem is not None:
-            raise _FolderError(f"{name}: {problem}")
-    return _Found(architecture=plan, slots=slots, weights=weights)
+    for name, component in components.items():
+        if component.problem is not None:
+            raise ProblemError(f"{name}: {component.problem}")
+    return Checkpoint(architecture=plan, components=components, read=read)
 
 
 def _overridden(plan: Architecture, overrides: Overrides) -> Architecture:
@@ -157,7 +103,7 @@ def _weights(component: Path) -> dict[str, Stored]:
     }
 
 
-def _header_of(file: Path) -> Any:
+def _header_of(file: Path) -> Header:
     try:
         return read_header(file)
     except HeaderError as error:
@@ -169,11 +115,11 @@ def _weight_files(component: Path) -> list[Path]:
     if names := weight_files(there):
         return [component / name for name in names]
     if any(component.glob("*.bin")):
-        raise _FolderError(
+        raise ProblemError(
             f"{component.name} has its weights in a pickle (.bin), and loading one runs whatever "
             "code it holds; take the safetensors files of this model"
         )
-    raise _FolderError(f"{component.name} has no weights (*.safetensors); download them too")
+    raise ProblemError(f"{component.name} has no weights (*.safetensors); download them too")
 
 
 def _present_name(name: str) -> str:

@@ -55,7 +55,7 @@ class FileHash:
     def _run(self) -> None:
         if sys.platform == "linux":  # where a thread has a priority of its own: pictures come first
             os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
-        with suppress(OSError):  # a file that went away has no hash, and nobody to tell
+        with suppress(OSError):  # a file that was deleted has no hash
             key = _identity(self._path)
             known = _remembered(self._cache).get(key)
             self.value = known or self._compute(key)

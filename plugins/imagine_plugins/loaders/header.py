@@ -10,6 +10,8 @@ from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+from imagine_plugins.loaders.problems import ProblemError
+
 HEADER_LIMIT = 100_000_000  # the format's own limit
 STRUCTURE_LIMIT = 2_000_000  # brackets, commas and escapes: what parsing costs time and memory for
 RANK_LIMIT = 16
@@ -41,8 +43,11 @@ BITS = {
 }
 
 
-class HeaderError(Exception):
+class HeaderError(ProblemError):
     """The file is no complete safetensors file; the text says what it is and what to do."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(problem, family="broken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +76,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read the header of `path`; raises `HeaderError` for whatever else the file may be.
+    """Read the header of `path`; raises `HeaderError` for any other file.
 
     Takes milliseconds, and memory for the header alone, whatever the file's first bytes claim.
     """
@@ -103,13 +108,13 @@ def parse_header(file: BinaryIO, size: int) -> Header:
 
 
 def _explain(beginning: bytes, size: int, length: int) -> NoReturn:
-    """Say what a file is that is no safetensors file."""
+    """Raise `HeaderError` with what the file is instead of a safetensors file."""
     text = beginning.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if size == 0:
         raise HeaderError("the file is empty; download it again")
     if not beginning.strip(b"\0"):
         raise HeaderError(
-            "the file holds only zeros, as an unfinished download does; fetch it anew"
+            "the file holds only zeros, as an unfinished download does; download it again"
         )
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         raise HeaderError(

@@ -8,9 +8,9 @@ can be checked tensor by tensor against its header, and loaded without another c
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from imagine_plugins.loaders.architectures import Config, TextPart
+from imagine_plugins.loaders.architectures import Config
 
 UNET = "model.diffusion_model."
 VAE = "first_stage_model."
@@ -177,12 +177,6 @@ def openclip_slots(config: Config, *, projection: bool = False) -> Iterator[Slot
         yield Slot("text_projection", shape, ("text_projection.weight",), transposed=True)
 
 
-def text_slots(part: TextPart) -> list[Slot]:
-    """The tensors of a text encoder in a checkpoint."""
-    slots = clip_slots if part.layout == "clip" else openclip_slots
-    return prefixed(slots(part.config, projection=part.projection), part.prefix)
-
-
 def own_names(slots: Iterable[Slot]) -> list[Slot]:
     """The same parameters as diffusers stores them: one tensor each, under the parameter's name."""
     return [
@@ -190,11 +184,6 @@ def own_names(slots: Iterable[Slot]) -> list[Slot]:
         for slot in slots
         for target in slot.targets
     ]
-
-
-def prefixed(slots: Iterable[Slot], prefix: str) -> list[Slot]:
-    """The same slots with `prefix` before their keys."""
-    return [replace(slot, key=prefix + slot.key) for slot in slots]
 
 
 def _per_level(value: int | Sequence[int], levels: int) -> list[int]:

@@ -42,12 +42,17 @@ _OPENCLIP_LAYERS = (  # diffusers' first converters of SD2 renamed the layers al
 )
 
 
-def usual_names(stored: Collection[str]) -> dict[str, str]:
-    """The usual names of a file's tensors, each with the one that it has there."""
+def usual_names(stored: Collection[str], encoders: int) -> dict[str, str]:
+    """The usual names of a file's tensors, each with the one that it has there.
+
+    Args:
+        stored: The names in the file.
+        encoders: How many text encoders its model has: 2 for SDXL.
+    """
     rules = list(_RULES)
     if any(".model.transformer.resblocks." in name for name in stored):
         rules[:0] = _OPENCLIP_LAYERS
-    if not _has_two_encoders(stored):
+    if encoders == 1:
         rules[:0] = _ONE_ENCODER
     patterns = [(re.compile(pattern), usual) for pattern, usual in rules]
 
@@ -60,22 +65,22 @@ def usual_names(stored: Collection[str]) -> dict[str, str]:
     return renamed | {name: name for name in stored if name in renamed or name.startswith(UNET)}
 
 
-def _has_two_encoders(stored: Collection[str]) -> bool:
-    """Whether the UNet is SDXL's, which is told the pooled text of a second encoder."""
-    return any(name.startswith(f"{UNET}label_emb.") for name in stored)
+def text_prefixes(usual: Collection[str], encoders: int) -> list[tuple[str, bool]]:
+    """What the names of each text encoder begin with, and whether the rest is OpenCLIP's."""
+    roots = [f"conditioner.embedders.{number}." for number in range(encoders)]
+    if encoders == 1:
+        roots = ["cond_stage_model."]
+    openclip = [
+        any(name.startswith(f"{root}model.transformer.resblocks.") for name in usual)
+        for root in roots
+    ]
+    return [
+        (f"{root}model." if is_openclip else f"{root}transformer.", is_openclip)
+        for root, is_openclip in zip(roots, openclip, strict=True)
+    ]
 
 
-def text_layout(usual: Collection[str], number: int) -> tuple[str, str]:
-    """Prefix and layout of the names of a text encoder: "clip" or "openclip"."""
-    two = _has_two_encoders(usual)
-    root = f"conditioner.embedders.{number}." if two else "cond_stage_model."
-    layers = f"{root}model.transformer.resblocks."
-    if any(name.startswith(layers) for name in usual):
-        return f"{root}model.", "openclip"
-    return f"{root}transformer.", "clip"
-
-
-def with_turned_projection(slots: Sequence[Slot], usual: Collection[str]) -> list[Slot]:
+def turned(slots: Sequence[Slot], usual: Collection[str]) -> list[Slot]:
     """The same slots for a file whose projection of texts is not transposed.
 
     diffusers' converter of SDXL leaves it as Hugging Face has it, and tells by `.weight`.

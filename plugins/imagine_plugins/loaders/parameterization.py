@@ -26,7 +26,7 @@ def scheduler(
 ) -> Mapping[str, Any]:
     """The scheduler configuration of a checkpoint.
 
-    What the user wrote beside it decides before its markers, these before its metadata.
+    The sidecar wins over marker tensors, and these over metadata.
     """
     config = dict(plan.scheduler)
     config["prediction_type"] = overrides.prediction_type or _prediction(plan, header, path)

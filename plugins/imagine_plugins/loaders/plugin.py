@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
-    """Register both; only who looks for models imports what recognising them needs."""
+    """Register both. They are imported here: `imagine --help` has no use for them."""
     from imagine_plugins.loaders.checkpoint import CheckpointLoader
     from imagine_plugins.loaders.folder import FolderLoader
 

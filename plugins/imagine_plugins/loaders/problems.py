@@ -1,25 +1,58 @@
-"""Turns what goes wrong while weights are read into the error that users see."""
+"""What keeps a model from being used, in words, and what lists and callers make of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from imagine_core.errors import UnusableModel
+from imagine_core.interfaces import ModelInfo
 from imagine_core.safe_text import quoted
-from imagine_plugins.loaders.configs import ConfigError
 from imagine_plugins.loaders.vocabulary import VocabularyError
-from imagine_plugins.loaders.weights import WeightsError
+
+
+class ProblemError(Exception):
+    """A model that cannot be used; the text says what is wrong and what to do.
+
+    Attributes:
+        family: What the file is all the same: "lora", "sd1", "broken", ...
+        metadata: What it says of itself.
+    """
+
+    def __init__(self, problem: str, *, family: str = "unknown") -> None:
+        super().__init__(problem)
+        self.family = family
+        self.metadata: Mapping[str, str] = {}
+
+    def info(self, path: Path, *, name: str, loader: str, size: int = 0) -> ModelInfo:
+        """The model at `path` as it is listed."""
+        return ModelInfo(
+            name=name,
+            path=path,
+            loader=loader,
+            family=self.family,
+            size=size,
+            problem=str(self),
+            metadata=self.metadata,
+        )
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """An error of the file system becomes a `ProblemError`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or quoted(error)
+        raise ProblemError(f"it cannot be read: {reason}", family="broken") from error
 
 
 @contextmanager
 def named(model: str) -> Iterator[None]:
     """Whatever keeps the model from loading becomes an `UnusableModel` with its name."""
     try:
-        yield
-    except (ConfigError, VocabularyError, WeightsError) as error:
+        with explained():
+            yield
+    except (ProblemError, VocabularyError) as error:
         raise UnusableModel(model, str(error)) from error
-    except OSError as error:
-        raise UnusableModel(
-            model, f"it cannot be read: {error.strerror or quoted(error)}"
-        ) from error

@@ -1,157 +1,69 @@
-"""Says what a safetensors file is from its header alone: family, architecture, or what is wrong."""
+"""Recognises a checkpoint by the header of its file: its architecture and its tensors."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from imagine_plugins.loaders import configs
 from imagine_plugins.loaders.architectures import Architecture
-from imagine_plugins.loaders.families import RefusedError, stable_diffusion
-from imagine_plugins.loaders.header import Header, HeaderError, read_header
-from imagine_plugins.loaders.layout import UNET, VAE, Slot, own_names, prefixed
-from imagine_plugins.loaders.names import text_layout, usual_names, with_turned_projection
+from imagine_plugins.loaders.components import (
+    Checkpoint,
+    Component,
+    Components,
+    Stored,
+    component_slots,
+)
+from imagine_plugins.loaders.families import stable_diffusion
+from imagine_plugins.loaders.header import Header, read_header
+from imagine_plugins.loaders.layout import UNET, VAE, own_names
+from imagine_plugins.loaders.names import text_prefixes, turned, usual_names
 from imagine_plugins.loaders.parameterization import scheduler
+from imagine_plugins.loaders.problems import ProblemError
 from imagine_plugins.loaders.sidecar import Overrides, SidecarError, parse_size, read_sidecar
-from imagine_plugins.loaders.weights import Stored, Weights, misfit
 
 EMBEDDED = "imagine.config"  # our configuration files as one JSON text in a file's metadata
-DIFFUSERS_VAE = f"{VAE}decoder.up_blocks.0.resnets.0.norm1.weight"  # as ComfyUI tells it
+DIFFUSERS_VAE = "decoder.up_blocks.0.resnets.0.norm1.weight"  # as ComfyUI tells it
 SPEC = "modelspec."
 SHOWN_METADATA = 1000  # characters; thumbnails are larger
 
-Slots = Mapping[str, Sequence[Slot] | None]
 
+def recognise_checkpoint(path: Path) -> Checkpoint:
+    """The checkpoint at `path`, from its header alone; takes milliseconds.
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Recognition:
-    """What a checkpoint is, and all that loading it needs beside the weights themselves.
-
-    Attributes:
-        family: "sd1", "sd2", "sdxl", or what else the file is.
-        problem: Why it cannot serve and what to do, or None if it can.
-        architecture: Its configurations; None where there is a problem.
-        slots: The tensors that each component wants.
-        weights: The tensors that the file has for each component.
-        files: Embedded configuration files by name.
-        recommended_size: Width and height that it was trained for.
-        metadata: What the file says of itself.
+    Raises:
+        ProblemError: It cannot serve.
+        OSError: It cannot be read.
     """
-
-    family: str
-    problem: str | None = None
-    architecture: Architecture | None = None
-    slots: Slots = field(default_factory=dict)
-    weights: Mapping[str, Weights] = field(default_factory=dict)
-    files: Mapping[str, Any] = field(default_factory=dict)
-    recommended_size: tuple[int, int] = (512, 512)
-    metadata: Mapping[str, str] = field(default_factory=dict)
-
-
-def recognise_checkpoint(path: Path) -> Recognition:
-    """Read the header of `path` and say what it is; milliseconds, and never an exception."""
-    try:
-        header = read_header(path)
-    except HeaderError as error:
-        return Recognition(family="broken", problem=str(error))
+    header = read_header(path)
     try:
         return _recognise(path, header)
-    except RefusedError as error:
-        return Recognition(family=error.family, problem=str(error), metadata=_metadata(header))
-    except configs.ConfigError as error:
-        return Recognition(family="unknown", problem=str(error), metadata=_metadata(header))
-    except OSError as error:  # gone since its header was read
-        return Recognition(family="broken", problem=f"the file cannot be read: {error.strerror}")
+    except ProblemError as error:
+        error.metadata = _metadata(header)
+        raise
 
 
-def _recognise(path: Path, header: Header) -> Recognition:
-    stored = {
-        usual: Stored(path, header.tensors[name])
-        for usual, name in usual_names(header.tensors).items()
-    }
-    files: Mapping[str, Any] = {}
-    if EMBEDDED in header.metadata:
-        files = _embedded(header.metadata[EMBEDDED])
-        plan = configs.architecture(
-            files.get, text_layout=lambda number: text_layout(stored, number)
-        )
-    else:
-        plan = _with_text_layouts(stable_diffusion(header), stored)
-    slots = _slots(plan, stored)
-    weights = _by_component(stored, slots)
-    _require(plan, slots, weights)
-    found = _described(path, header, plan)
-    return replace(found, slots=slots, weights=weights, files=files)
+def _recognise(path: Path, header: Header) -> Checkpoint:
+    files = _embedded(header)
+    is_embedded = EMBEDDED in header.metadata
+    plan = configs.architecture(files.get) if is_embedded else stable_diffusion(header)
+    components = _components(plan, path, header)
+    _require(plan.family, components.values())
+    return Checkpoint(
+        architecture=_completed(plan, path, header),
+        components=components,
+        read=files.get,
+        metadata=_metadata(header),
+    )
 
 
-# ------------------------------------------------------------------------ which tensors it has
-
-
-def _with_text_layouts(plan: Architecture, stored: Weights) -> Architecture:
-    """The architecture with its text encoders where the file has them."""
-    layouts = [text_layout(stored, number) for number in range(len(plan.texts))]
-    texts = [
-        replace(part, prefix=prefix, layout=layout)
-        for part, (prefix, layout) in zip(plan.texts, layouts, strict=True)
-    ]
-    return replace(plan, texts=tuple(texts))
-
-
-def _slots(plan: Architecture, stored: Weights) -> Slots:
-    slots = dict(configs.component_slots(plan))
-    if slots["unet"] is None:
-        raise configs.ConfigError("its UNet has features that a single file is not read with")
-    slots["unet"] = prefixed(slots["unet"], UNET)
-    if slots["vae"] is not None:
-        vae = own_names(slots["vae"]) if DIFFUSERS_VAE in stored else slots["vae"]
-        slots["vae"] = prefixed(vae, VAE)
-    return {
-        name: wanted and with_turned_projection(wanted, stored) for name, wanted in slots.items()
-    }
-
-
-def _by_component(stored: Mapping[str, Stored], slots: Slots) -> dict[str, Weights]:
-    """The same tensors for every component; without a layout, by the parameters' own names."""
-    bare = {
-        name.removeprefix(VAE): tensor for name, tensor in stored.items() if name.startswith(VAE)
-    }
-    return {name: bare if wanted is None else stored for name, wanted in slots.items()}
-
-
-def _require(plan: Architecture, slots: Slots, weights: Mapping[str, Weights]) -> None:
-    """Refuse a checkpoint that lacks a part, naming all of them, or a tensor, naming it."""
-    lacking = [
-        _part_name(plan, name)
-        for name, wanted in slots.items()
-        if wanted is not None and not any(slot.key in weights[name] for slot in wanted)
-    ]
-    if lacking:
-        raise RefusedError(
-            plan.family,
-            f"it has no {' and no '.join(lacking)} in it; take the full checkpoint of this model",
-        )
-    for name, wanted in slots.items():
-        problem = None if wanted is None else misfit(wanted, weights[name])
-        if problem is not None:
-            raise RefusedError(plan.family, f"{_part_name(plan, name)}: {problem}")
-
-
-def _part_name(plan: Architecture, component: str) -> str:
-    names = {"unet": "UNet", "vae": "VAE"}
-    for number, part in enumerate(plan.texts):
-        names[configs.component_name("text_encoder", number)] = part.name
-    return names[component]
-
-
-# ---------------------------------------------------------------------- a configuration inside
-
-
-def _embedded(text: str) -> Mapping[str, Any]:
+def _embedded(header: Header) -> Mapping[str, Any]:
+    """The configuration files inside a file, by name; most have none."""
     try:
-        files = json.loads(text)
+        files = json.loads(header.metadata.get(EMBEDDED, "{}"))
     except (ValueError, RecursionError) as error:
         raise configs.ConfigError("the configuration inside the file is damaged") from error
     if not isinstance(files, dict):
@@ -159,22 +71,55 @@ def _embedded(text: str) -> Mapping[str, Any]:
     return files
 
 
+# ------------------------------------------------------------------------ which tensors it has
+
+
+def _components(plan: Architecture, path: Path, header: Header) -> Components:
+    names = usual_names(header.tensors, len(plan.texts))
+    texts = text_prefixes(names, len(plan.texts))
+    openclip = {number for number, (_, is_openclip) in enumerate(texts) if is_openclip}
+    slots = component_slots(plan, openclip=openclip)
+    titles = ("UNet", "VAE", *(part.name for part in plan.texts))
+    prefixes = (UNET, VAE, *(prefix for prefix, _ in texts))
+    components = {}
+    for name, title, prefix in zip(slots, titles, prefixes, strict=True):
+        weights = {
+            usual.removeprefix(prefix): Stored(path, header.tensors[stored])
+            for usual, stored in names.items()
+            if usual.startswith(prefix)
+        }
+        wanted = slots[name]
+        if wanted is not None:
+            wanted = own_names(wanted) if DIFFUSERS_VAE in weights else turned(wanted, weights)
+        components[name] = Component(title=title, slots=wanted, weights=weights, prefix=prefix)
+    return components
+
+
+def _require(family: str, components: Iterable[Component]) -> None:
+    """Refuse a checkpoint that lacks a part, naming all of them, or a tensor, naming it."""
+    lacking = [part.title for part in components if part.slots is not None and not part.read]
+    if lacking:
+        what = " and no ".join(lacking)
+        raise ProblemError(
+            f"it has no {what} in it; take the full checkpoint of this model", family=family
+        )
+    for part in components:
+        if part.problem is not None:
+            raise ProblemError(f"{part.title}: {part.problem}", family=family)
+
+
 # ------------------------------------------------------------------------------- the rest of it
 
 
-def _described(path: Path, header: Header, plan: Architecture) -> Recognition:
+def _completed(plan: Architecture, path: Path, header: Header) -> Architecture:
+    """The architecture with the scheduler and the size that the file and its sidecar ask for."""
     try:
         overrides = read_sidecar(path)
     except SidecarError as error:
-        raise RefusedError(plan.family, str(error)) from error
+        error.family = plan.family
+        raise
     noise = scheduler(plan, header, path=path, overrides=overrides)
-    plan = replace(plan, scheduler=noise, size=_size(plan, header, noise, overrides))
-    return Recognition(
-        family=f"{plan.family}-inpaint" if plan.inpainting else plan.family,
-        architecture=plan,
-        recommended_size=plan.size,
-        metadata=_metadata(header),
-    )
+    return replace(plan, scheduler=noise, size=_size(plan, header, noise, overrides))
 
 
 def _size(

@@ -1,4 +1,4 @@
-"""What a file beside a model, `name.json`, says of it that the model itself cannot."""
+"""Reads the JSON file beside a model, which overrides what the model says of itself."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from imagine_core.models.catalogue import sidecar_of
+from imagine_plugins.loaders.problems import ProblemError
 
 SIZE_LIMIT = 2**20
 SIDES = range(64, 4097)
@@ -19,7 +22,7 @@ PREDICTIONS = {
 }
 
 
-class SidecarError(Exception):
+class SidecarError(ProblemError):
     """A sidecar that cannot be understood; the text names the file and the key."""
 
 
@@ -41,9 +44,9 @@ class Overrides:
 def read_sidecar(path: Path) -> Overrides:
     """The overrides beside the model at `path`; none where there is no such file.
 
-    Keys that are not ours are left alone: other tools write such files too.
+    Unknown keys are ignored: other tools write such files too.
     """
-    beside = path.with_suffix(".json") if path.is_file() else path.with_name(f"{path.name}.json")
+    beside = sidecar_of(path)
     try:
         if not beside.is_file():
             return Overrides()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from imagine_plugins.loaders.hashing import FileHash
     from imagine_plugins.loaders.text import TextEncoder
 
-MASKED_LATENTS = 4  # sizes of picture whose masked latents an inpainting model keeps
+MASKED_LATENTS = 4  # picture sizes whose masked latents an inpainting model caches
 
 
 class StableDiffusion:
@@ -108,26 +108,26 @@ class StableDiffusion:
         return self.autoencoder.preview(latent)
 
     def close(self) -> None:
-        """Let go of the weights and stop computing the hash."""
+        """Release the weights and stop computing the hash."""
         if self._hash is not None:
             self._hash.stop()
         for part in ("unet", "autoencoder", "text", "second", "_masked"):
             self.__dict__.pop(part, None)
 
     def _added(self, extras: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What the UNet reads beside context, latents and timesteps: nothing in this family."""
+        """Further inputs of the UNet by diffusers' names: none in this family."""
         del extras
         return {}
 
     def _with_mask(self, latents: torch.Tensor) -> torch.Tensor:
-        """The further channels of an inpainting model: all of the picture is to be painted."""
+        """Latents, mask and masked picture, in that order; the mask says to paint everything."""
         rows, _, height, width = latents.shape
         masked = self._masked_latent(height, width).to(latents.device)
         mask = torch.ones(rows, 1, height, width, device=latents.device)
         return torch.cat([latents, mask, masked.expand(rows, -1, -1, -1)], dim=1)
 
     def _masked_latent(self, height: int, width: int) -> torch.Tensor:
-        """The latent of a picture whose every pixel is masked out, which makes it grey."""
+        """The latent of a picture that is masked out as a whole, and grey for that."""
         size = (height, width)
         if size not in self._masked:
             self._masked[size] = self.autoencoder.grey(height, width)
@@ -137,7 +137,7 @@ class StableDiffusion:
 
 
 class StableDiffusionXL(StableDiffusion):
-    """SDXL: two text encoders, and a UNet that is told the pooled text and the picture's size.
+    """SDXL: two text encoders, and a UNet that also reads the pooled text and the picture's size.
 
     Args:
         second: The second text encoder, whose pooled output is used.

@@ -1,21 +1,12 @@
-"""Knows files by their header that are no Stable Diffusion checkpoint, and where they belong."""
+"""Recognises files of other kinds by their headers, and says where they belong."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from imagine_plugins.loaders.header import Header
 from imagine_plugins.loaders.layout import UNET, VAE
-
-
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """A kind of file that cannot serve, and the sentence that says so."""
-
-    family: str
-    problem: str
-
+from imagine_plugins.loaders.problems import ProblemError
 
 ADAPTER_ENDINGS = (
     ".lora_down.weight",
@@ -35,7 +26,7 @@ ADAPTER_ENDINGS = (
 CONTEXT_FAMILIES = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
 EMBEDDING_FAMILIES = {768: "SD1", 1024: "SD2", 1280: "SDXL"}
 
-# One key that tells each of the generators that are not supported; `UNET` may come before it.
+# A key that each unsupported generator has, bare or after `UNET`.
 GENERATORS = (
     ("double_blocks.0.img_attn.norm.key_norm.scale", "flux", "Flux"),
     ("double_blocks.0.img_attn.norm.key_norm.weight", "flux", "Flux"),
@@ -51,7 +42,7 @@ GENERATORS = (
     ("transformer_blocks.0.attn.add_q_proj.weight", "mmdit", "a Flux or SD3 transformer"),
 )
 
-# Keys of which one tells a part of a model from a whole one.
+# Files that hold one part of a model have one of these keys.
 PARTS = (
     (
         ("down_blocks.0.resnets.0.conv1.weight",),
@@ -105,21 +96,21 @@ SCALES = (".scale_weight", ".weight_scale", ".scale_input", ".comfy_quant")
 QUANTISED = (".absmax", ".quant_map", ".quant_state.bitsandbytes__nf4", ".qweight", ".SCB")
 
 
-def foreign(header: Header) -> Foreign | None:
-    """What kind of file a header belongs to, if it is none that can be loaded."""
+def unsupported(header: Header) -> ProblemError | None:
+    """What a file of another kind is, and where it belongs; None for a checkpoint."""
     return next(filter(None, (test(header) for test in TESTS)), None)
 
 
-def _adapter(header: Header) -> Foreign | None:
+def _adapter(header: Header) -> ProblemError | None:
     tells = (name.endswith(ADAPTER_ENDINGS) for name in header.tensors)
     if "ss_network_module" not in header.metadata and not any(tells):
         return None
     family = _adapter_family(header)
     whose = f" for {family}" if family else ""
-    return Foreign(
-        "lora",
+    return ProblemError(
         f"this is a LoRA{whose}: it changes a checkpoint and draws nothing alone; "
         "it belongs in the folder loras/ beside the checkpoints",
+        family="lora",
     )
 
 
@@ -138,7 +129,7 @@ def _adapter_family(header: Header) -> str | None:
     return "Flux" if "flux" in said.lower() else None
 
 
-def _embedding(header: Header) -> Foreign | None:
+def _embedding(header: Header) -> ProblemError | None:
     if len(header.tensors) > 4:
         return None
     tensors = header.tensors
@@ -150,75 +141,77 @@ def _embedding(header: Header) -> Foreign | None:
     if tensor is None or not tensor.shape:
         return None
     family = EMBEDDING_FAMILIES.get(tensor.shape[-1], "another model")
-    return Foreign(
-        "embedding",
+    return ProblemError(
         f"this is a textual inversion embedding for {family}: a word for prompts, not a model; "
         "it belongs in the folder embeddings/ beside the checkpoints",
+        family="embedding",
     )
 
 
-def _controlnet(header: Header) -> Foreign | None:
+def _controlnet(header: Header) -> ProblemError | None:
     tells = ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")
     if _has(header, tells) or _begins(header, "control_model."):
-        return Foreign(
-            "controlnet",
+        return ProblemError(
             "this is a ControlNet, which steers a checkpoint and draws nothing alone; "
             "ControlNet is not supported",
+            family="controlnet",
         )
     if _begins(header, "ip_adapter.", "image_proj.", "adapter.body."):
-        return Foreign(
-            "ip-adapter",
+        return ProblemError(
             "this is an adapter for pictures (IP-Adapter, T2I-Adapter), which steers a checkpoint "
             "and draws nothing alone; it is not supported",
+            family="ip-adapter",
         )
     return None
 
 
-def _generator(header: Header) -> Foreign | None:
+def _generator(header: Header) -> ProblemError | None:
     for key, family, name in GENERATORS:
         if _has(header, (key, UNET + key)):
-            return Foreign(
-                family, f"this is {name}, which is not supported; Stable Diffusion 1, 2 and XL are"
+            return ProblemError(
+                f"this is {name}, which is not supported; Stable Diffusion 1, 2 and XL are",
+                family=family,
             )
     if any("time_stack" in name or "motion_modules" in name for name in header.tensors):
-        return Foreign("video", "this is a video model, which is not supported")
+        return ProblemError("this is a video model, which is not supported", family="video")
     return None
 
 
-def _scaled(header: Header) -> Foreign | None:
+def _scaled(header: Header) -> ProblemError | None:
     if "scaled_fp8" in header.tensors or _ends(header, SCALES):
-        return Foreign(
-            "scaled-fp8",
+        return ProblemError(
             "its weights are fp8 with separate scales, which is not supported; "
             "take the fp16 file, or a plain fp8 one",
+            family="scaled-fp8",
         )
     if _ends(header, QUANTISED):
-        return Foreign(
-            "quantised", "its weights are quantised, which is not supported; take the fp16 file"
+        return ProblemError(
+            "its weights are quantised, which is not supported; take the fp16 file",
+            family="quantised",
         )
     return None
 
 
-def _part(header: Header) -> Foreign | None:
+def _part(header: Header) -> ProblemError | None:
     """Parts of a model, which lack the UNet that would draw."""
     if _begins(header, UNET):
         return None
     if _begins(header, "model_ema.diffusion_model"):
-        return Foreign("ema", EMA_ONLY)
+        return ProblemError(EMA_ONLY, family="ema")
     for keys, family, problem in PARTS:
         if _has(header, keys):
-            return Foreign(family, problem)
+            return ProblemError(problem, family=family)
     if not header.tensors:
-        return Foreign("unknown", "the file holds no tensors; download it again")
+        return ProblemError("the file holds no tensors; download it again")
     example = next(iter(header.tensors))
-    return Foreign(
-        "unknown",
+    return ProblemError(
         "it is no Stable Diffusion checkpoint in a layout known here "
         f"(its first tensor is {example[:80]!r})",
+        family="unknown",
     )
 
 
-TESTS: tuple[Callable[[Header], Foreign | None], ...] = (
+TESTS: tuple[Callable[[Header], ProblemError | None], ...] = (
     _adapter,
     _embedding,
     _controlnet,

@@ -1,38 +1,29 @@
 """Reads tensors into modules: checked name by name, never mapped to the file.
 
-A mapped file that somebody overwrites ends the process with SIGBUS, so every tensor is read into
-memory of its own; in pieces that are cast at once, so that this needs little more than the result.
+A mapped file that is overwritten ends the process with SIGBUS, so every tensor is read into memory
+of its own; in pieces that are cast at once, so that this needs little more than the result.
 """
 
 from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from io import FileIO
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from imagine_plugins.loaders.header import Tensor
-from imagine_plugins.loaders.layout import Shape, Slot
+from imagine_plugins.loaders.components import FLOATS, Component, Stored, same_shape
+from imagine_plugins.loaders.layout import Slot
+from imagine_plugins.loaders.problems import ProblemError
 
 if TYPE_CHECKING:
     import torch
-
-FLOATS = {
-    "F64": "float64",
-    "F32": "float32",
-    "F16": "float16",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-}
-
 
 READERS = 2
 """Threads that fill a module: one reads while the other casts."""
@@ -41,58 +32,13 @@ PIECE = 2**20
 """Bytes that are read before they are cast: they are still in the processor's cache then."""
 
 
-class WeightsError(Exception):
+class WeightsError(ProblemError):
     """The weights do not fit the model; the text names the tensor."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """A tensor in a file."""
-
-    path: Path
-    tensor: Tensor
-
-
-Weights = Mapping[str, Stored]
-"""Tensors by the name that the slots know them under, whatever the file calls them."""
-
-
-def misfit(slots: Iterable[Slot], weights: Weights) -> str | None:
-    """What keeps `weights` from filling `slots`, or None; looks at headers only."""
-    missing = []
-    for slot in slots:
-        stored = weights.get(slot.key)
-        if stored is None:
-            missing.append(slot.key)
-        elif not same_shape(stored.tensor.shape, slot.shape):
-            return (
-                f"tensor {slot.key!r} has the shape {list(stored.tensor.shape)}, "
-                f"this architecture wants {list(slot.shape)}"
-            )
-        elif stored.tensor.dtype not in FLOATS:
-            return f"tensor {slot.key!r} holds {stored.tensor.dtype}: quantised weights"
-    if not missing:
-        return None
-    more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    return f"tensor {missing[0]!r}{more} missing: the file is damaged or was cut down"
-
-
-def same_shape(one: Shape, other: Shape) -> bool:
-    """Whether shapes agree up to trailing ones: a 1x1 convolution is a matrix."""
-    return _core(one) == _core(other)
-
-
-def _core(shape: Shape) -> Shape:
-    end = len(shape)
-    while end > 1 and shape[end - 1] == 1:
-        end -= 1
-    return shape[:end]
-
-
-def build(  # noqa: PLR0913 - what a module is, what fills it, where it goes and who is told
+def build(
     create: Callable[[], Any],
-    slots: Iterable[Slot] | None,
-    weights: Weights,
+    component: Component,
     *,
     dtype: torch.dtype,
     device: str,
@@ -102,8 +48,7 @@ def build(  # noqa: PLR0913 - what a module is, what fills it, where it goes and
 
     Args:
         create: Makes the module; its parameters are never allocated.
-        slots: What fills it; None where tensors and parameters have the same names.
-        weights: The tensors.
+        component: The tensors that fill it.
         dtype: What the parameters are cast to, one at a time.
         device: Where they go.
         meter: Called with the bytes of each tensor that was read.
@@ -111,11 +56,11 @@ def build(  # noqa: PLR0913 - what a module is, what fills it, where it goes and
     module = _empty(create)
     parameters = {_flat(name): value for name, value in module.named_parameters()}
     names = {_flat(name): name for name, _ in module.named_parameters()}
-    if slots is None:
+    if component.slots is None:
         slots = [Slot(name, tuple(value.shape), (name,)) for name, value in parameters.items()]
-        problem = misfit(slots, weights)
-        if problem is not None:
-            raise WeightsError(problem)
+        component = replace(component, slots=slots)
+        if component.problem is not None:
+            raise WeightsError(component.problem)
 
     room = _Room(parameters.values(), dtype) if device == "cpu" else None
 
@@ -126,7 +71,7 @@ def build(  # noqa: PLR0913 - what a module is, what fills it, where it goes and
         return shaped if room.holds(shaped) else room.take(shaped)
 
     state: dict[str, torch.Tensor] = {}
-    for filled, size in _filled(slots, weights, parameters, fitted, room):
+    for filled, size in _filled(component, parameters, fitted, room):
         state |= {names[target]: value for target, value in filled.items()}
         meter(size)
     module.load_state_dict(state, strict=False, assign=True)
@@ -138,9 +83,9 @@ def build(  # noqa: PLR0913 - what a module is, what fills it, where it goes and
 class _Room:
     """Memory for all parameters of a module at once.
 
-    What is a mapping of its own goes back to the system as a whole. Not in huge pages: they load a
-    fifth faster where the machine is real, and take twice as long where it is a virtual one that
-    hands free ones back to its host.
+    A separate mmap is returned to the system at once when freed. Huge pages are not asked for: they
+    make loading a fifth faster on a physical machine, and twice as slow on a virtual one that
+    returns free pages to its host.
     """
 
     def __init__(self, parameters: Iterable[torch.Tensor], dtype: torch.dtype) -> None:
@@ -157,7 +102,7 @@ class _Room:
         return self.reserve(value.numel()).view(value.shape).copy_(value)
 
     def reserve(self, count: int) -> torch.Tensor:
-        """So many values of this memory, for the caller to fill."""
+        """`count` values of this memory, for the caller to fill."""
         with self._lock:
             start = self._used
             self._used += self._aligned(count)
@@ -168,7 +113,7 @@ class _Room:
         return value.untyped_storage().data_ptr() == self._values.untyped_storage().data_ptr()
 
     def _aligned(self, count: int) -> int:
-        """So many values, and what is left of their last cache line."""
+        """`count` rounded up to whole cache lines."""
         line = 64 // self._dtype.itemsize
         return -(-count // line) * line
 
@@ -190,13 +135,12 @@ def _empty(create: Callable[[], Any]) -> Any:
 
 
 def _flat(name: str) -> str:
-    """CLIPTextModelWithProjection wraps what CLIPTextModel is since transformers 5.6."""
+    """Since transformers 5.6, CLIPTextModelWithProjection alone has the level `text_model`."""
     return name.removeprefix("text_model.")
 
 
 def _filled(
-    slots: Iterable[Slot],
-    weights: Weights,
+    component: Component,
     wanted: Container[str],
     fitted: Callable[[str, torch.Tensor], torch.Tensor],
     room: _Room | None,
@@ -205,7 +149,8 @@ def _filled(
 
     A tensor that is one parameter as it stands is read into `room` at once.
     """
-    found = [(weights[slot.key], slot) for slot in slots if slot.key in weights]
+    weights = component.weights
+    found = [(weights[slot.key], slot) for slot in component.slots or () if slot.key in weights]
     found.sort(key=lambda pair: (pair[0].path, pair[0].tensor.start))
 
     def fill(pair: tuple[Stored, Slot]) -> tuple[dict[str, torch.Tensor], int]:

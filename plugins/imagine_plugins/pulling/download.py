@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Protocol
 
 from imagine_core.errors import ServerFailed
+from imagine_plugins.loaders.header import HEADER_LIMIT
 from imagine_plugins.pulling.retries import Lost, Retries
 from imagine_plugins.pulling.web import Answer, Web, require_good, shown
 
 RANGE_NOT_SATISFIABLE = http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 BLOCK = 2**22
-HEADER_LIMIT = 100_000_000
 PREFIX = 8
 FEW = 512
 """Bytes that suffice to see that a file is no model."""
