@@ -29,15 +29,6 @@ DISTORTED = 1.05
 """Ratio between the scales of the two sides from which a picture looks distorted."""
 
 
-def init_image_problem(data: bytes) -> str | None:
-    """Why `data` cannot be a picture to start from, or None if it can. Decodes it in full."""
-    try:
-        _decode(data)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
 def load_init_image(data: bytes, width: int, height: int) -> tuple[Image.Image, str | None]:
     """The RGB picture in `data`, at exactly this size, and a remark if that distorts it.
 
@@ -69,7 +60,7 @@ def load_picture(data: bytes) -> Image.Image:
         ValueError: `data` is no picture, or one that is too large, with a reason for people.
     """
     image = _upright(_decode(data))
-    plain = _plain(image)
+    plain = _plain(image, None)
     if plain.mode != image.mode:  # the profile is of another kind of colours
         plain.info.pop("icc_profile", None)
     return plain

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageCms
 
 import profiles
-from imagine_core.pictures.images import init_image_problem, load_init_image
+from imagine_core.pictures.images import load_init_image
+from judged import init_image_problem
 
 P3, ADOBE = profiles.display_p3(), profiles.adobe_rgb()
 LINEAR_GREY = profiles.grey_profile((1.0,))

@@ -13,7 +13,8 @@ from PIL import Image, ImageChops, ImageStat
 
 from imagine_core.errors import RequestError
 from imagine_core.pictures import images
-from imagine_core.pictures.images import init_image_problem, load_init_image
+from imagine_core.pictures.images import load_init_image
+from judged import init_image_problem
 
 # Pillow warns of odd files; a server shows the first of each kind and goes on.
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")
