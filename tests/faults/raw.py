@@ -10,14 +10,14 @@ HEALTH = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 def exchange(connection: socket.socket, request: bytes) -> bytes:
     """Send a request, or the rest of one; the whole reply."""
-    connection.settimeout(30)
+    connection.settimeout(60)
     connection.sendall(request)
     return read_reply(connection)
 
 
 def read_reply(connection: socket.socket) -> bytes:
     """One reply, which says how long it is."""
-    connection.settimeout(30)
+    connection.settimeout(60)
     said = b""
     while b"\r\n\r\n" not in said:
         said += read_some(connection)
@@ -37,7 +37,7 @@ def read_some(connection: socket.socket) -> bytes:
 
 def read_all(connection: socket.socket) -> bytes:
     """Everything up to the end, which the server must bring about."""
-    connection.settimeout(30)
+    connection.settimeout(60)
     parts = []
     try:
         while part := connection.recv(65536):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -17,19 +17,37 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from calls import live
+from calls import LoopClock, live_with_clock
+from faults.raw import exchange, read_all, read_reply
 from imagine_plugins.server import serving
 
 HEAD = b"GET /%s HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
+@dataclass
+class Live:
+    """A live server, its clock, and the gate before the answer of `/held`."""
+
+    address: tuple[str, int]
+    clock: LoopClock
+    gate: asyncio.Event
+
+    def open_gate(self) -> None:
+        """Let what is held be answered."""
+        self.clock.call(self.gate.set)
+
+
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
-    """A live server that waits 0.3 seconds for the head of a request."""
+def server() -> Iterator[Live]:
+    gate = asyncio.Event()
 
     async def say(request: Request) -> PlainTextResponse:
         await asyncio.sleep(float(request.query_params.get("after", "0")))
         return PlainTextResponse(request.path_params["word"])
+
+    async def hold(_: Request) -> PlainTextResponse:
+        await gate.wait()
+        return PlainTextResponse("held")
 
     async def read(request: Request) -> PlainTextResponse:
         return PlainTextResponse(await request.body())
@@ -41,63 +59,81 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, int]]:
 
         return StreamingResponse(parts())
 
-    monkeypatch.setattr(serving, "HEADER_SECONDS", 0.3)
     routes = [
         Route("/read", read, methods=["POST"]),
         Route("/begin", begin, methods=["POST"]),
+        Route("/held", hold),
         Route("/{word}", say),
     ]
-    with live(Starlette(routes=routes)) as url:
+    with live_with_clock(Starlette(routes=routes)) as (url, clock):
         host, port = url.removeprefix("http://").split(":")
-        yield host, int(port)
+        yield Live((host, int(port)), clock, gate)
 
 
-def read_all(connection: socket.socket) -> bytes:
-    """Everything up to the end of the connection, which the server must bring about."""
-    connection.settimeout(10)
-    parts = []
-    while part := connection.recv(65536):
-        parts.append(part)
-    return b"".join(parts)
+@pytest.fixture
+def address(server: Live) -> tuple[str, int]:
+    return server.address
 
 
-def test_a_connection_that_says_nothing_is_closed(address: tuple[str, int]) -> None:
-    started = time.monotonic()
-    with socket.create_connection(address) as connection:
+def is_open(connection: socket.socket) -> bool:
+    """Whether the server, which has nothing to say, has left a connection as it is."""
+    host, port = connection.getpeername()
+    # Once this is answered, the server has done what was due.
+    assert httpx.get(f"http://{host}:{port}/x", timeout=60).text == "x"
+    connection.setblocking(False)  # noqa: FBT003 - socket's own signature
+    try:
+        return connection.recv(65536) != b""
+    except BlockingIOError:
+        return True
+    except ConnectionError:
+        return False
+    finally:
+        connection.setblocking(True)  # noqa: FBT003 - socket's own signature
+
+
+def test_a_connection_that_says_nothing_is_closed(server: Live) -> None:
+    with socket.create_connection(server.address) as connection:
+        assert is_open(connection)
+        server.clock.advance(serving.HEADER_SECONDS - 5)
+        assert is_open(connection)
+        server.clock.advance(6)
         assert read_all(connection) == b""
-    assert 0.2 < time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("first", [b"", HEAD % b"first"], ids=["fresh", "kept alive"])
-def test_a_head_that_trickles_in_for_ever_is_given_up(
-    address: tuple[str, int], first: bytes
-) -> None:
-    started = time.monotonic()
-    with socket.create_connection(address) as connection:
+def test_a_head_that_trickles_in_for_ever_is_given_up(server: Live, first: bytes) -> None:
+    with socket.create_connection(server.address) as connection:
         if first:
-            connection.sendall(first)
-            assert b"200 OK" in connection.recv(65536)
-        connection.setblocking(False)  # noqa: FBT003 - socket's own signature
-        closed = False
-        while not closed:
-            assert time.monotonic() - started < 5
-            time.sleep(0.02)
-            try:
-                connection.send(b"G")
-                closed = connection.recv(65536) == b""
-            except BlockingIOError:
-                pass
-            except ConnectionError:
-                closed = True
-    assert time.monotonic() - started > 0.25
+            assert b"200 OK" in exchange(connection, first)
+            server.clock.advance(serving.HEADER_SECONDS + 1)  # it says nothing, which is no head
+        connection.sendall(b"G")
+        assert is_open(connection)
+        for _ in range(3):
+            server.clock.advance(5)
+            connection.sendall(b"G")
+            assert is_open(connection)
+        server.clock.advance(6)
+        assert not is_open(connection)
 
 
-def test_a_request_that_takes_long_is_not_given_up(address: tuple[str, int]) -> None:
-    host, port = address
-    with httpx.Client(base_url=f"http://{host}:{port}") as client:
-        assert client.get("/slow", params={"after": 0.8}).text == "slow"
-        time.sleep(0.8)  # an idle connection is kept
-        assert client.get("/again").text == "again"
+def test_a_request_that_takes_long_is_not_given_up(server: Live) -> None:
+    with socket.create_connection(server.address) as connection:
+        connection.sendall(HEAD % b"held")
+        assert is_open(connection)
+        server.clock.advance(3600)
+        assert is_open(connection)
+        server.open_gate()
+        assert read_reply(connection).endswith(b"held")
+
+
+def test_an_idle_connection_is_kept_for_as_long_as_was_said(server: Live) -> None:
+    with socket.create_connection(server.address) as connection:
+        for word in (b"once", b"again"):
+            assert exchange(connection, HEAD % word).endswith(word)
+            server.clock.advance(serving.IDLE_SECONDS - 5)
+            assert is_open(connection)
+        server.clock.advance(6)
+        assert read_all(connection) == b""
 
 
 def test_a_head_without_end_is_refused(address: tuple[str, int]) -> None:
@@ -163,7 +199,7 @@ def test_requests_that_do_not_wait_for_answers_get_them_in_order(
     words = [b"one?after=0.1", b"two", b"three"]
     with socket.create_connection(address) as connection:
         connection.sendall(b"".join(HEAD % word for word in words))
-        connection.settimeout(10)
+        connection.settimeout(30)
         text = b""
         while b"three" not in text:
             text += connection.recv(65536)

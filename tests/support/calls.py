@@ -62,6 +62,30 @@ def lines_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in text.splitlines() if line]  # blank ones keep it alive
 
 
+class LoopClock:
+    """The clock of a server's event loop, which a test puts forward; it goes on by itself too."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._ahead = 0.0
+        real = loop.time
+        loop.time = lambda: real() + self._ahead  # type: ignore[method-assign]
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass after what the server is doing; what is due by then comes next."""
+
+        def put_forward() -> None:
+            self._ahead += seconds
+
+        self.call(put_forward)
+
+    def call(self, work: Callable[[], object]) -> None:
+        """Have `work` done on the loop."""
+        done = threading.Event()
+        self._loop.call_soon_threadsafe(lambda: (work(), done.set()))
+        assert done.wait(60)
+
+
 @contextmanager
 def live(app: Starlette, *, on_stop: Callable[[], None] = lambda: None) -> Iterator[str]:
     """The URL of a real server for `app`, which runs as long as the block."""
@@ -70,18 +94,41 @@ def live(app: Starlette, *, on_stop: Callable[[], None] = lambda: None) -> Itera
 
 
 @contextmanager
+def live_with_clock(
+    app: Starlette, *, on_stop: Callable[[], None] = lambda: None
+) -> Iterator[tuple[str, LoopClock]]:
+    """As `live`, with the clock that the server goes by."""
+    clocks: list[LoopClock] = []
+
+    def take_clock() -> None:
+        clocks.append(LoopClock(asyncio.get_running_loop()))
+
+    with live_server(app, on_stop=on_stop, on_started=take_clock) as (url, _):
+        yield url, clocks[0]
+
+
+@contextmanager
 def live_server(
-    app: Starlette, *, on_stop: Callable[[], None] = lambda: None, grace: float = 5.0
+    app: Starlette,
+    *,
+    on_stop: Callable[[], None] = lambda: None,
+    on_started: Callable[[], None] = lambda: None,
+    grace: float = 5.0,
 ) -> Iterator[tuple[str, GracefulServer]]:
-    """As `live`, with the server itself."""
+    """As `live`, with the server itself; `on_started` is called on its event loop."""
     started = threading.Event()
-    server = build_server(app, grace=grace, on_started=started.set, on_stop=on_stop)
+
+    def start() -> None:
+        on_started()
+        started.set()
+
+    server = build_server(app, grace=grace, on_started=start, on_stop=on_stop)
     sock = listen("127.0.0.1", 0)
     url = shown_address(sock)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]})
     thread.start()
     try:
-        assert started.wait(10)
+        assert started.wait(30)
         yield url, server
     finally:
         server.should_exit = True
