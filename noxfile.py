@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -137,9 +138,8 @@ def third_party(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The figures of docs/performance.md."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
-    session.run(
-        "python", "tests/bench/main.py", *session.posargs, env={"PYTHONPATH": "tests/support"}
-    )
+    modules = os.pathsep.join(("tests/support", "tests"))
+    session.run("python", "tests/bench/main.py", *session.posargs, env={"PYTHONPATH": modules})
 
 
 @nox.session(default=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import signal
 import socket
@@ -15,6 +16,10 @@ from imagine_core import network
 from imagine_core.engine import Engine
 from imagine_core.settings.file import VARIABLE
 from imagine_core.testing import FakePlugin, build_test_engine
+
+# Threads of torch that wait for work would spin: an idle machine gains little by it, and one that
+# is busy loses most of its time. Programs that tests start inherit it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A shell starts background jobs with Ctrl-C ignored, and the programs that tests interrupt would
 # inherit that from us.
@@ -53,6 +58,18 @@ def _is_here(host: str | bytes | None) -> bool:
     name = host.decode() if isinstance(host, bytes) else host or ""
     known = ("", "0.0.0.0", "::", socket.gethostname())  # noqa: S104 - names, not to bind to
     return name in known or network.is_loopback(name)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patience() -> Iterator[None]:
+    """Clients that say no time of their own wait as long as a busy machine may need."""
+    import httpx
+
+    default = inspect.signature(httpx.get).parameters["timeout"].default
+    with pytest.MonkeyPatch.context() as patch:
+        for phase in ("connect", "read", "write", "pool"):
+            patch.setattr(default, phase, 60.0)
+        yield
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -17,7 +16,7 @@ from imagine_core.engine import Engine
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import FakePlugin, build_test_engine
 from imagine_plugins import metrics
-from imagine_plugins.metrics import Counts, Metrics
+from imagine_plugins.metrics import Counts
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -142,24 +141,3 @@ assert not [report for report in plugins.reports() if report.problem]
 assert "prometheus_client" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_generation_costs_an_observer_next_to_nothing() -> None:
-    told = Metrics()
-    told._counts = Counts()
-    generation = Generation(
-        id="x",
-        model="m",
-        sampler="s",
-        schedule="d",
-        steps=1,
-        width=8,
-        height=8,
-        images=1,
-        outcome="done",
-        timings={"queued": 0.1, "denoising": 2.0},
-    )
-    started = time.perf_counter()
-    for _ in range(1000):
-        told.generation_finished(generation)
-    assert time.perf_counter() - started < 30

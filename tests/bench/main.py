@@ -8,7 +8,10 @@ from against_diffusers import against_diffusers
 from crowd import crowd
 from loading import loading
 from memory import memory
+from page import page
+from patience import patience
 from picture import picture
+from reading import reading
 from start import start
 from switching import switching
 
@@ -20,6 +23,9 @@ BENCHMARKS = {
     "loading": loading,
     "memory": memory,
     "switching": switching,
+    "page": page,
+    "reading": reading,
+    "patience": patience,
 }
 
 

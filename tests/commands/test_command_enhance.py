@@ -217,7 +217,7 @@ def test_ctrl_c_hangs_up_on_the_model(work: Path, ollama: FakeOllama) -> None:
         assert process.stdout is not None
         assert process.stdout.read(1) == b"a"
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=20)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[-1] == b"Interrupted"
     assert ollama.abandoned.wait(30)

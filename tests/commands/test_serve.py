@@ -31,6 +31,7 @@ from imagine_plugins.commands import serve
 from imagine_plugins.commands.serve import Options, command
 from imagine_plugins.commands.shared.values import Duration
 from imagine_plugins.server.serving import listen, shown_address
+from slow_server import wait_until
 
 FAKE = """
 import os, sys, time
@@ -48,7 +49,6 @@ class Process:
     """An `imagine serve` with the fake plugin."""
 
     def __init__(self, *options: str, **environment: str) -> None:
-        self.started = time.monotonic()
         self.process = subprocess.Popen(
             [sys.executable, "-c", FAKE, "serve", *options],
             stderr=subprocess.PIPE,
@@ -71,11 +71,14 @@ class Process:
 
     def wait_for(self, pattern: str) -> re.Match[str]:
         """Wait until it has said something."""
-        deadline = time.monotonic() + 30
-        while not (found := re.search(pattern, self.text)):
-            assert time.monotonic() < deadline, self.text
-            assert self.process.poll() is None or self._reader.is_alive(), self.text
-            time.sleep(0.01)
+
+        def found_or_ended() -> object:
+            ended = self.process.poll() is not None and not self._reader.is_alive()
+            return re.search(pattern, self.text) or ended
+
+        wait_until(found_or_ended)
+        found = re.search(pattern, self.text)
+        assert found is not None, self.text
         return found
 
     def url(self) -> str:
@@ -84,18 +87,17 @@ class Process:
 
     def end(self) -> int:
         """Wait for its end; the exit code."""
-        code = self.process.wait(30)
-        self._reader.join(10)
+        code = self.process.wait(60)
+        self._reader.join(60)
         return code
 
     def close(self) -> None:
         """Make sure of its end."""
         self.process.kill()
         self.end()
-        assert self.process.stdout is not None
-        assert self.process.stderr is not None
-        self.process.stdout.close()
-        self.process.stderr.close()
+        for stream in (self.process.stdout, self.process.stderr):
+            assert stream is not None
+            stream.close()
 
 
 @pytest.fixture
@@ -144,7 +146,7 @@ def test_it_says_in_one_line_where_and_on_what(server: Process) -> None:
 
 def test_it_makes_pictures_and_logs_a_line_for_each(server: Process) -> None:
     url = server.url().replace("0.0.0.0", "127.0.0.1")  # noqa: S104
-    answer = httpx.post(url + "/generate", json=SMALL, headers=KEY, timeout=30)
+    answer = httpx.post(url + "/generate", json=SMALL, headers=KEY, timeout=60)
     assert answer.json()["model"] == "tiny"
     server.wait_for(
         r"INFO [0-9a-f]{24} done: tiny, 1 x 64x64, dpm\+\+ 2m, 4 steps; queued [0-9.]+ s"
@@ -155,7 +157,7 @@ def test_as_json_every_line_of_the_log_is_an_object(run: Callable[..., Process])
     process = run("--log-format", "json", "--host", "0.0.0.0")  # noqa: S104
     address = process.wait_for(r"listening on http://[0-9.]+:(\d+),")
     url = f"http://127.0.0.1:{address[1]}"
-    httpx.post(url + "/generate", json=SMALL, timeout=30)
+    httpx.post(url + "/generate", json=SMALL, timeout=60)
     httpx.post(url + "/generate", json={"steps": 0})
     process.process.send_signal(signal.SIGTERM)
     assert process.end() == 0
@@ -179,20 +181,19 @@ def test_the_queue_is_as_long_as_it_was_told(server: Process) -> None:
 def test_health_answers_before_the_device_is_known(run: Callable[..., Process]) -> None:
     port = free_port()
     server = run("--port", str(port), TEST_DEVICE_SECONDS="600")
-    while True:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
-                connection.sendall(b"GET /health HTTP/1.0\r\n\r\n")
-                assert b"200 OK" in connection.recv(4096)
-                break
-        except OSError:
-            assert time.monotonic() - server.started < 60
-            time.sleep(0.02)
+    wait_until(lambda: answers(f"http://127.0.0.1:{port}/health"))
     # Within a second, that is, on a machine that does nothing else: `nox -s bench` measures it.
     assert server.text == ""
     server.process.send_signal(signal.SIGINT)
     assert server.end() == 0  # and does not wait for the device
     assert server.text == ""
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 # ------------------------------------------------------------------------- starts that cannot be
@@ -261,12 +262,12 @@ def test_what_may_not_be_meant_is_a_warning_each(
 def test_sigterm_finishes_what_runs_and_is_no_failure(
     run: Callable[..., Process],
 ) -> None:
-    server = run("--grace", "20s")
+    server = run("--grace", "5m")
     url = server.url()
     body = {**SMALL, "steps": 30, "stream": 1}
     with (
         httpx.Client() as idle,  # which keeps its connection open
-        httpx.stream("POST", url + "/generate", json=body, timeout=30) as answer,
+        httpx.stream("POST", url + "/generate", json=body, timeout=60) as answer,
     ):
         idle.get(url + "/health")
         lines = answer.iter_lines()
@@ -283,7 +284,7 @@ def test_sigterm_finishes_what_runs_and_is_no_failure(
 def test_what_goes_on_without_its_client_is_finished_too(run: Callable[..., Process]) -> None:
     server = run("--grace", "60s")
     body = {**SMALL, "steps": 40, "stream": 1, "on_disconnect": "finish"}
-    with httpx.stream("POST", server.url() + "/generate", json=body, timeout=30) as answer:
+    with httpx.stream("POST", server.url() + "/generate", json=body, timeout=60) as answer:
         next(answer.iter_lines())
     server.process.terminate()
     assert server.end() == 0
@@ -295,7 +296,7 @@ def test_what_goes_on_without_its_client_has_no_more_time_than_others(
 ) -> None:
     server = run("--grace", "0")
     body = {**SMALL, "steps": 1000, "stream": 1, "on_disconnect": "finish", "n": 4}
-    with httpx.stream("POST", server.url() + "/generate", json=body, timeout=30) as answer:
+    with httpx.stream("POST", server.url() + "/generate", json=body, timeout=60) as answer:
         next(answer.iter_lines())
     server.process.terminate()
     assert server.end() == 0
@@ -320,10 +321,8 @@ def test_whoever_comes_while_it_stops_is_told_so(engine: Engine, fake: FakePlugi
         next(lines)
         assert begun.wait(30)  # one that is still queued would not be finished
         server.should_exit = True
-        deadline = time.monotonic() + 30
-        while (health := httpx.get(url + "/health").json())["status"] != "stopping":
-            assert time.monotonic() < deadline
-        assert health == {"status": "stopping", "ready": False}
+        stopping = {"status": "stopping", "ready": False}
+        wait_until(lambda: httpx.get(url + "/health").json() == stopping)
         for path in ("/generate", "/enhance"):
             late = httpx.post(url + path, json=SMALL)
             assert late.status_code == 503
@@ -338,23 +337,19 @@ def test_a_server_that_does_nothing_stops_at_once(engine: Engine) -> None:
     stop = partial(engine.close, grace=60)
     with live_server(app_of(engine), on_stop=stop, grace=60) as (url, _):
         httpx.get(url + "/health")
-        asked = time.monotonic()
-    assert time.monotonic() - asked < 30
+    # `live_server` waits for its end, and not as long as the grace time.
 
 
 def test_a_second_signal_ends_it_at_once(run: Callable[..., Process]) -> None:
     server = run("--grace", "60s")
     body = {**SMALL, "steps": 1000, "stream": 1}
-    with httpx.stream("POST", server.url() + "/generate", json=body, timeout=30) as answer:
+    with httpx.stream("POST", server.url() + "/generate", json=body, timeout=60) as answer:
         lines = answer.iter_lines()  # which closes the connection when nobody holds it
         next(lines)
         server.process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
-        assert server.process.poll() is None
-        asked = time.monotonic()
+        wait_until(lambda: httpx.get(server.url() + "/health").json()["status"] == "stopping")
         server.process.send_signal(signal.SIGINT)
-        assert server.end() == 130
-    assert time.monotonic() - asked < 5
+        assert server.end() == 130  # what had ended by itself would say 0
 
 
 def test_what_is_not_finished_in_the_grace_time_gets_a_last_line(
@@ -365,7 +360,7 @@ def test_what_is_not_finished_in_the_grace_time_gets_a_last_line(
     body = {**SMALL, "steps": 900, "stream": 1}
     with (
         live_server(app_of(engine), on_stop=stop, grace=0.3) as (url, server),
-        httpx.stream("POST", url + "/generate", json=body, timeout=30) as answer,
+        httpx.stream("POST", url + "/generate", json=body, timeout=60) as answer,
     ):
         lines = answer.iter_lines()
         next(lines)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import types
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from engines import RED, mixed, pixels, png, together, until, warm
+from engines import RED, mixed, pixels, png, together, until
+from gates import Gate
 from imagine_core import (
     GenerationResult,
     PhaseEvent,
     StepEvent,
 )
-from imagine_core.engine import Engine, loading, worker
+from imagine_core.engine import Engine, loading, stepping, worker
 from imagine_core.errors import (
     Busy,
     RequestError,
@@ -24,7 +25,14 @@ from imagine_core.errors import (
     UnusableModel,
 )
 from imagine_core.settings import Limits, Settings
-from imagine_core.testing import FakeModel, FakePlugin, build_test_engine, collect, draw_one
+from imagine_core.testing import (
+    FakeClock,
+    FakeModel,
+    FakePlugin,
+    build_test_engine,
+    collect,
+    draw_one,
+)
 
 
 def test_the_picture_is_what_the_prompt_asks_for(engine: Engine) -> None:
@@ -125,13 +133,13 @@ def test_memory_is_kept_while_pictures_are_made_and_goes_back_when_all_is_quiet(
 ) -> None:
     monkeypatch.setattr(worker, "SWEEP_SECONDS", 600.0)
     draw_one(engine, RED)  # measures what it takes, for which memory is given back as well
-    trims: list[float] = []
-    monkeypatch.setattr(loading, "trim", lambda: trims.append(time.monotonic()))
+    trims: list[bool] = []
+    monkeypatch.setattr(loading, "trim", lambda: trims.append(True))
     draw_one(engine, RED)
     assert not trims
     monkeypatch.setattr(worker, "SWEEP_SECONDS", 0.01)
     draw_one(engine, RED)
-    asyncio.run(until(lambda: bool(trims), seconds=30))
+    asyncio.run(until(lambda: trims))
 
 
 def test_img2img_keeps_more_of_the_picture_the_less_strength_it_has(engine: Engine) -> None:
@@ -184,43 +192,66 @@ def test_the_hires_fix_refines_a_larger_picture_and_returns_the_size_asked_for(
     assert result.images[0].image.size == (64, 64)
 
 
-def test_requests_of_one_size_share_forwards(engine: Engine, fake: FakePlugin) -> None:
-    warm(engine, fake)
+def test_requests_of_one_size_share_forwards_once_it_is_measured_that_it_pays(
+    engine: Engine, fake: FakePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A forward takes as long with many rows as with few."""
+    clock = FakeClock()
+    monkeypatch.setattr(stepping, "time", types.SimpleNamespace(perf_counter=clock))
+    fake.loader.before = lambda rows: clock.advance(0.01)
+    together(engine, mixed(16))
+    forwards = fake.loader.models[0].forwards
+    assert max(forwards[:2]) == 2
+    forwards.clear()
     requests = mixed(16)
     together(engine, requests)
     evaluations = sum(int(r.steps * r.strength) if r.init_image else r.steps for r in requests)
-    assert evaluations / len(fake.loader.models[0].forwards) >= 3
+    assert evaluations / len(forwards) >= 3
 
 
-def test_a_picture_in_company_is_the_picture_alone(engine: Engine, fake: FakePlugin) -> None:
-    warm(engine, fake)
+def test_a_picture_in_company_is_the_picture_alone(roomy: Engine, fake: FakePlugin) -> None:
     requests = mixed(16)
-    crowd = together(engine, requests)
+    crowd = together(roomy, requests)
+    assert max(fake.loader.models[0].forwards) >= 8
     for request, shared in zip(requests, crowd, strict=True):
-        alone = pixels(draw_one(engine, request)).astype(int)
+        alone = pixels(draw_one(roomy, request)).astype(int)
         assert np.abs(pixels(shared).astype(int) - alone).max() <= 1
 
 
-def test_a_deterministic_request_never_shares(engine: Engine, fake: FakePlugin) -> None:
-    warm(engine, fake)
+def test_a_deterministic_request_never_shares(roomy: Engine, fake: FakePlugin) -> None:
     request = replace(RED, deterministic=True, images=2, guidance_scale=7.0)
-    results = together(engine, [request] * 8)
+    results = together(roomy, [request] * 8)
     assert max(fake.loader.models[0].forwards) == 2
     assert len({pixels(result).tobytes() for result in results}) == 1
 
 
-def test_sizes_take_turns(engine: Engine, fake: FakePlugin) -> None:
-    fake.loader.before = lambda rows: time.sleep(0.005)
-    draw_one(engine, RED)
-    long, short = replace(RED, steps=200), replace(RED, steps=5, width=128)
+def test_sizes_take_turns(
+    engine: Engine, fake: FakePlugin, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr(stepping, "time", types.SimpleNamespace(perf_counter=clock))
 
-    async def main() -> bool:
+    def step(rows: int) -> None:
+        gate(rows)
+        clock.advance(0.01)
+
+    fake.loader.before = step
+    long, short = replace(RED, steps=60), replace(RED, steps=5, width=128, guidance_scale=1.0)
+
+    async def main() -> int:
+        gate.hold_after(3)
         slow = asyncio.create_task(collect(engine, long))
-        await until(lambda: any(job.step > 3 for job in engine.status().jobs))
-        await collect(engine, short)
-        return slow.done() or not slow.cancel()
+        await until(lambda: gate.begun == 4)
+        quick = asyncio.create_task(collect(engine, short))
+        await gate.step_until(lambda: len(engine.status().jobs) == 2)
+        begun = gate.begun
+        gate.open()
+        await asyncio.gather(slow, quick)
+        return begun
 
-    assert asyncio.run(main()) is False
+    begun = asyncio.run(main())
+    # Guidance takes two rows; of twelve more forwards at least every other one is the short one's.
+    assert fake.loader.models[0].forwards[: begun + 12].count(1) == 5
 
 
 def test_two_models_are_served_at_once(tmp_path: Path) -> None:
@@ -276,20 +307,22 @@ def test_a_model_that_cannot_serve_says_why(tmp_path: Path) -> None:
     engine.close(grace=0)
 
 
-def test_a_full_queue_refuses_and_serves_again_when_it_has_room(tmp_path: Path) -> None:
-    fake = FakePlugin()
-    fake.loader.before = lambda rows: time.sleep(0.005)
+def test_a_full_queue_refuses_and_serves_again_when_it_has_room(
+    tmp_path: Path, fake: FakePlugin, gate: Gate
+) -> None:
     settings = Settings(models=tmp_path, max_rows=2, limits=Limits(queue=1))
     engine = build_test_engine(tmp_path, fake, settings=settings)
 
     async def main() -> None:
+        gate.hold_after(1)
         running = asyncio.create_task(collect(engine, replace(RED, steps=60)))
-        await until(lambda: any(job.step for job in engine.status().jobs))
+        await until(lambda: gate.begun == 2)
         waiting = asyncio.create_task(collect(engine, RED))
-        await until(lambda: len(engine.status().jobs) == 2)
+        await gate.step_until(lambda: len(engine.status().jobs) == 2)
         with pytest.raises(Busy) as caught:
             await collect(engine, RED)
         assert caught.value.retry_after >= 1
+        gate.open()
         await asyncio.gather(running, waiting)
         await collect(engine, RED)
 

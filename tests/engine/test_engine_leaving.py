@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import replace
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from engines import RED, until, warm
+from engines import RED, until
+from gates import PATIENCE, Gate
 from imagine_core import (
     GenerationEvent,
     GenerationResult,
@@ -28,66 +28,70 @@ from imagine_core.testing import FakePlugin, build_test_engine, collect, draw_on
 
 
 def test_closing_the_iterator_frees_the_device_within_a_step(
-    engine: Engine, fake: FakePlugin
+    engine: Engine, fake: FakePlugin, gate: Gate
 ) -> None:
-    fake.loader.before = lambda rows: time.sleep(0.1)
-
     async def main() -> None:
+        gate.hold_after(3)
         async with aclosing(engine.generate(replace(RED, steps=500))) as events:
             async for event in events:
                 if isinstance(event, StepEvent) and event.step == 3:
                     break
+        gate.open()
         await until(lambda: engine.status().jobs == [])
 
     asyncio.run(main())
-    assert len(fake.loader.models[0].forwards) <= 6
+    assert len(fake.loader.models[0].forwards) <= 4
 
 
-def test_the_others_go_on_when_one_leaves(engine: Engine, fake: FakePlugin) -> None:
-    warm(engine, fake)
-
+def test_the_others_go_on_when_one_leaves(roomy: Engine, fake: FakePlugin, gate: Gate) -> None:
     async def main() -> GenerationEvent:
-        leaving = asyncio.create_task(collect(engine, replace(RED, steps=500)))
-        staying = asyncio.create_task(collect(engine, replace(RED, steps=60)))
-        await until(lambda: len(engine.status().jobs) == 2)
-        await until(lambda: all(job.step for job in engine.status().jobs))
+        gate.hold_after(3)
+        leaving = asyncio.create_task(collect(roomy, replace(RED, steps=500)))
+        staying = asyncio.create_task(collect(roomy, replace(RED, steps=60)))
+        await gate.step_until(lambda: len(roomy.status().jobs) == 2)
         leaving.cancel()
+        await asyncio.wait([leaving])
+        gate.open()
         last = (await staying)[-1]
-        await until(lambda: engine.status().jobs == [])  # it is told before it is struck off
+        await until(lambda: roomy.status().jobs == [])
         return last
 
     assert isinstance(asyncio.run(main()), GenerationResult)
+    assert gate.begun < 100
 
 
-def test_a_request_that_leaves_while_its_model_loads_lets_go_of_it(tmp_path: Path) -> None:
-    fake = FakePlugin(load_seconds=0.2)
-    engine = build_test_engine(tmp_path / "m", fake)
+def test_a_request_that_leaves_while_its_model_loads_lets_go_of_it(
+    engine: Engine, fake: FakePlugin
+) -> None:
+    loads = threading.Event()
+    fake.loader.before_load = lambda: loads.wait(PATIENCE)
 
     async def main() -> None:
         task = asyncio.create_task(collect(engine, RED))
         await until(lambda: any(job.phase == "loading" for job in engine.status().jobs))
         task.cancel()
         await until(lambda: engine.status().jobs == [])
+        loads.set()
         await until(lambda: [row.in_use for row in engine.status().loaded] == [0])
 
-    try:
-        asyncio.run(main())
-    finally:
-        engine.close(grace=0)
+    asyncio.run(main())
 
 
-def test_a_waiting_request_that_leaves_is_never_started(tmp_path: Path) -> None:
-    fake = FakePlugin()
-    fake.loader.before = lambda rows: time.sleep(0.01)
+def test_a_waiting_request_that_leaves_is_never_started(
+    tmp_path: Path, fake: FakePlugin, gate: Gate
+) -> None:
     settings = Settings(models=tmp_path, max_rows=2)
     engine = build_test_engine(tmp_path, fake, settings=settings)
 
     async def main() -> None:
+        gate.hold_after(1)
         running = asyncio.create_task(collect(engine, replace(RED, steps=40)))
-        await until(lambda: any(job.step for job in engine.status().jobs))
+        await until(lambda: gate.begun == 2)
         waiting = asyncio.create_task(collect(engine, replace(RED, steps=40)))
-        await until(lambda: [job.phase for job in engine.status().jobs][1:] == ["queued"])
+        await gate.step_until(lambda: [j.phase for j in engine.status().jobs][1:] == ["queued"])
         waiting.cancel()
+        await asyncio.wait([waiting])
+        gate.open()
         await running
 
     try:
@@ -111,8 +115,13 @@ def test_nothing_starts_before_start_and_then_it_becomes_ready(tmp_path: Path) -
 def test_ready_waits_for_the_configured_default_model(tmp_path: Path) -> None:
     (tmp_path / "tiny.fake").write_bytes(b"x")
     settings = Settings(models=tmp_path, default_model="tiny")
-    engine = build_test_engine(tmp_path, FakePlugin(load_seconds=0.2), settings=settings)
+    fake, loads = FakePlugin(), threading.Event()
+    fake.loader.before_load = lambda: loads.wait(PATIENCE)
+    engine = build_test_engine(tmp_path, fake, settings=settings)
     engine.start()
+    asyncio.run(until(lambda: engine.status().device))
+    assert not engine.status().ready
+    loads.set()
     asyncio.run(until(lambda: engine.status().ready))
     assert [row.name for row in engine.status().loaded] == ["tiny"]
     engine.close()
@@ -128,17 +137,22 @@ def test_a_device_that_cannot_be_used_is_told_to_every_request(tmp_path: Path) -
     engine.close()
 
 
-def test_closing_finishes_what_is_in_progress_and_refuses_the_rest(tmp_path: Path) -> None:
-    fake = FakePlugin()
-    fake.loader.before = lambda rows: time.sleep(0.01)
+def test_closing_finishes_what_is_in_progress_and_refuses_the_rest(
+    tmp_path: Path, fake: FakePlugin, gate: Gate
+) -> None:
     engine = build_test_engine(tmp_path, fake, settings=Settings(models=tmp_path, max_rows=2))
 
     async def main() -> None:
-        running = asyncio.create_task(collect(engine, replace(RED, steps=30)))
-        await until(lambda: any(job.step for job in engine.status().jobs))
+        gate.hold_after(1)
+        running = asyncio.create_task(collect(engine, replace(RED, steps=200)))
+        await until(lambda: gate.begun == 2)
         waiting = asyncio.create_task(collect(engine, RED))
-        await until(lambda: len(engine.status().jobs) == 2)
-        await asyncio.to_thread(engine.close, grace=20)
+        await gate.step_until(lambda: len(engine.status().jobs) == 2)
+        closing = asyncio.create_task(asyncio.to_thread(engine.close, grace=PATIENCE))
+        await gate.step_until(waiting.done)
+        assert not running.done()
+        gate.open()
+        await closing
         assert isinstance((await running)[-1], GenerationResult)
         with pytest.raises(ShuttingDown):
             await waiting
@@ -149,13 +163,15 @@ def test_closing_finishes_what_is_in_progress_and_refuses_the_rest(tmp_path: Pat
     assert fake.loader.models[0].closed
 
 
-def test_closing_without_grace_ends_what_is_in_progress(engine: Engine, fake: FakePlugin) -> None:
-    fake.loader.before = lambda rows: time.sleep(0.01)
-
+def test_closing_without_grace_ends_what_is_in_progress(engine: Engine, gate: Gate) -> None:
     async def main() -> None:
+        gate.hold_after(1)
         running = asyncio.create_task(collect(engine, replace(RED, steps=900)))
-        await until(lambda: any(job.step for job in engine.status().jobs))
-        await asyncio.to_thread(engine.close, grace=0)
+        await until(lambda: gate.begun == 2)
+        closing = asyncio.create_task(asyncio.to_thread(engine.close, grace=0))
+        await until(lambda: engine.stopping)
+        gate.open()
+        await closing
         with pytest.raises(ShuttingDown):
             await running
 
@@ -163,8 +179,8 @@ def test_closing_without_grace_ends_what_is_in_progress(engine: Engine, fake: Fa
     assert not [t for t in threading.enumerate() if t.name == "imagine-engine" and t.is_alive()]
 
 
-def test_a_caller_whose_loop_is_gone_leaves_no_job_behind(engine: Engine, fake: FakePlugin) -> None:
-    fake.loader.before = lambda rows: time.sleep(0.05)
+def test_a_caller_whose_loop_is_gone_leaves_no_job_behind(engine: Engine, gate: Gate) -> None:
+    gate.hold_after(1)
 
     async def abandon() -> AsyncIterator[GenerationEvent]:
         events = engine.generate(replace(RED, steps=900))
@@ -174,5 +190,6 @@ def test_a_caller_whose_loop_is_gone_leaves_no_job_behind(engine: Engine, fake: 
     loop = asyncio.new_event_loop()
     events = loop.run_until_complete(abandon())
     loop.close()
+    gate.open()
     asyncio.run(until(lambda: engine.status().jobs == []))
     del events

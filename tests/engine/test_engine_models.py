@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from engines import RED, until
+from gates import PATIENCE, Gate
 from imagine_core import (
     GenerationResult,
     PhaseEvent,
@@ -42,11 +43,13 @@ def one_at_a_time(fake: FakePlugin) -> None:
     fake.device.free = free
 
 
-def test_a_model_waits_for_one_in_use_whose_requests_go_on(tmp_path: Path) -> None:
-    fake = FakePlugin()
+def test_a_model_waits_for_one_in_use_whose_requests_go_on(
+    tmp_path: Path, fake: FakePlugin, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imagine_core.engine.loading.PATIENCE_SECONDS", 600)
     one_at_a_time(fake)
-    fake.loader.before = lambda rows: time.sleep(0.02)
-    engine = build_test_engine(shelf(tmp_path / "m", "a", "b"), fake)
+    folder = shelf(tmp_path / "m", "a", "b")
+    engine = build_test_engine(folder, fake, settings=Settings(models=folder, max_rows=16))
     ended: list[str] = []
 
     async def ask(name: str, **changes: object) -> None:
@@ -54,12 +57,15 @@ def test_a_model_waits_for_one_in_use_whose_requests_go_on(tmp_path: Path) -> No
         ended.append(name)
 
     async def main() -> None:
+        gate.hold_after(1)
         first = asyncio.create_task(ask("a, long", steps=40))
-        await until(lambda: bool(fake.loader.models))
+        await until(lambda: gate.begun == 2)
         waiting = asyncio.create_task(ask("b"))
-        await asyncio.sleep(0.05)
-        await ask("a, short")
+        await gate.step_until(lambda: len(engine.status().jobs) == 2)
+        short = asyncio.create_task(ask("a, short"))
+        await gate.step_until(short.done)
         assert len(fake.loader.models) == 1
+        gate.open()
         await asyncio.gather(first, waiting)
 
     asyncio.run(main())
@@ -74,7 +80,6 @@ def test_requests_without_end_for_one_model_do_not_starve_another(
     monkeypatch.setattr("imagine_core.engine.loading.PATIENCE_SECONDS", 0.2)
     fake = FakePlugin()
     one_at_a_time(fake)
-    fake.loader.before = lambda rows: time.sleep(0.02)
     engine = build_test_engine(shelf(tmp_path / "m", "a", "b"), fake)
 
     async def main() -> None:
@@ -86,8 +91,7 @@ def test_requests_without_end_for_one_model_do_not_starve_another(
 
         busy = [asyncio.create_task(keep_asking()) for _ in range(2)]
         await until(lambda: bool(fake.loader.models))
-        await asyncio.sleep(0.1)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE):
             await collect(engine, replace(RED, model="b"))
         over.set()
         await asyncio.gather(*busy)
@@ -124,13 +128,15 @@ def test_a_forward_without_memory_is_tried_again_without_the_idle_models(tmp_pat
 
 
 def test_preloaded_models_are_there_before_the_first_request(tmp_path: Path) -> None:
-    fake = FakePlugin(load_seconds=0.2)
+    fake, loads = FakePlugin(), threading.Event()
+    fake.loader.before_load = lambda: loads.wait(PATIENCE)
     folder = shelf(tmp_path / "m", "a", "b", "c")
     settings = Settings(models=folder, preload=("c", "a"), default_model="a")
     engine = build_test_engine(folder, fake, settings=settings)
     engine.start()
     asyncio.run(until(lambda: engine.status().device is not None))
     assert not engine.status().ready
+    loads.set()
     asyncio.run(until(lambda: engine.status().ready))
     assert [row.name for row in engine.status().loaded] == ["a", "c"]
     assert len(fake.loader.models) == 2
@@ -152,7 +158,7 @@ def test_preloading_drives_out_nothing_that_was_preloaded(
 
 
 def test_a_load_tells_everybody_who_waits_how_far_it_is(tmp_path: Path) -> None:
-    fake = FakePlugin(load_seconds=0.1)
+    fake = FakePlugin()
     fake.loader.tells_progress = True
     engine = build_test_engine(tmp_path / "m", fake)
     engine.start()
@@ -166,15 +172,17 @@ def test_a_load_tells_everybody_who_waits_how_far_it_is(tmp_path: Path) -> None:
     engine.close()
 
 
-def test_unloading_waits_for_the_pictures_in_progress(tmp_path: Path) -> None:
-    fake = FakePlugin()
-    fake.loader.before = lambda rows: time.sleep(0.02)
+def test_unloading_waits_for_the_pictures_in_progress(
+    tmp_path: Path, fake: FakePlugin, gate: Gate
+) -> None:
     engine = build_test_engine(tmp_path / "m", fake)
 
     async def main() -> None:
+        gate.hold_after(1)
         drawing = asyncio.create_task(collect(engine, replace(RED, steps=20)))
-        await until(lambda: any(job.step for job in engine.status().jobs))
+        await until(lambda: gate.begun == 2)
         assert engine.unload("TINY") == "when idle"
+        gate.open()
         assert isinstance((await drawing)[-1], GenerationResult)
 
     asyncio.run(main())

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import types
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from engines import until
+from gates import Gate
 from imagine_core import GenerationRequest, PhaseEvent
+from imagine_core.engine import stepping, worker
 from imagine_core.engine.estimates import Pace
 from imagine_core.models.memory import Work
 from imagine_core.settings import Settings
-from imagine_core.testing import FakePlugin, build_test_engine, collect, draw_one
-from slow_server import wait_until
+from imagine_core.testing import FakeClock, FakePlugin, build_test_engine, collect, draw_one
 
 SMALL = Work(Path("a"), 64, 64)
 LARGE = Work(Path("a"), 128, 128)
@@ -83,24 +85,37 @@ def test_a_mean_follows_what_is_measured() -> None:
 RED = GenerationRequest(prompt="red", sampler="test euler", steps=4, width=64, height=64, seed=1)
 
 
-def test_who_waits_is_told_about_how_long(tmp_path: Path) -> None:
-    fake = FakePlugin()
+def test_who_waits_is_told_how_long_by_what_forwards_took(
+    tmp_path: Path, fake: FakePlugin, gate: Gate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    passing = types.SimpleNamespace(perf_counter=clock, monotonic=clock)
+    for module in (stepping, worker):
+        monkeypatch.setattr(module, "time", passing)
+
+    def step(rows: int) -> None:
+        gate(rows)
+        clock.advance(0.5)
+
+    fake.loader.before = step
     engine = build_test_engine(tmp_path, fake, settings=Settings(models=tmp_path, max_rows=2))
     draw_one(engine, RED)
-    fake.loader.before = lambda rows: time.sleep(0.02)
 
     async def main() -> list[PhaseEvent]:
-        running = asyncio.create_task(collect(engine, replace(RED, steps=60)))
-        await asyncio.to_thread(
-            wait_until, lambda: any(job.step > 8 for job in engine.status().jobs)
-        )
-        events = await collect(engine, RED)
+        gate.hold_after(10)
+        running = asyncio.create_task(collect(engine, replace(RED, steps=300)))
+        await until(lambda: gate.begun == 4 + 11)
+        events = asyncio.create_task(collect(engine, RED))
+        await gate.step_until(lambda: len(engine.status().jobs) == 2)
+        begun = gate.begun
+        await gate.step_until(lambda: engine.status().jobs[1].wait is not None)
+        assert gate.begun - begun < 100
+        gate.open()
         await running
-        return [event for event in events if isinstance(event, PhaseEvent)]
+        return [event for event in await events if isinstance(event, PhaseEvent)]
 
-    queued = [event for event in asyncio.run(main()) if event.phase == "queued"]
+    queued = [event.wait for event in asyncio.run(main()) if event.phase == "queued"]
     engine.close(grace=0)
-    assert queued[0].wait is None
-    told = queued[1].wait
-    assert told is not None
-    assert 0.1 < told < 60  # 50 forwards of 20 ms, on a machine that may do other things
+    assert queued[0] is None
+    assert queued[1] is not None
+    assert 0.5 * 190 < queued[1] <= 0.5 * 290

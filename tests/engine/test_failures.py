@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from engines import RED, together, warm
+from engines import RED, together
 from imagine_core import (
     Evaluation,
     GenerationResult,
@@ -107,9 +107,8 @@ def test_a_model_that_ends_the_program_fails_only_its_own_request(
 
 
 def test_a_forward_that_fails_in_company_fails_only_its_own_request(
-    engine: Engine, fake: FakePlugin, monkeypatch: pytest.MonkeyPatch
+    roomy: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    warm(engine, fake)
     predict = FakeModel.predict
 
     def poisoned(self: FakeModel, latents, timesteps, conditioning):  # type: ignore[no-untyped-def]
@@ -123,9 +122,9 @@ def test_a_forward_that_fails_in_company_fails_only_its_own_request(
     monkeypatch.setattr(FakeModel, "predict", poisoned)
 
     async def main() -> None:
-        good = [asyncio.create_task(collect(engine, replace(RED, steps=9))) for _ in range(4)]
+        good = [asyncio.create_task(collect(roomy, replace(RED, steps=9))) for _ in range(4)]
         with pytest.raises(GenerationFailed, match="'tiny' failed with RuntimeError"):
-            await collect(engine, replace(RED, prompt="poison"))
+            await collect(roomy, replace(RED, prompt="poison"))
         for events in await asyncio.gather(*good):
             assert isinstance(events[-1], GenerationResult)
 
@@ -147,16 +146,18 @@ def test_out_of_memory_ends_one_request_and_the_next_is_served(
     assert draw_one(engine, RED).images
 
 
-def test_a_batch_that_does_not_fit_is_made_smaller(engine: Engine, fake: FakePlugin) -> None:
-    warm(engine, fake)
+def test_a_batch_that_does_not_fit_is_made_smaller(roomy: Engine, fake: FakePlugin) -> None:
+    tried = []
 
     def small_only(rows: int) -> None:
+        tried.append(rows)
         if rows > 4:
             raise MemoryError
 
     fake.loader.before = small_only
-    results = together(engine, [replace(RED, seed=n, steps=20) for n in range(8)])
+    results = together(roomy, [replace(RED, seed=n, steps=20) for n in range(8)])
     assert len(results) == 8
+    assert max(tried) > 4
     assert max(fake.loader.models[0].forwards) <= 4
 
 

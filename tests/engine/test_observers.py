@@ -76,7 +76,7 @@ def test_every_end_is_told_once(tmp_path: Path) -> None:
         return [job.phase for job in engine.status().jobs]
 
     async def main() -> None:
-        fake.loader.before = lambda rows: time.sleep(0.005)
+        fake.loader.before = lambda rows: time.sleep(0.02)
         running = asyncio.create_task(collect(engine, long))
         await asyncio.to_thread(wait_until, lambda: phases() == ["denoising"])
         waiting = asyncio.create_task(collect(engine, long))

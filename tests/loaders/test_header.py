@@ -7,7 +7,6 @@ import json
 import os
 import random
 import struct
-import time
 import tracemalloc
 from contextlib import suppress
 from pathlib import Path
@@ -167,19 +166,15 @@ def test_an_unreadable_file_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     ],
     ids=["objects", "escapes", "nesting", "text"],
 )
-def test_the_largest_headers_stay_within_bounds_of_time_and_memory(
-    tmp_path: Path, text: bytes
-) -> None:
+def test_the_largest_headers_stay_within_bounds_of_memory(tmp_path: Path, text: bytes) -> None:
     path = _file(tmp_path / "m.safetensors", text)
     tracemalloc.start()
     try:
-        begin = time.process_time()
         with suppress(HeaderError):
             read_header(path)
-        seconds, (_, peak) = time.process_time() - begin, tracemalloc.get_traced_memory()
+        _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert seconds < 10  # tracing slows it down
     assert peak < 4 * HEADER_LIMIT
 
 
@@ -188,14 +183,11 @@ def test_the_largest_headers_stay_within_bounds_of_time_and_memory(
 
 def _outcome(content: bytes) -> Header | None:
     """The header, or None where it is refused; anything but HeaderError fails the test."""
-    begin = time.process_time()
     try:
         return parse_header(io.BytesIO(content), len(content))
     except HeaderError as error:
         assert 10 < len(str(error)) < 500  # noqa: PT017 - most headers raise, some do not
         return None
-    finally:
-        assert time.process_time() - begin < 1
 
 
 def test_ten_thousand_damaged_headers_neither_crash_nor_hang() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,12 +26,15 @@ def info(folder: Path, name: str, *, size: int = 100) -> ModelInfo:
 class Loads:
     """Loads fake models and remembers them."""
 
-    def __init__(self, seconds: float = 0.0) -> None:
+    def __init__(self) -> None:
         self.models: dict[str, list[FakeModel]] = {}
-        self.seconds = seconds
+        self.begun = threading.Event()
+        self.may_end = threading.Event()
+        self.may_end.set()
 
     def __call__(self, info: ModelInfo) -> FakeModel:
-        time.sleep(self.seconds)
+        self.begun.set()
+        assert self.may_end.wait(60)
         model = FakeModel()
         self.models.setdefault(info.name, []).append(model)
         return model
@@ -73,7 +75,8 @@ def test_keep_alive_of_minus_one_never_unloads(tmp_path: Path) -> None:
 
 
 def test_concurrent_leases_of_a_cold_model_load_it_once(tmp_path: Path) -> None:
-    loads = Loads(seconds=0.05)
+    loads = Loads()
+    loads.may_end.clear()
     cache = ModelCache(loads, keep_alive=-1)
     a, seen = info(tmp_path, "a"), []
 
@@ -84,6 +87,8 @@ def test_concurrent_leases_of_a_cold_model_load_it_once(tmp_path: Path) -> None:
     threads = [threading.Thread(target=use) for _ in range(8)]
     for thread in threads:
         thread.start()
+    assert loads.begun.wait(60)
+    loads.may_end.set()
     for thread in threads:
         thread.join()
     assert len(loads.models["a"]) == 1
@@ -244,13 +249,16 @@ def test_a_lease_of_a_loaded_model_does_not_wait_for_another_to_load(tmp_path: P
     warm, cold = info(tmp_path, "warm"), info(tmp_path, "cold")
     with cache.lease(warm):
         pass
-    loads.seconds = 2.0
+    loads.begun.clear()
+    loads.may_end.clear()
     loading = threading.Thread(target=lambda: cache.lease(cold).__enter__())
     loading.start()
-    started = time.monotonic()
+    assert loads.begun.wait(60)
     with cache.lease(warm):
-        assert time.monotonic() - started < 1.0
+        assert loading.is_alive()
+    loads.may_end.set()
     loading.join()
+    assert [row.name for row in cache.loaded()] == ["cold", "warm"]
 
 
 # -- memory ----------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
@@ -51,11 +52,10 @@ class Client:
         self._typical = 1.0  # seconds that a request takes
         self._mine = ""  # the request that it left last
 
-    async def visit_until(self, deadline: float) -> None:
+    async def visit_until(self, over: Callable[[], bool]) -> None:
         """Visit again and again."""
-        loop = asyncio.get_running_loop()
         try:
-            while loop.time() < deadline:
+            while not over():
                 (way,) = self._random.choices(list(WAYS), list(WAYS.values()))
                 name, body = order(self._random)
                 self._tally.visits[await self._visit(way, name, body)] += 1

@@ -14,7 +14,7 @@ from imagine_core import (
     GenerationResult,
 )
 from imagine_core.engine import Engine
-from imagine_core.testing import FakePlugin, collect
+from imagine_core.testing import collect
 
 TEN_SAMPLERS = (
     *("ddim", "euler", "euler a", "heun", "lms"),
@@ -73,15 +73,8 @@ def mixed(count: int) -> list[GenerationRequest]:
     ]
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+async def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
         await asyncio.sleep(0.005)
-
-
-def warm(engine: Engine, fake: FakePlugin) -> None:
-    """Make forwards slow per call, not per row, and let the engine find out that sharing pays."""
-    fake.loader.before = lambda rows: time.sleep(0.01)
-    together(engine, mixed(16))
-    fake.loader.models[0].forwards.clear()

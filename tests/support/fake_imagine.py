@@ -24,6 +24,6 @@ if __name__ == "__main__":
     stall = int(os.environ.get("FAKE_STALL", "-1"))
     slow = FakePlugin()
     slow.loader.before = lambda rows: time.sleep(
-        60 if len(slow.loader.models[0].forwards) == stall else seconds
+        600 if len(slow.loader.models[0].forwards) == stall else seconds
     )
     sys.exit(main(program=program(slow)))

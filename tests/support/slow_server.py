@@ -27,13 +27,12 @@ class Server:
         self,
         folder: Path,
         *,
-        load_seconds: float = 0.0,
         server: ServerSettings | None = None,
         extra: Sequence[tuple[str, object]] = (),
         **settings: Any,
     ) -> None:
         self.settings = server
-        self.fake = FakePlugin(load_seconds=load_seconds)
+        self.fake = FakePlugin()
         self.fake.loader.before = lambda rows: time.sleep(STEP)
         self.engine: Engine = build_test_engine(
             folder, self.fake, settings=Settings(models=folder, **settings), extra=extra
@@ -70,7 +69,7 @@ class Server:
         return connection
 
 
-def wait_until(true: Callable[[], object], *, seconds: float = 20.0) -> None:
+def wait_until(true: Callable[[], object], *, seconds: float = 60.0) -> None:
     """Wait until something is so."""
     deadline = time.monotonic() + seconds
     while not true():

@@ -1,4 +1,4 @@
-"""What tests hold up: the fake model at a step, and the line between the page and its server."""
+"""The line between the page and its server, which tests hold up and cut."""
 
 from __future__ import annotations
 
@@ -7,38 +7,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
-PATIENCE = 120.0  # seconds after which a test that has failed lets go
-
-
-class Gate:
-    """Stands before each step of the fake model, open at first."""
-
-    def __init__(self) -> None:
-        self.begun = 0
-        self._last: int | None = None
-        self._changed = threading.Condition()
-
-    def __call__(self, _rows: int) -> None:
-        with self._changed:
-            self.begun += 1
-            number = self.begun
-            self._changed.wait_for(lambda: self._may(number), timeout=PATIENCE)
-
-    def _may(self, number: int) -> bool:
-        return self._last is None or number <= self._last
-
-    def hold_after(self, steps: int) -> None:
-        """Let so many steps through from now on, and no more."""
-        self._set(self.begun + steps)
-
-    def open(self) -> None:
-        """Let everything through."""
-        self._set(None)
-
-    def _set(self, last: int | None) -> None:
-        with self._changed:
-            self._last = last
-            self._changed.notify_all()
+from gates import PATIENCE
 
 
 class Line:

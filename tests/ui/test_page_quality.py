@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from calls import app_of, live
-from imagine_core.testing import build_test_engine
 from ui.browsing import FOLDER, OpenPage, draw, ready, start, until
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
-    from imagine_core.engine import Engine
     from ui.fake_server import FakeServer
 
 LARGEST = 170_000
-TRACED = ["toplevel", "disabled-by-default-devtools.timeline"]
-PAINT = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
 SIZES = {"phone": (390, 844), "laptop": (1366, 768), "wide": (1920, 1080)}
 
 
@@ -230,27 +223,7 @@ def test_the_page_is_dark_where_the_system_is_and_light_where_it_is_not(
         assert ink - paper > 150
 
 
-# ------------------------------------------------------------------------------------ fast
-
-
-@pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    built = build_test_engine(tmp_path / "models")
-    yield built
-    built.close(grace=0)
-
-
-def test_the_first_paint_takes_less_than_200_ms(browser: Browser, engine: Engine) -> None:
-    """On a first visit to the real server: the best of many, to which a busy machine adds least."""
-    paints: list[float] = []
-    with live(app_of(engine), on_stop=engine.close) as url:
-        while min(paints, default=math.inf) >= 200 and len(paints) < 30:
-            with browser.new_context() as context:
-                page = context.new_page()
-                page.goto(f"{url}/")
-                ready(page)
-                paints.append(page.evaluate(f"({PAINT})()"))
-    assert min(paints) < 200, paints
+# ---------------------------------------------------------------------------------- steady
 
 
 @pytest.mark.parametrize(("size", "count"), [("phone", 1), ("laptop", 1), ("wide", 1), ("wide", 4)])
@@ -284,40 +257,6 @@ def test_nothing_moves_while_pictures_stream(
 def places(page: Page) -> list[object]:
     """Where the tiles of a run are."""
     return [tile.bounding_box() for tile in page.locator("#tiles .tile").all()]
-
-
-def longest_task(trace: bytes) -> float:
-    """Milliseconds of processor time of the page's longest task: a busy machine adds none."""
-    events = json.loads(trace)["traceEvents"]
-    main = {
-        (event["pid"], event["tid"])
-        for event in events
-        if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
-    }
-    tasks = [
-        event["tdur"] / 1000
-        for event in events
-        if event["name"].endswith("RunTask")
-        and "tdur" in event
-        and (event["pid"], event["tid"]) in main
-    ]
-    assert len(tasks) > 50
-    return float(max(tasks))
-
-
-def test_a_preview_never_holds_the_page_up(page: Page, fake: FakeServer, browser: Browser) -> None:
-    """The best of a few runs: other work on the machine slows the processor, too."""
-    page.fill("#width", "1024")
-    page.fill("#height", "1024")
-    page.fill("#steps", "10")
-    draw(page)  # the server's pictures are ready now, and the page's code is compiled
-    fake.step_seconds = 0.1
-    longest: list[float] = []
-    while min(longest, default=math.inf) >= 50 and len(longest) < 8:
-        browser.start_tracing(page=page, categories=TRACED)
-        draw(page)
-        longest.append(longest_task(browser.stop_tracing()))
-    assert min(longest) < 50, longest
 
 
 # ----------------------------------------------------------------------- quiet, and steady
