@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 # that the tests of others can use asyncio.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    if importlib.util.find_spec("playwright") is None:
-        pytest.skip("needs playwright: pip install playwright")
     chromium = find_chromium()
     if chromium is None:
         pytest.skip("needs Chromium: apt install chromium, or set TEST_CHROMIUM")

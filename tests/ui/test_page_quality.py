@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.resources
 import json
-import os
 import re
-import shutil
-import subprocess
-import tarfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -33,29 +29,10 @@ def test_the_whole_page_is_under_170_kb() -> None:
 
 
 @pytest.fixture(scope="session")
-def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The source of axe-core: `TEST_AXE`, else from npm."""
-    given = os.environ.get("TEST_AXE")
-    if given:
-        return Path(given).read_text()
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("needs axe-core: install npm, or set TEST_AXE to axe.min.js")
-    folder = tmp_path_factory.mktemp("axe")
-    try:
-        subprocess.run(
-            [npm, "pack", "--silent", "axe-core@4"],
-            cwd=folder,
-            check=True,
-            capture_output=True,
-            timeout=60,
-        )
-    except (subprocess.SubprocessError, OSError) as error:
-        pytest.skip(f"needs axe-core, and npm could not get it: {error}")
-    with tarfile.open(next(folder.glob("axe-core-*.tgz"))) as archive:
-        source = archive.extractfile("package/axe.min.js")
-        assert source is not None
-        return source.read().decode()
+def axe() -> str:
+    """The source of axe-core."""
+    package = importlib.resources.files("axe_playwright_python")
+    return package.joinpath("axe.min.js").read_text("utf-8")
 
 
 def violations(page: Page, axe: str) -> list[str]:
