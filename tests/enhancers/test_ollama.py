@@ -45,7 +45,7 @@ def problem(fake: FakeOllama, **more: Any) -> str:
 
 
 def test_it_does_what_enhancers_do(fake: FakeOllama) -> None:
-    check_enhancer(ollama(fake), repeatable=True)
+    check_enhancer(ollama(fake), repeatable=True, patience=60)
 
 
 # ----------------------------------------------------------------------------------- in good order

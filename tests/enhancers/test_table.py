@@ -39,7 +39,7 @@ def added(prompt: str, seed: int = 1) -> list[str]:
 
 
 def test_it_does_what_enhancers_do() -> None:
-    check_enhancer(Table(), repeatable=True)
+    check_enhancer(Table(), repeatable=True, patience=60)
 
 
 def test_a_bare_subject_gets_a_style_and_a_phrase_for_each_side_of_the_picture() -> None:

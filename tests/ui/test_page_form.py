@@ -243,7 +243,8 @@ def test_without_a_server_nothing_is_said_of_what_it_has(open_page: OpenPage) ->
     page.select_option("#sampler", "euler a")
     page.select_option("#schedule", "karras")
     page.select_option("#model", "doodle")
-    page.wait_for_timeout(400)  # the form is kept a moment after a change
+    kept = "Object.values(localStorage).join()"
+    until(lambda: all(word in page.evaluate(kept) for word in ("euler a", "karras", "doodle")))
     page.evaluate("localStorage['imagine.address'] = JSON.stringify('http://127.0.0.1:9')")
     page.reload()
     page.wait_for_selector("#server-status[data-state=away]")

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from calls import app_of, live
+from gates import Gate
 from imagine_core.settings import Settings
 from imagine_core.testing import FakePlugin, build_test_engine
 from ui.browsing import OpenPage, draw, message, ready, small, start, until, visit
-from ui.steering import Gate, Line
+from ui.steering import Line
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
