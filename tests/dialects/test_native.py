@@ -316,7 +316,7 @@ VALUES = st.one_of(
 KEYS = [*CORE_NAMES, "progress", "other"]
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(given=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4))
 def test_no_body_is_more_than_a_request_that_is_served_or_refused(
     app: Starlette, given: dict[str, Any]

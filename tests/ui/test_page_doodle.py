@@ -121,7 +121,7 @@ def test_one_click_draws_a_picture_with_previews_and_it_reproduces(
     assert meta["seed"] == page.inner_text("#shown-seed")
 
 
-@PLACES
+@pytest.mark.parametrize("place", ["file"])
 def test_variations_fill_a_grid_and_stay_in_the_gallery(
     open_page: OpenPage, url: str, place: str
 ) -> None:
@@ -143,7 +143,7 @@ def test_variations_fill_a_grid_and_stay_in_the_gallery(
     until(lambda: page.locator(".thumb").count() == 2)
 
 
-@PLACES
+@pytest.mark.parametrize("place", ["http"])
 def test_a_locked_seed_draws_the_same_picture_and_a_random_one_another(
     open_page: OpenPage, url: str, place: str
 ) -> None:
@@ -159,7 +159,7 @@ def test_a_locked_seed_draws_the_same_picture_and_a_random_one_another(
     assert downloaded(page)[0] != first
 
 
-@PLACES
+@pytest.mark.parametrize("place", ["file"])
 def test_the_picture_of_imagine_run_is_dropped_and_drawn_again(
     open_page: OpenPage, url: str, tmp_path: Path, place: str
 ) -> None:
@@ -185,7 +185,7 @@ def test_the_picture_of_imagine_run_is_dropped_and_drawn_again(
     assert {name: meta[name] for name in kept} == {name: written[name] for name in kept}
 
 
-@PLACES
+@pytest.mark.parametrize("place", ["http"])
 def test_a_picture_of_the_gallery_is_dragged_back_as_input_and_as_settings(
     open_page: OpenPage, url: str, place: str
 ) -> None:
@@ -205,7 +205,7 @@ def test_a_picture_of_the_gallery_is_dragged_back_as_input_and_as_settings(
     assert page.is_hidden("#input-preview")
 
 
-@PLACES
+@pytest.mark.parametrize("place", ["file"])
 def test_hires_draws_and_settings_are_saved_and_loaded(
     open_page: OpenPage, url: str, tmp_path: Path, place: str
 ) -> None:
@@ -229,7 +229,7 @@ def test_hires_draws_and_settings_are_saved_and_loaded(
     page.locator(".thumb").nth(1).wait_for()  # the picture came with them
 
 
-@PLACES
+@pytest.mark.parametrize("place", ["http"])
 def test_a_better_prompt_is_drawn_and_undone(open_page: OpenPage, url: str, place: str) -> None:
     page = come(open_page, url, place)
     better = enhance(page, "a fox")
@@ -240,7 +240,7 @@ def test_a_better_prompt_is_drawn_and_undone(open_page: OpenPage, url: str, plac
     assert page.input_value("#prompt") == "a fox"
 
 
-@PLACES
+@pytest.mark.parametrize("place", ["file"])
 def test_a_page_that_was_left_finds_its_picture_again(
     open_page: OpenPage, url: str, place: str
 ) -> None:
@@ -253,7 +253,7 @@ def test_a_page_that_was_left_finds_its_picture_again(
     assert page.locator(".thumb").count() == 1
 
 
-@PLACES
+@pytest.mark.parametrize("place", ["http"])
 def test_cancel_stops_a_long_picture(open_page: OpenPage, url: str, place: str) -> None:
     page = come(open_page, url, place)
     page.fill("#steps", "900")
@@ -278,7 +278,7 @@ def test_a_server_that_is_killed_in_the_middle_is_a_lost_connection(
         assert page.is_visible("#generate")
 
 
-@PLACES
+@pytest.mark.parametrize("place", ["file"])
 def test_what_the_server_offers_is_on_the_page(open_page: OpenPage, url: str, place: str) -> None:
     page = come(open_page, url, place)
     readme = {"ddim", "euler", "euler a", "heun", "lms", "dpm++ 2m", "dpm++ 2s", "dpm++ sde"}
