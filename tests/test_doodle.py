@@ -281,7 +281,7 @@ def test_guidance_trades_variety_for_contrast(doodle: Engine) -> None:
 
 def test_all_ten_samplers_give_a_clean_picture_in_25_steps(doodle: Engine) -> None:
     prompt = "a brown horse on a meadow at sunset"  # lms breaks it first, on levels even in time
-    horse = replace(HOUSE, prompt=prompt, width=512, height=512, steps=25, seed=5)
+    horse = replace(HOUSE, prompt=prompt, width=384, height=384, steps=25, seed=5)
     pictures = drawn(doodle, *(replace(horse, sampler=sampler) for sampler in SAMPLERS))
     usual = np.median([roughness(picture) for picture in pictures])
     brown = np.median([share(picture, "brown") for picture in pictures])

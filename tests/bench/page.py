@@ -88,7 +88,7 @@ def longest_task(trace: bytes) -> float:
         if event["name"] == "thread_name" and event["args"]["name"] == "CrRendererMain"
     }
     return max(
-        event["tdur"] / 1000
+        float(event["tdur"]) / 1000
         for event in events
         if event["name"].endswith("RunTask")
         and "tdur" in event

@@ -5,19 +5,21 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from measure import median, row, timed
 
+from checkpoint_keys import shapes
 from checkpoints import write_hollow
 from imagine_core import Generation
 from imagine_core.plugins import build_plugins
 from imagine_plugins.doodle.tokenizer import load_tokenizer
+from imagine_plugins.loaders.checkpoint import CheckpointLoader
 from imagine_plugins.loaders.header import HeaderError, read_header
-from imagine_plugins.loaders.plugin import CheckpointLoader
 from imagine_plugins.loaders.prompts import parse
 from imagine_plugins.metrics import Counts, Metrics
-from layouts import SDXL, shapes
+from layouts import SDXL
 
 HEADERS = {
     "objects": b"{" + b'"a":{},' * 12_000_000 + b'"b":{}}',
@@ -51,10 +53,10 @@ def reading() -> None:
         show(
             "refuse or read a header of 90 MB", [header(Path(folder), t) for t in HEADERS.values()]
         )
-    show("parse a prompt of 20,000 characters", [lambda t=t: parse(t) for t in PROMPTS])
+    show("parse a prompt of 20,000 characters", [partial(parse, text) for text in PROMPTS])
     read = doodles_tokenizer()
     texts = [part * (100_000 // len(part)) for part in WORDS]
-    show("tokenize 100,000 characters for doodle", [lambda t=t: read(t) for t in texts])
+    show("tokenize 100,000 characters for doodle", [partial(read, text) for text in texts])
     told = Metrics()
     told._counts = Counts()
     show("count a generation", [lambda: told.generation_finished(GENERATION)] * 1000)

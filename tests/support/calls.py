@@ -82,7 +82,8 @@ class LoopClock:
     def call(self, work: Callable[[], object]) -> None:
         """Have `work` done on the loop."""
         done = threading.Event()
-        self._loop.call_soon_threadsafe(lambda: (work(), done.set()))
+        self._loop.call_soon_threadsafe(work)
+        self._loop.call_soon_threadsafe(done.set)
         assert done.wait(60)
 
 
