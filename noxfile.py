@@ -109,7 +109,7 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session(default=False)
 def slow(session: nox.Session) -> None:
-    """The tests on full-size checkpoints, and on every schedule with a thousand steps."""
+    """Full-size checkpoints, every schedule with a thousand steps, twenty thousand bodies."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
     session.run("pytest", "-m", "slow", *session.posargs)
 
