@@ -47,7 +47,7 @@ class Connection:
         rest = b""
         async for part in self._parts():
             *whole, rest = (rest + part).split(b"\n")
-            for line in whole:
+            for line in filter(None, whole):  # blank ones keep a connection alive
                 yield json.loads(line)
         assert not rest, "the last line has no end"
         if self.headers.get("connection") == "close":
