@@ -138,7 +138,7 @@ def third_party(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """The figures of docs/performance.md."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
-    modules = os.pathsep.join(("tests/support", "tests"))
+    modules = os.pathsep.join(("tests/support", "tests", "training"))
     session.run("python", "tests/bench/main.py", *session.posargs, env={"PYTHONPATH": modules})
 
 

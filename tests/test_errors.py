@@ -21,6 +21,7 @@ EXAMPLES = (
     errors.MalformedRequest("no Host: header"),
     errors.MalformedBody("this is no JSON"),
     errors.BodyTooLarge(1000),
+    errors.EncodedBody("gzip"),
     errors.UnknownName("sampler", "eulr", known=["euler", "heun"]),
     errors.NoModel(known=["tiny", "big"]),
     errors.NoModel(known=[]),

@@ -12,12 +12,12 @@ from measure import median, row, timed
 
 from checkpoint_keys import shapes
 from checkpoints import write_hollow
+from doodle.tokenizer import load_tokenizer
 from imagine_core import Generation
 from imagine_core.plugins import build_plugins
-from imagine_plugins.doodle.tokenizer import load_tokenizer
+from imagine_core.prompting import parse
 from imagine_plugins.loaders.checkpoint import CheckpointLoader
 from imagine_plugins.loaders.header import HeaderError, read_header
-from imagine_plugins.loaders.prompts import parse
 from imagine_plugins.metrics import Counts, Metrics
 from layouts import SDXL
 

@@ -201,7 +201,7 @@ def test_requests_of_one_size_share_forwards_once_it_is_measured_that_it_pays(
     fake.loader.before = lambda rows: clock.advance(0.01)
     together(engine, mixed(16))
     forwards = fake.loader.models[0].forwards
-    assert max(forwards[:2]) == 2
+    assert max(forwards[:2]) <= 2  # so far it has measured nothing
     forwards.clear()
     requests = mixed(16)
     together(engine, requests)
