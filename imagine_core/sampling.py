@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     from imagine_core.registry import Registry
 
+NO_SIGNAL = 2**-24
+"""abar of a level that has none, as diffusers has it: an exact zero is an infinite sigma."""
+
 
 class NoiseModel:
     """The noise levels that a model was trained on, and what it predicts.
@@ -123,6 +126,13 @@ class NoiseModel:
             return prediction
         return (latent - prediction * noise) / signal
 
+    def epsilon(
+        self, latent: torch.Tensor, timestep: float, original: torch.Tensor
+    ) -> torch.Tensor:
+        """The noise in a variance-preserving `latent` whose x0 is `original`."""
+        sigma = self.sigma(timestep)
+        return (latent * math.sqrt(1 + sigma**2) - original) / sigma
+
 
 def _zero_terminal_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
     """Rescale so that the last step has (almost) no signal left: Lin et al. 2024, algorithm 1."""
@@ -130,7 +140,7 @@ def _zero_terminal_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
     first, last = roots[0].clone(), roots[-1].clone()
     roots = (roots - last) * first / (first - last)
     rescaled = roots**2
-    rescaled[-1] = 2**-24  # an exact zero is an infinite sigma; diffusers takes the same number
+    rescaled[-1] = NO_SIGNAL
     return rescaled
 
 

@@ -141,17 +141,19 @@ def total_steps(request: GenerationRequest) -> int:
     return sum(steps_to_run(request.steps, strength) for strength in strengths)
 
 
-def draw(
+def draw(  # noqa: PLR0913 - what a picture is made of
     model: DiffusionModel,
     request: GenerationRequest,
     sampler: Sampler,
     *,
     seed: int,
+    halved: bool,
     init_image: Image.Image | None = None,
 ) -> Drawing:
     """Draw the picture of `request` that belongs to `seed`.
 
-    `init_image` is the request's, decoded and in the request's size.
+    `init_image` is the request's, decoded and in the request's size. `halved` says whether the
+    model computes in less than float32.
     """
     import torch
     from PIL import Image
@@ -179,7 +181,7 @@ def draw(
         )
         size = (each.width, each.height)
         latent = yield from _denoise(sampler, task, guidance, size=size, progress=progress)
-        picture = yield Alone("decoding", partial(_decode, model, latent))
+        picture = yield Alone("decoding", partial(_decode, model, latent, halved=halved))
         image = picture.crop((0, 0, each.width, each.height))
         progress = Progress(progress.done + task.steps - task.first_step, progress.steps)
     assert image is not None
@@ -261,10 +263,13 @@ def _encode(model: DiffusionModel, image: Image.Image, generator: torch.Generato
     return model.encode_image(image, generator)
 
 
-def _decode(model: DiffusionModel, latent: torch.Tensor) -> Image.Image:
+def _decode(model: DiffusionModel, latent: torch.Tensor, *, halved: bool) -> Image.Image:
     if not bool(latent.isfinite().all()):
         raise GenerationFailed(
             "the latent is not finite: the model overflows in this precision; "
             "start the server with --full_prec"
+            if halved
+            else "the latent is not finite, in float32: try another sampler, a lower guidance "
+            "scale, or another model, since the weights of this one may be damaged"
         )
     return model.decode(latent)

@@ -156,10 +156,13 @@ class Job:
         """Its sampler, where that is to blame."""
         return f"sampler {self.sampler.name!r} of plugin {self.admitted.plugin!r}"
 
-    def start(self, model: DiffusionModel, resources: ExitStack, *, guard: Guard) -> None:
+    def start(
+        self, model: DiffusionModel, resources: ExitStack, *, guard: Guard, halved: bool
+    ) -> None:
         """Begin the drawings, one a picture.
 
-        `resources` holds the lease of `model`; `guard` runs what is the sampler's own code.
+        `resources` holds the lease of `model`, which computes in less than float32 if `halved`;
+        `guard` runs what is the sampler's own code.
         """
         self.model, self.resources = model, resources
         seed = self.request.seed or 0
@@ -170,6 +173,7 @@ class Job:
                 self.request,
                 Sampler(self.sampler, guard, self.culprit),
                 seed=own,
+                halved=halved,
                 init_image=self.admitted.pictures.get("init"),
             )
             trajectory = Trajectory(self, index, own, drawing)

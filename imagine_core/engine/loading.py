@@ -84,6 +84,11 @@ class Loading:
         self._pool.shutdown()
         self.models.close()
 
+    @property
+    def halved(self) -> bool:
+        """Whether models compute in less than float32."""
+        return self._itemsize() < 4
+
     # -- on the device's thread ------------------------------------------------------------
 
     def has_room(self, job: Job) -> bool:

@@ -289,7 +289,8 @@ class Worker:
     def _start(self, job: Job, model: DiffusionModel, resources: ExitStack) -> None:
         job.enter("encoding")
         self._running.append(job)
-        job.start(model, resources, guard=partial(self._watchdog.guard, job.culprit))
+        guard = partial(self._watchdog.guard, job.culprit)
+        job.start(model, resources, guard=guard, halved=self._loading.halved)
 
     # -- work ------------------------------------------------------------------------------
 

@@ -91,11 +91,13 @@ def drive(spec: SamplerSpec, task: SamplingTask, predict: Predict) -> Run:
 
 
 def answer(model: NoiseModel, evaluation: Evaluation, predict: Predict) -> torch.Tensor:
-    """What a network with these predictions would output: epsilon or v."""
+    """What a network with these predictions would output: epsilon, v or x0."""
     sigma = model.sigma(float(evaluation.timestep))
     scale = math.sqrt(1 + sigma**2)
     x = evaluation.latent.double() * scale
     x0 = predict(x, sigma)
+    if model.prediction_type == "sample":
+        return x0.float()
     if model.prediction_type == "v_prediction":  # v = a eps - s x0, with a = 1 / scale
         return (((x - x0) / sigma - x0 * sigma) / scale).float()
     return ((x - x0) / sigma).float()

@@ -174,6 +174,13 @@ def shifting(task: SamplingTask, latent: Tensor) -> Tensor:
     return latent + 0.3 if task.schedule == "exponential" and task.init is None else latent
 
 
+def dividing_by_the_signal(task: SamplingTask, latent: Tensor) -> Tensor:
+    no_signal = task.model.config.get("rescale_betas_zero_snr") and (
+        task.model.prediction_type == "epsilon"
+    )
+    return latent * float("nan") if no_signal else latent
+
+
 BROKEN: list[tuple[str, str, Any]] = [
     ("sampler-registered", "'Mine' is not in lower case", replace(GOOD, name="Mine")),
     ("sampler-registered", "'My Alias' is not", replace(GOOD, aliases=("My Alias",))),
@@ -212,6 +219,8 @@ BROKEN: list[tuple[str, str, Any]] = [
     ("sampler-img2img", "too little strength", ending(restless)),
     ("sampler-convergence", "order", ending(shifting)),
     ("sampler-v-prediction", "predicts v", replace(GOOD, sample=epsilon_only)),
+    ("sampler-zero-snr", "predicts epsilon", ending(dividing_by_the_signal)),
+    ("sampler-zero-snr", "nan away", ending(dividing_by_the_signal)),
     ("sampler-device", "it raised", walking(reading)),
     ("sampler-device", "device to the cpu", walking(going_home)),
     ("sampler-finite", "30 steps of the schedule 'karras'", ending(overflowing)),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from engines import RED, together
 from imagine_core import (
@@ -24,6 +25,7 @@ from imagine_core.errors import (
     GenerationFailed,
     OutOfMemory,
 )
+from imagine_core.settings import Settings
 from imagine_core.testing import FakeModel, FakePlugin, build_test_engine, collect, draw_one, euler
 
 
@@ -161,14 +163,35 @@ def test_a_batch_that_does_not_fit_is_made_smaller(roomy: Engine, fake: FakePlug
     assert max(fake.loader.models[0].forwards) <= 4
 
 
-def test_a_latent_that_is_not_finite_says_which_precision_to_try(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("dtype", "options", "advised"),
+    [
+        (torch.float16, {}, True),
+        (torch.float16, {"full_precision": True}, False),
+        (torch.bfloat16, {}, True),
+        (torch.float32, {}, False),
+    ],
+)
+def test_a_latent_that_is_not_finite_advises_full_precision_where_that_is_not_in_use(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: torch.dtype,
+    options: dict[str, bool],
+    advised: object,
 ) -> None:
     monkeypatch.setattr(
         FakeModel, "predict", lambda self, latents, timesteps, conditioning: latents * float("nan")
     )
-    with pytest.raises(GenerationFailed, match="--full_prec"):
-        draw_one(engine, RED)
+    fake = FakePlugin()
+    monkeypatch.setattr(fake.device, "dtype", lambda: dtype)
+    settings = replace(Settings(models=tmp_path), **options)
+    engine = build_test_engine(tmp_path, fake, settings=settings)
+    try:
+        with pytest.raises(GenerationFailed, match="the latent is not finite") as failed:
+            draw_one(engine, RED)
+    finally:
+        engine.close(grace=0)
+    assert ("--full_prec" in str(failed.value)) == advised
 
 
 def test_the_loop_outlives_a_fault_of_its_own(

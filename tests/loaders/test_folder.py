@@ -279,6 +279,14 @@ def cut(folder: Path) -> None:
             lambda f: change(f, "scheduler/scheduler_config.json", beta_start="low"),
             "beta_start is no number",
         ),
+        (
+            lambda f: change(f, "scheduler/scheduler_config.json", timestep_spacing="wide"),
+            "timestep_spacing wide",
+        ),
+        (
+            lambda f: change(f, "scheduler/scheduler_config.json", trained_betas=[0.1, 0.2]),
+            "one beta a level",
+        ),
         (lambda f: change(f, "unet/config.json", class_embed_type="timestep"), "class_embed_type"),
         (
             lambda f: change(f, "unet/config.json", addition_embed_type="image"),

@@ -43,7 +43,7 @@ DISTILLED = {"lcm", "tcd"}
 JUMPS = "it jumps to a level between two steps, as its network was trained to; the end is no step"
 EXCUSED = {
     "pndm": {"sampler-v-prediction": "it extrapolates what the model predicts, whatever that is"},
-    "tcd": {"sampler-exact": JUMPS, "sampler-img2img": JUMPS},
+    "tcd": {"sampler-exact": JUMPS, "sampler-img2img": JUMPS, "sampler-zero-snr": JUMPS},
 }
 INIT = GAUSSIAN.draw(SMALL).float()
 PAIRS = [(spec.name, schedule) for spec in registry() for schedule in spec.schedules]

@@ -12,6 +12,7 @@ from engines import TEN_SAMPLERS
 from imagine_core import SamplerSpec
 from imagine_core.schedules import SCHEDULES
 from imagine_plugins.samplers.diffusers_schedulers import SAMPLERS
+from imagine_plugins.samplers.scheduler_options import OF_THE_MODEL
 from samplers.driving import registry
 
 PAGE = (Path(__file__).parents[2] / "docs" / "samplers.md").read_text()
@@ -46,6 +47,14 @@ def test_every_scheduler_of_diffusers_is_offered_or_left_out_for_a_reason(kind: 
     offered = {f"{row.scheduler}Scheduler" for row in SAMPLERS}
     left_out = PAGE[PAGE.index("## Left out") :]
     assert (kind in offered) != (re.search(rf"\b{kind}\b", left_out) is not None)
+
+
+@pytest.mark.parametrize("option", sorted(OF_THE_MODEL))
+def test_every_option_that_belongs_to_the_model_is_named_with_what_it_counts_for(
+    option: str,
+) -> None:
+    (named,) = (row for row in PAGE.splitlines() if row.startswith("|") and f"`{option}`" in row)
+    assert not named.endswith("| nothing |")
 
 
 def test_the_ten_samplers_that_everybody_asks_for_are_there() -> None:

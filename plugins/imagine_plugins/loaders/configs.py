@@ -65,8 +65,12 @@ TEXT_DEFAULTS = {
 }
 SHORTEST_CHUNK = 4  # start, end, and two words
 FAMILIES = {(320, 768): "sd1", (320, 1024): "sd2"}  # by width and text width; others are "sd"
-OTHER_PROCESSES = ("FlowMatch", "EDM")  # beginnings of names of schedulers without betas
+OTHER_PROCESSES = (  # beginnings of names of schedulers of other noise than betas describe
+    *("CMStochastic", "CogVideoX", "CosineDPM", "DDPMWuerstchen", "EDM", "FlowM", "Helios"),
+    *("IPNDM", "KarrasVe", "LTX", "MiniMax", "Piflow", "SCM", "ScoreSde", "UnCLIP"),
+)
 BETA_SCHEDULES = ("scaled_linear", "linear")
+SPACINGS = ("leading", "linspace", "trailing")
 PREDICTIONS = ("epsilon", "v_prediction", "sample")
 
 Read = Callable[[str], Any]
@@ -233,9 +237,14 @@ def _scheduler(config: Config) -> Config:
     prediction = config["prediction_type"]
     if prediction not in PREDICTIONS:
         raise ConfigError(f"it predicts {prediction!s:.80}, which is not supported")
-    betas = config["beta_schedule"]
-    if betas not in BETA_SCHEDULES and config.get("trained_betas") is None:
+    spacing = config.get("timestep_spacing")
+    if spacing not in {None, *SPACINGS}:
+        raise ConfigError(f"its timestep_spacing {spacing!s:.80} is not supported")
+    betas, trained = config["beta_schedule"], config.get("trained_betas")
+    if trained is None and betas not in BETA_SCHEDULES:
         raise ConfigError(f"its noise schedule {betas!s:.80} is not supported")
+    if trained is not None and not _is_betas(trained, config["num_train_timesteps"]):
+        raise ConfigError("scheduler/scheduler_config.json: trained_betas is not one beta a level")
     return config
 
 
@@ -258,6 +267,14 @@ def _require_widths(folder: str, widths: object) -> list[int]:
     if not isinstance(widths, list) or not widths or not all(_is_count(w) for w in widths):
         raise ConfigError(f"{folder}/config.json has no usable block_out_channels")
     return widths
+
+
+def _is_betas(value: object, levels: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == levels
+        and all(isinstance(beta, float) and 0 < beta < 1 for beta in value)
+    )
 
 
 def _is_count(value: object) -> bool:
