@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from imagine_core.sampling import NoiseModel
+    from imagine_core.noise import NoiseModel
 
 # ------------------------------------------------------------------------------------- devices
 
@@ -74,8 +74,9 @@ class Evaluation(NamedTuple):
 
     Attributes:
         latent: The model's input, [1, channels, height, width], float32, scaled as the model was
-            trained on it (variance preserving).
-        timestep: 0 .. 999, a fraction where the noise level lies between two trained ones.
+            trained on it: `signal` times x of sigma space.
+        timestep: What the model is told of the noise level, 0 .. 999 (flow: 0 .. 1000), a
+            fraction where that lies between two trained ones.
         step: Zero-based number of the step that this evaluation belongs to.
     """
 
@@ -85,8 +86,8 @@ class Evaluation(NamedTuple):
 
 
 Sampling = Generator[Evaluation, "torch.Tensor", "torch.Tensor"]
-"""A sampler at work: it yields evaluations, is sent each guided prediction (epsilon or v, as the
-model predicts), and returns the finished latent. Closing it cancels."""
+"""A sampler at work: it yields evaluations, is sent each guided prediction (epsilon, v, ...
+as the model predicts), and returns the finished latent. Closing it cancels."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,7 @@ class SamplingTask:
         noise: Unit normal noise, [1, channels, height, width], float32, on the device.
         steps: Steps of the whole schedule, as asked for.
         schedule: Name of the noise schedule: "default", "karras", ...
-        model: The noise levels that the model was trained on, and what it predicts.
+        noise_model: The noise levels that the model was trained on, and what it predicts.
         generator: The picture's own CPU generator, for samplers that add noise on the way.
         init: The latent to start from (img2img), same shape as `noise`; None for txt2img.
         strength: How much of the schedule runs on `init`, 0..1.
@@ -106,7 +107,7 @@ class SamplingTask:
     noise: torch.Tensor
     steps: int
     schedule: str
-    model: NoiseModel
+    noise_model: NoiseModel
     generator: torch.Generator
     init: torch.Tensor | None = None
     strength: float = 1.0
@@ -136,6 +137,7 @@ class SamplerSpec:
         schedules: The noise schedules that it takes, "default" among them.
         evaluations: Model evaluations per step: 1 for first-order and multistep methods.
         stochastic: Whether it adds noise on the way, so that it never converges in steps.
+        noise: The kinds of noise that it knows: of "vp" and "flow", see `NoiseModel.kind`.
     """
 
     name: str
@@ -145,6 +147,7 @@ class SamplerSpec:
     schedules: tuple[str, ...] = ("default",)
     evaluations: int = 1
     stochastic: bool = False
+    noise: frozenset[str] = frozenset(("vp",))
 
 
 # -------------------------------------------------------------------------------------- models
@@ -165,6 +168,7 @@ class ModelInfo:
         problem: Why it cannot serve and what to do, or None if it can.
         clip_layers: Layers of the text encoder: the largest clip skip. None where unknown.
         recommended_size: Width and height that the model was trained for.
+        noise: The kind of its noise, "vp" or "flow": samplers say which they know.
         metadata: What the file says of itself (title, licence, ...).
     """
 
@@ -178,6 +182,7 @@ class ModelInfo:
     dtype: str | None = None
     clip_layers: int | None = None
     recommended_size: tuple[int, int] = (512, 512)
+    noise: str = "vp"
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 

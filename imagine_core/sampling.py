@@ -1,148 +1,21 @@
-"""What samplers stand on: the noise levels of a model, and generators in sigma space.
-
-The variance-preserving form (Ho et al. 2020) is x_t = sqrt(abar_t) x0 + sqrt(1 - abar_t) eps; the
-variance-exploding form (Karras et al. 2022, "sigma space") is x = x0 + sigma eps, with
-sigma_t = sqrt((1 - abar_t) / abar_t), and equals the first times sqrt(1 + sigma^2).
-"""
+"""Turns methods written in sigma space into samplers, and finds samplers by their names."""
 
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing, suppress
-from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 from imagine_core.errors import FieldError, RequestError, UnknownName
-from imagine_core.interfaces import Evaluation, SamplerSpec, Sampling, SamplingTask
+from imagine_core.interfaces import Evaluation, ModelInfo, SamplerSpec, Sampling, SamplingTask
 from imagine_core.schedules import SCHEDULES, noise_levels
 
 if TYPE_CHECKING:
     import torch
 
     from imagine_core.registry import Registry
-
-NO_SIGNAL = 2**-24
-"""abar of a level that has none, as diffusers has it: an exact zero is an infinite sigma."""
-
-
-class NoiseModel:
-    """The noise levels that a model was trained on, and what it predicts.
-
-    Args:
-        config: A diffusers scheduler configuration: `num_train_timesteps`, `beta_start`,
-            `beta_end`, `beta_schedule` (or `trained_betas`), `prediction_type`,
-            `rescale_betas_zero_snr`, `timestep_spacing`, `steps_offset`, ...
-    """
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        self.config = dict(config)
-        self.prediction_type: str = self.config.get("prediction_type", "epsilon")
-        self.train_steps: int = self.config.get("num_train_timesteps", 1000)
-
-    @cached_property
-    def alphas_cumprod(self) -> torch.Tensor:
-        """abar_t for t = 0 .. train_steps-1, float64, on the CPU."""
-        import torch
-
-        trained = self.config.get("trained_betas")
-        start = self.config.get("beta_start", 0.00085)
-        end = self.config.get("beta_end", 0.012)
-        kind = self.config.get("beta_schedule", "scaled_linear")
-        if trained is not None:
-            betas = torch.as_tensor(trained, dtype=torch.float64)
-        elif kind == "scaled_linear":
-            betas = torch.linspace(start**0.5, end**0.5, self.train_steps, dtype=torch.float64) ** 2
-        elif kind == "linear":
-            betas = torch.linspace(start, end, self.train_steps, dtype=torch.float64)
-        else:
-            raise ValueError(f"beta schedule {kind!r} is not known")
-        alphas = torch.cumprod(1 - betas, dim=0)
-        if self.config.get("rescale_betas_zero_snr"):
-            alphas = _zero_terminal_snr(alphas)
-        return alphas
-
-    @cached_property
-    def sigmas(self) -> torch.Tensor:
-        """sigma_t for t = 0 .. train_steps-1, ascending, float64, on the CPU."""
-        alphas = self.alphas_cumprod
-        return ((1 - alphas) / alphas) ** 0.5
-
-    @property
-    def sigma_min(self) -> float:
-        """The cleanest trained noise level."""
-        return float(self.sigmas[0])
-
-    @property
-    def sigma_max(self) -> float:
-        """The noisiest trained noise level."""
-        return float(self.sigmas[-1])
-
-    @cached_property
-    def _log_sigmas(self) -> torch.Tensor:
-        return self.sigmas.log()
-
-    def timestep(self, sigma: float) -> float:
-        """The fractional timestep of a noise level: linear between neighbours in log sigma."""
-        import torch
-
-        logs = self._log_sigmas
-        if sigma <= 0 or math.log(sigma) <= float(logs[0]):
-            return 0.0
-        log = torch.tensor(math.log(sigma), dtype=torch.float64)
-        high = int(torch.searchsorted(logs, log).clamp(1, len(logs) - 1))
-        low = high - 1
-        fraction = (log - logs[low]) / (logs[high] - logs[low])
-        return low + float(fraction.clamp(0, 1))
-
-    def sigma(self, timestep: float) -> float:
-        """The noise level of a fractional timestep: the inverse of `timestep`."""
-        position = min(max(float(timestep), 0.0), self.train_steps - 1.0)
-        low = min(int(position), self.train_steps - 2)
-        fraction = position - low
-        logs = self._log_sigmas
-        return math.exp(float(logs[low]) * (1 - fraction) + float(logs[low + 1]) * fraction)
-
-    def denoised(self, x: torch.Tensor, sigma: float, prediction: torch.Tensor) -> torch.Tensor:
-        """x0 from a variance-exploding `x` at `sigma` and the model's prediction for it."""
-        if self.prediction_type == "v_prediction":
-            scale = 1 + sigma**2
-            return x / scale - prediction * (sigma / math.sqrt(scale))
-        if self.prediction_type == "sample":
-            return prediction
-        return x - prediction * sigma
-
-    def predicted_original(
-        self, latent: torch.Tensor, timestep: float, prediction: torch.Tensor
-    ) -> torch.Tensor:
-        """x0 from a variance-preserving `latent` and the model's prediction for it."""
-        sigma = self.sigma(timestep)
-        signal = 1 / math.sqrt(1 + sigma**2)  # sqrt(abar)
-        noise = sigma * signal  # sqrt(1 - abar)
-        if self.prediction_type == "v_prediction":  # Salimans & Ho 2022: v = a eps - s x0
-            return latent * signal - prediction * noise
-        if self.prediction_type == "sample":
-            return prediction
-        return (latent - prediction * noise) / signal
-
-    def epsilon(
-        self, latent: torch.Tensor, timestep: float, original: torch.Tensor
-    ) -> torch.Tensor:
-        """The noise in a variance-preserving `latent` whose x0 is `original`."""
-        sigma = self.sigma(timestep)
-        return (latent * math.sqrt(1 + sigma**2) - original) / sigma
-
-
-def _zero_terminal_snr(alphas_cumprod: torch.Tensor) -> torch.Tensor:
-    """Rescale so that the last step has (almost) no signal left: Lin et al. 2024, algorithm 1."""
-    roots = alphas_cumprod.sqrt()
-    first, last = roots[0].clone(), roots[-1].clone()
-    roots = (roots - last) * first / (first - last)
-    rescaled = roots**2
-    rescaled[-1] = NO_SIGNAL
-    return rescaled
-
 
 # ------------------------------------------------------------------------ sigma-space samplers
 
@@ -169,7 +42,7 @@ def sigma_sampler(  # noqa: PLR0913 - the fields of a SamplerSpec
                 ...
             return x
 
-    Noise schedules, image-to-image and v-prediction are taken care of.
+    Noise schedules, image-to-image, v-prediction and flow models are taken care of.
 
     Args:
         walk: Called with the first x, the noise levels (descending, the last one 0), and a
@@ -190,6 +63,7 @@ def sigma_sampler(  # noqa: PLR0913 - the fields of a SamplerSpec
         schedules=tuple(SCHEDULES),
         evaluations=evaluations,
         stochastic=stochastic,
+        noise=frozenset(("vp", "flow")),
     )
 
 
@@ -201,12 +75,12 @@ class _Walk(NamedTuple):
 
 
 def _sample(walk: _Walk, task: SamplingTask) -> Sampling:
-    model = task.model
+    model = task.noise_model
     schedule = walk.default if task.schedule == "default" else task.schedule
     sigmas = noise_levels(model, task.steps, schedule)[task.first_step :]
     steps = len(sigmas) - 1
     if task.init is None:
-        x = task.noise * math.sqrt(1 + sigmas[0] ** 2)  # as wide as noised data of unit variance
+        x = task.noise * (1 / model.signal(sigmas[0]))  # a latent that is noise alone
     else:
         x = task.init + task.noise * sigmas[0]
     if steps == 0:
@@ -219,7 +93,7 @@ def _sample(walk: _Walk, task: SamplingTask) -> Sampling:
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
             step = min(max(count, 0) // walk.evaluations, steps - 1)
-            latent = x / math.sqrt(1 + sigma**2)
+            latent = x / (1 / model.signal(sigma))
             prediction = yield Evaluation(latent, model.timestep(sigma), step)
             denoised = model.denoised(x, sigma, prediction)
     raise AssertionError  # count() does not end
@@ -256,6 +130,27 @@ def resolve_sampler(
     if chosen not in spec.schedules:
         raise UnknownName("schedule", chosen, known=spec.schedules)
     return spec, chosen
+
+
+def require_noise(spec: SamplerSpec, info: ModelInfo, samplers: Iterable[SamplerSpec]) -> None:
+    """Refuse a sampler that does not know how the noise of a model mixes with its pictures.
+
+    Args:
+        spec: The sampler that was asked for.
+        info: The model that it is to draw with.
+        samplers: Those to take instead, if they know it.
+
+    Raises:
+        RequestError: It cannot draw with this model.
+    """
+    if info.noise in spec.noise:
+        return
+    able = ", ".join(repr(each.name) for each in samplers if info.noise in each.noise)
+    message = (
+        f"sampler {spec.name!r} cannot draw with {info.name!r}, whose noise is of the kind "
+        f"{info.noise!r}; " + (f"take one of {able}" if able else "no sampler here can")
+    )
+    raise RequestError([FieldError("sampler", message)])
 
 
 def _split_name(samplers: Registry[SamplerSpec], name: str) -> tuple[SamplerSpec, str]:

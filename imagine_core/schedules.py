@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING
 from imagine_core.errors import UnknownName
 
 if TYPE_CHECKING:
-    from imagine_core.sampling import NoiseModel
+    from imagine_core.noise import NoiseModel
 
 
 def _normal(model: NoiseModel, steps: int) -> list[float]:
     """Even in the timestep, from the noisiest trained level to the cleanest."""
-    last = model.train_steps - 1
-    return [model.sigma(last * (1 - i / max(steps - 1, 1))) for i in range(steps)]
+    return [model.level(1 - i / max(steps - 1, 1)) for i in range(steps)]
 
 
 def _sgm_uniform(model: NoiseModel, steps: int) -> list[float]:
     """Even in the timestep, with the last step from one stride above the cleanest level."""
-    last = model.train_steps - 1
-    return [model.sigma(last * (1 - i / steps)) for i in range(steps)]
+    return [model.level(1 - i / steps) for i in range(steps)]
 
 
 def _simple(model: NoiseModel, steps: int) -> list[float]:
@@ -35,7 +33,7 @@ def _simple(model: NoiseModel, steps: int) -> list[float]:
     last, stride = model.train_steps - 1, model.train_steps / steps
     if stride < 1:  # more steps than levels
         return _sgm_uniform(model, steps)
-    return [model.sigma(last - math.floor(i * stride)) for i in range(steps)]
+    return [model.level((last - math.floor(i * stride)) / last) for i in range(steps)]
 
 
 def _karras(model: NoiseModel, steps: int) -> list[float]:
@@ -54,8 +52,7 @@ def _beta(model: NoiseModel, steps: int) -> list[float]:
     """Quantiles of Beta(0.6, 0.6) over the timestep: "Beta Sampling", Lee et al. 2024."""
     from scipy.stats import beta
 
-    last = model.train_steps - 1
-    return [model.sigma(last * float(beta.ppf(1 - i / steps, 0.6, 0.6))) for i in range(steps)]
+    return [model.level(float(beta.ppf(1 - i / steps, 0.6, 0.6))) for i in range(steps)]
 
 
 def _kl_optimal(model: NoiseModel, steps: int) -> list[float]:

@@ -1,4 +1,4 @@
-"""Noise levels, schedules, sampler names, and the helper that samplers are written with."""
+"""Schedules, sampler names, and the helper that samplers are written with."""
 
 from __future__ import annotations
 
@@ -7,19 +7,23 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from imagine_core import Evaluation, SamplerSpec, SamplingTask
+from imagine_core import Evaluation, ModelInfo, SamplerSpec, SamplingTask
 from imagine_core.errors import RequestError, UnknownName
+from imagine_core.noise import NoiseModel, RectifiedFlow, VariancePreserving
 from imagine_core.registry import Registry
-from imagine_core.sampling import NoiseModel, SigmaWalk, resolve_sampler, sigma_sampler
+from imagine_core.sampling import SigmaWalk, require_noise, resolve_sampler, sigma_sampler
 from imagine_core.schedules import SCHEDULES, noise_levels
 
 Noise = Callable[[], torch.Tensor]
-SD15 = NoiseModel({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"})
+SD15 = VariancePreserving(
+    {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+)
 NOISE = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
@@ -41,7 +45,7 @@ def task(**changes: Any) -> SamplingTask:
         "noise": NOISE,
         "steps": 4,
         "schedule": "default",
-        "model": SD15,
+        "noise_model": SD15,
         "generator": torch.Generator().manual_seed(1),
     }
     return SamplingTask(**defaults | changes)
@@ -58,66 +62,31 @@ def run(spec: SamplerSpec, task: SamplingTask) -> tuple[torch.Tensor, list[Evalu
         except StopIteration as stop:
             return stop.value, seen
         seen.append(evaluation)
-        sigma = task.model.sigma(float(evaluation.timestep))
+        sigma = task.noise_model.sigma(float(evaluation.timestep))
         signal = 1 / math.sqrt(1 + sigma**2)
         epsilon = (evaluation.latent - signal * x0) / (sigma * signal)
         v = signal * epsilon - sigma * signal * x0
         kinds = {"epsilon": epsilon, "v_prediction": v, "sample": x0}
-        prediction = kinds[task.model.prediction_type]
+        prediction = kinds[task.noise_model.prediction_type]
 
 
 EULER = sigma_sampler(euler, name="euler", label="Euler")
 
 
-# ------------------------------------------------------------------------------- noise levels
-
-
-def test_noise_levels_of_stable_diffusion_are_the_published_ones() -> None:
-    assert SD15.sigma_min == pytest.approx(0.0292, abs=1e-4)
-    assert SD15.sigma_max == pytest.approx(14.6146, abs=1e-4)
-
-
-@pytest.mark.parametrize("timestep", [0.0, 0.25, 17.5, 500.0, 998.9, 999.0])
-def test_timestep_and_noise_level_are_inverse_to_each_other(timestep: float) -> None:
-    assert SD15.timestep(SD15.sigma(timestep)) == pytest.approx(timestep, abs=1e-6)
-
-
-def test_timesteps_of_levels_outside_the_training_are_clamped() -> None:
-    assert SD15.timestep(0.0) == 0
-    assert SD15.timestep(1e-9) == 0
-    assert SD15.timestep(1e9) == 999
-
-
-def test_zero_terminal_snr_makes_the_noisiest_level_all_but_pure_noise() -> None:
-    model = NoiseModel(SD15.config | {"rescale_betas_zero_snr": True})
-    assert model.sigma_max == pytest.approx(4096, rel=1e-3)
-    assert model.sigma_min == pytest.approx(SD15.sigma_min, rel=1e-3)
-
-
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
-@pytest.mark.parametrize("timestep", [3.0, 400.5, 999.0])
-def test_the_two_parameterisations_denoise_alike(kind: str, timestep: float) -> None:
-    model = NoiseModel(SD15.config | {"prediction_type": kind})
-    sigma = model.sigma(timestep)
-    x, prediction = NOISE * sigma, NOISE.flip(0).roll(1)
-    scaled = x / math.sqrt(1 + sigma**2)
-    expected = model.predicted_original(scaled, timestep, prediction)
-    assert torch.allclose(model.denoised(x, sigma, prediction), expected, atol=1e-4)
-
-
 # ---------------------------------------------------------------------------------- schedules
 
 
+@pytest.mark.parametrize("noise_model", [SD15, RectifiedFlow(), RectifiedFlow(shift=3.0)])
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 31, 1000])
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_a_schedule_falls_strictly_from_the_noisiest_level_to_zero(
-    schedule: str, steps: int
+    schedule: str, steps: int, noise_model: NoiseModel
 ) -> None:
-    levels = noise_levels(SD15, steps, schedule)
+    levels = noise_levels(noise_model, steps, schedule)
     assert len(levels) == steps + 1
-    assert levels[0] == pytest.approx(SD15.sigma_max)
+    assert levels[0] == pytest.approx(noise_model.sigma_max)
     assert levels[-1] == 0
-    assert levels[-2] >= SD15.sigma_min * (1 - 1e-9)
+    assert levels[-2] >= noise_model.sigma_min * (1 - 1e-9)
     assert all(high > low for high, low in pairwise(levels))
 
 
@@ -149,8 +118,8 @@ def test_an_unknown_schedule_is_named_with_its_nearest() -> None:
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
 def test_a_sigma_sampler_ends_on_what_the_model_sees(kind: str) -> None:
-    model = NoiseModel(SD15.config | {"prediction_type": kind})
-    latent, seen = run(EULER, task(model=model))
+    model = VariancePreserving(SD15.config | {"prediction_type": kind})
+    latent, seen = run(EULER, task(noise_model=model))
     assert torch.allclose(latent, torch.full_like(latent, 0.5), atol=1e-4)
     assert [each.step for each in seen] == [0, 1, 2, 3]
 
@@ -264,6 +233,23 @@ def test_a_schedule_that_the_sampler_does_not_take_is_refused(
         with pytest.raises(UnknownName, match="unknown schedule 'karras'") as caught:
             resolve_sampler(samplers, name, schedule)
         assert caught.value.kind == "schedule"
+
+
+def test_a_sampler_that_does_not_know_the_noise_of_a_model_is_refused_with_those_that_do(
+    samplers: Registry[SamplerSpec],
+) -> None:
+    fixed, known = samplers.get("fixed"), samplers.get("dpm++ 2m")
+    for spec, noise in ((fixed, "vp"), (known, "vp"), (known, "flow")):
+        require_noise(spec, model_of(noise), samplers)
+    with pytest.raises(RequestError, match="of the kind 'flow'; take one of 'dpm") as caught:
+        require_noise(fixed, model_of("flow"), samplers)
+    assert [error.field for error in caught.value.fields] == ["sampler"]
+    with pytest.raises(RequestError, match="no sampler here can"):
+        require_noise(fixed, model_of("discrete"), samplers)
+
+
+def model_of(noise: str) -> ModelInfo:
+    return ModelInfo(name="m", path=Path("m"), loader="fake", family="fake", size=1, noise=noise)
 
 
 def test_an_unknown_sampler_is_named_as_it_was_asked_for(samplers: Registry[SamplerSpec]) -> None:

@@ -12,7 +12,7 @@ from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import in_order
 from imagine_core.kinds import SMALLEST_SIDE
 from imagine_core.models.memory import Work
-from imagine_core.sampling import resolve_sampler
+from imagine_core.sampling import require_noise, resolve_sampler
 from imagine_core.types import GenerationRequest
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def admit(
         raise RequestError(in_order(found.values()))
     sampler, schedule = resolve_sampler(samplers, request.sampler, request.noise_schedule)
     info = catalogue.default() if request.model is None else catalogue.get(request.model)
+    require_noise(sampler, info, samplers)
     if info.clip_layers is not None and request.clip_skip > info.clip_layers:
         message = f"must be from 1 to {info.clip_layers}, the layers of {info.name!r}"
         raise RequestError([FieldError("clip_skip", message)])

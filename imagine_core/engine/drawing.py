@@ -174,7 +174,7 @@ def draw(  # noqa: PLR0913 - what a picture is made of
             noise=_noise(model, each, generator, like=guidance.positive.context),
             steps=request.steps,
             schedule=request.noise_schedule,
-            model=model.noise,
+            noise_model=model.noise,
             generator=generator,
             init=init,
             strength=each.strength,
@@ -247,7 +247,7 @@ def _denoise(
 
 def _original(task: SamplingTask, evaluation: Evaluation, prediction: Any) -> torch.Tensor:
     timestep = float(evaluation.timestep)
-    return task.model.predicted_original(evaluation.latent, timestep, prediction)
+    return task.noise_model.original(evaluation.latent, timestep, prediction)
 
 
 def _encode(model: DiffusionModel, image: Image.Image, generator: torch.Generator) -> torch.Tensor:

@@ -19,13 +19,15 @@ from imagine_core.interfaces import (
     Sampling,
     SamplingTask,
 )
-from imagine_core.sampling import NoiseModel
+from imagine_core.noise import VariancePreserving
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-NOISE = NoiseModel({"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"})
+NOISE = VariancePreserving(
+    {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+)
 SPREAD = 0.1
 """Standard deviation of the fake model's pictures around their colour."""
 
@@ -224,7 +226,7 @@ def euler(task: SamplingTask) -> Sampling:
     """Euler's method over evenly spaced timesteps; the plainest sampler that works."""
     import torch
 
-    noise = task.model
+    noise = task.noise_model
     start = task.first_step
     times = torch.linspace(noise.train_steps - 1, 0, task.steps + 1)[start:]
     sigmas = [noise.sigma(float(t)) for t in times[:-1]] + [0.0]

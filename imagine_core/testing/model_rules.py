@@ -12,7 +12,7 @@ import torch
 
 from imagine_core.engine.forward import stack
 from imagine_core.interfaces import Conditioning
-from imagine_core.sampling import NoiseModel
+from imagine_core.noise import NoiseModel
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROMPTS = ("", "a (red:1.3) fox, 狐狸 🦊", "a very long walk, " * 60)
 DEEP = 6
+PREDICTIONS = {"vp": {"epsilon", "v_prediction", "sample"}, "flow": {"flow"}}
 
 
 def described(loaded: Loaded) -> None:
@@ -32,11 +33,16 @@ def described(loaded: Loaded) -> None:
         assert count >= 1, f"{field} is {count}"
     noise: object = model.noise
     assert isinstance(noise, NoiseModel), f"its noise is {noise!r:.60}"
-    kinds = ("epsilon", "v_prediction", "sample")
+    said = loaded.info.noise
+    assert noise.kind == said, f"its noise is of the kind {noise.kind!r}, not {said!r} as was said"
+    kinds = PREDICTIONS.get(noise.kind, {noise.prediction_type})
     assert noise.prediction_type in kinds, f"it predicts {noise.prediction_type!r}"
-    levels = noise.sigmas
+    levels = torch.tensor([noise.level(i / 99) for i in range(100)], dtype=torch.float64)
     assert levels.isfinite().all(), "its noise levels are not finite"
     assert (levels.diff() > 0).all(), "its noise levels do not rise"
+    for level in levels.tolist():
+        again = noise.sigma(noise.timestep(level))
+        assert abs(again / level - 1) < 1e-3, f"its level {level:.3g} is told as {again:.3g}"
     digest = model.model_hash
     known = digest is None or re.fullmatch("[0-9a-f]{10}", digest)
     assert known, f"its hash is {digest!r}, not 10 hex digits"

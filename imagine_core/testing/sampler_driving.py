@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,15 +10,17 @@ from typing import Any
 import torch
 
 from imagine_core.interfaces import Evaluation, SamplerSpec, SamplingTask
-from imagine_core.sampling import NoiseModel
+from imagine_core.noise import NoiseModel, RectifiedFlow, VariancePreserving
 
-SD15 = NoiseModel(
+SD15 = VariancePreserving(
     {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 )
 """What Stable Diffusion 1.5 was trained on."""
 
 # A model whose cleanest level is next to nothing, so that what is left to the last step is too.
-CLEAN = NoiseModel({"beta_start": 1e-7, "beta_end": 0.02, "beta_schedule": "scaled_linear"})
+CLEAN = VariancePreserving({"beta_start": 1e-7, "beta_end": 0.02, "beta_schedule": "scaled_linear"})
+
+FLOW = RectifiedFlow()
 
 SMALL, WIDE = (1, 4, 8, 8), (1, 4, 64, 64)
 
@@ -57,7 +58,7 @@ def task_of(  # noqa: PLR0913 - the fields of a SamplingTask
     *,
     steps: int = 10,
     schedule: str = "default",
-    model: NoiseModel = SD15,
+    noise_model: NoiseModel = SD15,
     seed: int = 0,
     init: torch.Tensor | None = None,
     strength: float = 1.0,
@@ -68,7 +69,7 @@ def task_of(  # noqa: PLR0913 - the fields of a SamplingTask
         noise=torch.randn(shape, generator=generator),
         steps=steps,
         schedule=schedule,
-        model=model,
+        noise_model=noise_model,
         generator=generator,
         init=init,
         strength=strength,
@@ -87,20 +88,15 @@ def drive(spec: SamplerSpec, task: SamplingTask, predict: Predict) -> Run:
             run.latent = stop.value
             return run
         run.evaluations.append(evaluation)
-        prediction = answer(task.model, evaluation, predict)
+        prediction = answer(task.noise_model, evaluation, predict)
 
 
-def answer(model: NoiseModel, evaluation: Evaluation, predict: Predict) -> torch.Tensor:
-    """What a network with these predictions would output: epsilon, v or x0."""
-    sigma = model.sigma(float(evaluation.timestep))
-    scale = math.sqrt(1 + sigma**2)
-    x = evaluation.latent.double() * scale
-    x0 = predict(x, sigma)
-    if model.prediction_type == "sample":
-        return x0.float()
-    if model.prediction_type == "v_prediction":  # v = a eps - s x0, with a = 1 / scale
-        return (((x - x0) / sigma - x0 * sigma) / scale).float()
-    return ((x - x0) / sigma).float()
+def answer(noise_model: NoiseModel, evaluation: Evaluation, predict: Predict) -> torch.Tensor:
+    """What a network with these predictions would output: epsilon, v, x0 or a velocity."""
+    timestep = float(evaluation.timestep)
+    sigma, latent = noise_model.sigma(timestep), evaluation.latent.double()
+    original = predict(latent / noise_model.signal(sigma), sigma)
+    return noise_model.prediction(latent, timestep, original).float()
 
 
 class Gaussian:

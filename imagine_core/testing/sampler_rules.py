@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from imagine_core.interfaces import Sampling
-from imagine_core.sampling import NoiseModel, resolve_sampler
-from imagine_core.testing.sampler_driving import CLEAN, GAUSSIAN, SD15, WIDE, answer, drive, task_of
+from imagine_core.interfaces import SamplingTask
+from imagine_core.noise import NoiseModel, VariancePreserving
+from imagine_core.sampling import resolve_sampler
+from imagine_core.testing.sampler_driving import CLEAN, FLOW, GAUSSIAN, SD15, WIDE, answer, drive
 from imagine_core.testing.sampler_runs import INIT, Sampled
 
 STRENGTHS = (None, 0.05, 0.3, 0.6, 1.0)
@@ -37,6 +38,7 @@ def registered(sampled: Sampled) -> None:
     assert isinstance(spec.stochastic, bool), f"`stochastic` is {spec.stochastic!r}"
     assert isinstance(spec.evaluations, int), f"`evaluations` is {spec.evaluations!r}"
     assert spec.evaluations >= 1, f"`evaluations` is {spec.evaluations}"
+    assert spec.noise, "it knows no noise: `noise` is empty"
 
 
 def schedules(sampled: Sampled) -> None:
@@ -92,8 +94,9 @@ def start(sampled: Sampled) -> None:
         sampling = sampled.spec.sample(task)
         first = next(sampling)
         sampling.close()
-        sigma = task.model.sigma(float(first.timestep))
-        expected = (task.noise * sigma + (0 if task.init is None else task.init)) / _scale(sigma)
+        sigma = task.noise_model.sigma(float(first.timestep))
+        noised = task.noise * sigma + (0 if task.init is None else task.init)
+        expected = noised * task.noise_model.signal(sigma)
         away = float((first.latent - expected).abs().max())
         # 0.05 is what it makes of a timestep to be rounded, as diffusers does behind "karras".
         assert away < 0.05, f"its first latent is {away:.2f} from where it says it starts {where}"
@@ -121,7 +124,8 @@ def convergence(sampled: Sampled) -> None:
     """A deterministic one comes nearer to the exact end of its path the more steps it takes."""
     if sampled.spec.stochastic:
         return
-    coarse, fine = (_error(sampled, steps) for steps in (24, 72))
+    noise_model = CLEAN if sampled.knows_vp else FLOW
+    coarse, fine = (_error(sampled, steps, noise_model) for steps in (24, 72))
     if coarse < 1e-4:  # exact on this problem
         return
     measured = math.log(coarse / fine, 3)
@@ -130,31 +134,49 @@ def convergence(sampled: Sampled) -> None:
     assert fine < 0.25 / 5 ** (sampled.order - 1), f"{said}, which is much"
 
 
-def _error(sampled: Sampled, steps: int) -> float:
+def _error(sampled: Sampled, steps: int, noise_model: NoiseModel) -> float:
     """The largest distance from the exact end of the path that the sampler set out on."""
     schedule = "exponential" if "exponential" in sampled.spec.schedules else "default"
-    task = task_of(steps=steps, schedule=schedule, model=CLEAN)
+    task = sampled.task_of(steps=steps, schedule=schedule, noise_model=noise_model)
     run = drive(sampled.spec, task, sampled.predict)
     first = run.evaluations[0]
-    sigma = CLEAN.sigma(float(first.timestep))
-    end = GAUSSIAN.flowed(first.latent.double() * _scale(sigma), sigma)
+    sigma = noise_model.sigma(float(first.timestep))
+    end = GAUSSIAN.flowed(first.latent.double() / noise_model.signal(sigma), sigma)
     return float((run.latent - end).abs().max())
 
 
 def v_prediction(sampled: Sampled) -> None:
     """A model that predicts v gives the same picture as one that predicts epsilon."""
-    v = sampled.latent(steps=7, model=NoiseModel(V_CONFIG))
+    if not sampled.knows_vp:
+        return
+    v = sampled.latent(steps=7, noise_model=VariancePreserving(V_CONFIG))
     away = float((sampled.latent(steps=7) - v).abs().max())
     assert away < 1e-3, f"a model that predicts v gives a latent that is {away:.2g} away"
 
 
 def zero_snr(sampled: Sampled) -> None:
     """Whatever it predicts, a model without any signal at its noisiest level makes its pictures."""
-    for config in (SD15.config, V_CONFIG):
-        model = NoiseModel(config | ZERO_SNR)
-        away = GAUSSIAN.distance(sampled.latent(WIDE, steps=100, model=model))
+    for config in (SD15.config, V_CONFIG) if sampled.knows_vp else ():
+        noise_model = VariancePreserving(config | ZERO_SNR)
+        away = GAUSSIAN.distance(sampled.latent(WIDE, steps=100, noise_model=noise_model))
         said = f"mean or covariance are {away:.2f} away with zero terminal SNR"
-        assert away < 1.5 * NEAR, f"{said} and a model that predicts {model.prediction_type}"
+        assert away < 1.5 * NEAR, f"{said} and a model that predicts {noise_model.prediction_type}"
+
+
+def flow(sampled: Sampled) -> None:
+    """A model trained on straight lines gives the right pictures too, where the sampler says so."""
+    if "flow" not in sampled.plugins.samplers.get(sampled.name).noise:
+        return
+    away = GAUSSIAN.distance(sampled.latent(WIDE, steps=250, noise_model=FLOW))
+    assert away < NEAR, f"mean or covariance are {away:.2f} away with a flow model"
+    init = GAUSSIAN.draw(WIDE).float()
+    latent = sampled.latent(WIDE, steps=120, init=init, strength=0.8, noise_model=FLOW)
+    away = GAUSSIAN.distance(latent)
+    assert away < NEAR, f"mean or covariance are {away:.2f} away from a picture with a flow model"
+    for schedule, steps in product(sampled.spec.schedules, (1, 2, 7)):
+        latent = sampled.latent(steps=steps, schedule=schedule, noise_model=FLOW)
+        said = f"in {steps} steps of the schedule {schedule!r} with a flow model"
+        assert latent.isfinite().all(), f"its latent is not finite {said}"
 
 
 # ------------------------------------------------------------------------------ how it gets along
@@ -180,7 +202,7 @@ def stochastic(sampled: Sampled) -> None:
     """It adds noise on the way if, and only if, it says so."""
     latents = []
     for other in (5, 6):
-        task = replace(task_of(steps=20), generator=torch.Generator().manual_seed(other))
+        task = replace(sampled.task_of(steps=20), generator=torch.Generator().manual_seed(other))
         latents.append(drive(sampled.spec, task, GAUSSIAN.denoised).latent)
     adds = not torch.equal(*latents)
     said = "adds noise on the way" if adds else "adds no noise on the way"
@@ -190,18 +212,22 @@ def stochastic(sampled: Sampled) -> None:
 
 def company(sampled: Sampled) -> None:
     """Two samplings that take turns end as each does alone."""
-    tasks: list[dict[str, Any]] = [
+    both: list[dict[str, Any]] = [
         {"steps": 6, "seed": 1},
         {"steps": 9, "seed": 2, "init": INIT, "strength": 0.8},
     ]
-    alone = [drive(sampled.spec, task_of(**task), GAUSSIAN.denoised).latent for task in tasks]
-    together = dict(_taking_turns([sampled.spec.sample(task_of(**task)) for task in tasks]))
-    for number, latent in enumerate(alone):
+    alone, beside = ([sampled.task_of(**each) for each in both] for _ in range(2))
+    together = dict(_taking_turns(sampled, beside))
+    for number, task in enumerate(alone):
+        latent = drive(sampled.spec, task, GAUSSIAN.denoised).latent
         said = "a sampling ends elsewhere when another runs beside it"
         assert torch.equal(together[number], latent), said
 
 
-def _taking_turns(samplings: list[Sampling]) -> Iterator[tuple[int, torch.Tensor]]:
+def _taking_turns(
+    sampled: Sampled, tasks: list[SamplingTask]
+) -> Iterator[tuple[int, torch.Tensor]]:
+    samplings = [sampled.spec.sample(task) for task in tasks]
     sent: dict[int, Any] = dict.fromkeys(range(len(samplings)))
     while sent:
         for number in list(sent):
@@ -211,16 +237,16 @@ def _taking_turns(samplings: list[Sampling]) -> Iterator[tuple[int, torch.Tensor
                 del sent[number]
                 yield number, stop.value
             else:
-                sent[number] = answer(SD15, wanted, GAUSSIAN.denoised)
+                sent[number] = answer(tasks[number].noise_model, wanted, GAUSSIAN.denoised)
 
 
 def closing(sampled: Sampled) -> None:
     """Closing it, at any time, ends it without a sound."""
     for started in range(4):
-        sampling = sampled.plugins.samplers.get(sampled.name).sample(task_of())
+        sampling = sampled.plugins.samplers.get(sampled.name).sample(sampled.task_of())
         prediction: Any = None
         for _ in range(started):
-            prediction = answer(SD15, sampling.send(prediction), GAUSSIAN.denoised)
+            prediction = answer(sampled.noise_model, sampling.send(prediction), GAUSSIAN.denoised)
         sampling.close()
 
 
@@ -241,10 +267,6 @@ def device(sampled: Sampled) -> None:
                 prediction = torch.empty(task.noise.shape, device="meta")
 
 
-def _scale(sigma: float) -> float:
-    return math.sqrt(1 + sigma**2)
-
-
 RULES: tuple[tuple[str, Callable[[Sampled], None]], ...] = (
     ("sampler-registered", registered),
     ("sampler-schedules", schedules),
@@ -261,6 +283,7 @@ RULES: tuple[tuple[str, Callable[[Sampled], None]], ...] = (
     ("sampler-convergence", convergence),
     ("sampler-v-prediction", v_prediction),
     ("sampler-zero-snr", zero_snr),
+    ("sampler-flow", flow),
     ("sampler-device", device),
     ("sampler-finite", finite),
 )

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from imagine_core.interfaces import Evaluation, SamplerSpec, Sampling, SamplingTask
+from imagine_core.noise import NoiseModel
 from imagine_core.plugins import Plugins
 from imagine_core.testing.plugin_registration import beside_the_installed
-from imagine_core.testing.sampler_driving import GAUSSIAN, SMALL, drive, task_of
+from imagine_core.testing.sampler_driving import FLOW, GAUSSIAN, SD15, SMALL, drive, task_of
 
 INIT = GAUSSIAN.draw(SMALL).float()
 
@@ -47,6 +48,16 @@ class Sampled:
         spec = self.plugins.samplers.get(self.name)
         return replace(spec, sample=lambda task: _watched(spec, task))
 
+    @property
+    def knows_vp(self) -> bool:
+        """Whether it knows the noise of models with betas, which it is tried on then."""
+        return "vp" in self.plugins.samplers.get(self.name).noise
+
+    @property
+    def noise_model(self) -> NoiseModel:
+        """The noise that it is tried on, unless a rule says otherwise."""
+        return SD15 if self.knows_vp else FLOW
+
     @cached_property
     def runs(self) -> list[tuple[str, SamplingTask]]:
         """Seven steps of every schedule, from noise and from a picture, and what that is called."""
@@ -56,13 +67,17 @@ class Sampled:
         """A task, and what it is called in complaints."""
         where = f"in {steps} steps of the schedule {schedule!r}"
         if strength is None:
-            return where, task_of(steps=steps, schedule=schedule)
-        task = task_of(steps=steps, schedule=schedule, init=INIT, strength=strength)
+            return where, self.task_of(steps=steps, schedule=schedule)
+        task = self.task_of(steps=steps, schedule=schedule, init=INIT, strength=strength)
         return f"{where} at strength {strength}", task
+
+    def task_of(self, shape: tuple[int, ...] = SMALL, **options: Any) -> SamplingTask:
+        """A task with noise of the kind that is tried."""
+        return task_of(shape, **{"noise_model": self.noise_model, **options})
 
     def latent(self, shape: tuple[int, ...] = SMALL, **options: Any) -> torch.Tensor:
         """What it makes of the Gaussian problem."""
-        return drive(self.spec, task_of(shape, **options), self.predict).latent
+        return drive(self.spec, self.task_of(shape, **options), self.predict).latent
 
     def predict(self, x: torch.Tensor, sigma: float) -> torch.Tensor:
         """What its model predicts: the mean of what x may have been, or the end of x's path."""
@@ -91,9 +106,9 @@ def _watched(spec: SamplerSpec, task: SamplingTask) -> Sampling:
 def _check_evaluation(wanted: object, task: SamplingTask) -> None:
     assert isinstance(wanted, Evaluation), f"it yields {wanted!r:.60}, which is no Evaluation"
     _check_tensor("the latent that it wants evaluated", wanted.latent, task)
-    last = task.model.train_steps - 1
-    assert 0 <= float(wanted.timestep) <= last, (
-        f"its timestep {wanted.timestep} is not in 0..{last}"
+    last = task.noise_model.timestep(task.noise_model.sigma_max)
+    assert 0 <= float(wanted.timestep) <= last + 1e-3, (
+        f"its timestep {wanted.timestep} is not in 0..{last:.0f}"
     )
     assert isinstance(wanted.step, int), f"the number of its step is {wanted.step!r}"
 

@@ -39,6 +39,7 @@ BROKEN: list[tuple[str, str, type[Toys]]] = [
     ("loader-progress", "it goes back", toys.Backwards),
     ("model-described", "downsampling is 0", toys.NoCell),
     ("model-described", "10 hex digits", toys.LongHash),
+    ("model-described", "of the kind 'vp', not 'flow'", toys.SaysNoise),
     ("model-complete", "meta device", toys.Hollow),
     ("model-complete", "a weight is not finite", toys.NotNumbers),
     ("model-prompts", "every prompt is encoded alike", toys.OneForAll),

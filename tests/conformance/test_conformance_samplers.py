@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from imagine_core import Evaluation, SamplerSpec, Sampling, SamplingTask, hookimpl
+from imagine_core.noise import VariancePreserving
 from imagine_core.sampling import SigmaWalk, sigma_sampler
 from imagine_core.testing import BrokenRule, check_sampler
 from imagine_core.testing.sampler_rules import RULES
@@ -137,8 +138,9 @@ def without_noise(task: SamplingTask) -> Sampling:
 
 def epsilon_only(task: SamplingTask) -> Sampling:
     """Takes every prediction for epsilon."""
-    config = {k: v for k, v in task.model.config.items() if k != "prediction_type"}
-    return (yield from GOOD.sample(replace(task, model=type(task.model)(config))))
+    assert isinstance(task.noise_model, VariancePreserving)
+    config = {k: v for k, v in task.noise_model.config.items() if k != "prediction_type"}
+    return (yield from GOOD.sample(replace(task, noise_model=VariancePreserving(config))))
 
 
 def reading(x: Tensor, sigmas: Sequence[float], noise: Noise) -> SigmaWalk:
@@ -175,10 +177,14 @@ def shifting(task: SamplingTask, latent: Tensor) -> Tensor:
 
 
 def dividing_by_the_signal(task: SamplingTask, latent: Tensor) -> Tensor:
-    no_signal = task.model.config.get("rescale_betas_zero_snr") and (
-        task.model.prediction_type == "epsilon"
-    )
-    return latent * float("nan") if no_signal else latent
+    noise_model = task.noise_model
+    no_signal = noise_model.kind == "vp" and noise_model.sigma_max > 4000
+    epsilon = noise_model.prediction_type == "epsilon"
+    return latent * float("nan") if no_signal and epsilon else latent
+
+
+def mistaking_flows(task: SamplingTask, latent: Tensor) -> Tensor:
+    return latent * 1.2 if task.noise_model.kind == "flow" else latent
 
 
 BROKEN: list[tuple[str, str, Any]] = [
@@ -221,6 +227,7 @@ BROKEN: list[tuple[str, str, Any]] = [
     ("sampler-v-prediction", "predicts v", replace(GOOD, sample=epsilon_only)),
     ("sampler-zero-snr", "predicts epsilon", ending(dividing_by_the_signal)),
     ("sampler-zero-snr", "nan away", ending(dividing_by_the_signal)),
+    ("sampler-flow", "with a flow model", ending(mistaking_flows)),
     ("sampler-device", "it raised", walking(reading)),
     ("sampler-device", "device to the cpu", walking(going_home)),
     ("sampler-finite", "30 steps of the schedule 'karras'", ending(overflowing)),
@@ -236,6 +243,17 @@ def complaint(plugin: object, **options: Any) -> BrokenRule:
 @pytest.mark.parametrize("spec", [GOOD, walking(ancestral, stochastic=True)])
 def test_a_right_sampler_passes(spec: SamplerSpec) -> None:
     check_sampler(Brings(spec), "mine", steps=STEPS)
+
+
+def test_a_sampler_that_knows_flows_alone_is_tried_on_them() -> None:
+    def sample(task: SamplingTask) -> Sampling:
+        assert task.noise_model.kind == "flow"
+        return (yield from GOOD.sample(task))
+
+    only = replace(GOOD, sample=sample, noise=frozenset(("flow",)))
+    check_sampler(Brings(only), "mine", steps=STEPS)
+    broken = complaint(Brings(replace(only, noise=frozenset())))
+    assert (broken.rule, "knows no noise" in str(broken)) == ("sampler-registered", True)
 
 
 @pytest.mark.parametrize(("rule", "words", "spec"), BROKEN)

@@ -138,6 +138,10 @@ class SaysSides(Says, recommended_size=(500, 500)):
     pass
 
 
+class SaysNoise(Says, noise="flow"):
+    pass
+
+
 class SaysMetadata(Says, metadata={"title": 7}):
     pass
 

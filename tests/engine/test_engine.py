@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from engines import RED, mixed, pixels, png, together, until
 from gates import Gate
 from imagine_core import (
+    Conditioning,
     GenerationResult,
     PhaseEvent,
     StepEvent,
@@ -24,6 +26,7 @@ from imagine_core.errors import (
     UnknownName,
     UnusableModel,
 )
+from imagine_core.noise import RectifiedFlow
 from imagine_core.settings import Limits, Settings
 from imagine_core.testing import (
     FakeClock,
@@ -39,6 +42,39 @@ def test_the_picture_is_what_the_prompt_asks_for(engine: Engine) -> None:
     result = draw_one(engine, replace(RED, steps=50, guidance_scale=1.0))
     wanted = (np.array(FakeModel.colour("red")[:3]).clip(-1, 1) + 1) * 127.5
     assert np.abs(pixels(result).mean(axis=(0, 1)) - wanted).max() < 12
+
+
+class FlowModel(FakeModel):
+    """A model of pictures in one colour that was trained on straight lines."""
+
+    noise = RectifiedFlow()  # type: ignore[assignment]
+
+    def predict(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
+    ) -> torch.Tensor:
+        colour = conditioning.context.mean(dim=1)[:, :, None, None].expand_as(latents)
+        return torch.stack(
+            [
+                self.noise.prediction(latent, float(timestep), original)
+                for latent, timestep, original in zip(latents, timesteps, colour, strict=True)
+            ]
+        )
+
+
+def test_a_flow_model_draws_with_the_samplers_that_know_flows_and_with_no_other(
+    engine: Engine, fake: FakePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognise = fake.loader.recognise
+    monkeypatch.setattr(
+        fake.loader, "recognise", lambda path: (i := recognise(path)) and replace(i, noise="flow")
+    )
+    monkeypatch.setattr(fake.loader, "load", lambda info, **_: FlowModel())
+    result = draw_one(engine, replace(RED, sampler="dpm++ 3m", guidance_scale=1.0))
+    wanted = (np.array(FakeModel.colour("red")[:3]).clip(-1, 1) + 1) * 127.5
+    assert np.abs(pixels(result).mean(axis=(0, 1)) - wanted).max() < 2
+    with pytest.raises(RequestError, match="sampler 'euler a' cannot draw") as refused:
+        draw_one(engine, replace(RED, sampler="euler a"))
+    assert "take one of 'dpm++ sde', 'dpm++ 2s a'" in str(refused.value)
 
 
 def test_events_come_in_order_and_every_step_is_told(engine: Engine) -> None:

@@ -164,19 +164,19 @@ def test_a_batch_that_does_not_fit_is_made_smaller(roomy: Engine, fake: FakePlug
 
 
 @pytest.mark.parametrize(
-    ("dtype", "options", "advised"),
+    ("dtype", "precision", "advised"),
     [
-        (torch.float16, {}, True),
-        (torch.float16, {"full_precision": True}, False),
-        (torch.bfloat16, {}, True),
-        (torch.float32, {}, False),
+        (torch.float16, "device's", True),
+        (torch.float16, "full", False),
+        (torch.bfloat16, "device's", True),
+        (torch.float32, "device's", False),
     ],
 )
 def test_a_latent_that_is_not_finite_advises_full_precision_where_that_is_not_in_use(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     dtype: torch.dtype,
-    options: dict[str, bool],
+    precision: str,
     advised: object,
 ) -> None:
     monkeypatch.setattr(
@@ -184,7 +184,7 @@ def test_a_latent_that_is_not_finite_advises_full_precision_where_that_is_not_in
     )
     fake = FakePlugin()
     monkeypatch.setattr(fake.device, "dtype", lambda: dtype)
-    settings = replace(Settings(models=tmp_path), **options)
+    settings = Settings(models=tmp_path, full_precision=precision == "full")
     engine = build_test_engine(tmp_path, fake, settings=settings)
     try:
         with pytest.raises(GenerationFailed, match="the latent is not finite") as failed:

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from imagine_core import SamplingTask
-from imagine_core.sampling import NoiseModel
-from imagine_core.testing.driving import GAUSSIAN, task_of
+from imagine_core.noise import VariancePreserving
+from imagine_core.testing.sampler_driving import GAUSSIAN, task_of
 from imagine_plugins.samplers import diffusers_schedulers
 from imagine_plugins.samplers.diffusers_schedulers import Row
 from imagine_plugins.samplers.scheduler_options import OF_THE_MODEL
@@ -115,7 +115,9 @@ def latent(sampler: str, config: str, schedule: str = "default") -> torch.Tensor
 
 
 def task(config: str, schedule: str = "default", steps: int = 4) -> SamplingTask:
-    return task_of(steps=steps, schedule=schedule, model=NoiseModel(json.loads(config)))
+    return task_of(
+        steps=steps, schedule=schedule, noise_model=VariancePreserving(json.loads(config))
+    )
 
 
 def away(sampler: str, one: dict[str, Any], other: dict[str, Any]) -> float:
@@ -192,7 +194,7 @@ def test_the_default_schedule_is_spaced_as_diffusers_spaces_it_for_the_model(
 def theirs(row: Row, config: dict[str, Any]) -> list[float]:
     kind = getattr(diffusers, f"{row.scheduler}Scheduler")
     fixed = {"set_alpha_to_one": False, "skip_prk_steps": True, "lower_order_final": True}
-    scheduler = kind.from_config(config | fixed | row.options)
+    scheduler = kind.from_config({**config, **fixed, **row.options})
     scheduler.set_timesteps(7)
     return [float(t) for t in scheduler.timesteps]
 
@@ -209,7 +211,7 @@ def test_ddim_without_any_signal_at_the_start_is_eulers_method_on_its_levels() -
     config = TRAINED | {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     asked = task(json.dumps(config), steps=5)
     run = drive("ddim", asked, GAUSSIAN.denoised)
-    model = asked.model
+    model = asked.noise_model
     levels = [model.sigma(float(e.timestep)) for e in run.evaluations] + [model.sigma_min]
     x = asked.noise.double() * (1 + levels[0] ** 2) ** 0.5
     for high, low in pairwise(levels):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from imagine_core import SamplingTask
-from imagine_core.sampling import NoiseModel
+from imagine_core.noise import VariancePreserving
 from imagine_plugins.samplers import diffusers_schedulers
 from imagine_plugins.samplers.diffusers_schedulers import Row
 from samplers.driving import registry
@@ -102,7 +102,9 @@ def tiny() -> Tiny:
 def task_like_pipeline(seed: int, config: dict[str, Any], **rest: Any) -> SamplingTask:
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(SHAPE, generator=generator)
-    return SamplingTask(noise=noise, model=NoiseModel(config), generator=generator, **rest)
+    return SamplingTask(
+        noise=noise, noise_model=VariancePreserving(config), generator=generator, **rest
+    )
 
 
 def scheduler_of(row: Row, config: dict[str, Any], **options: Any) -> Any:

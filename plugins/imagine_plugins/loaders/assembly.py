@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from imagine_core.sampling import NoiseModel
+from imagine_core.noise import VariancePreserving
 from imagine_plugins.loaders.components import Checkpoint, Meter
 from imagine_plugins.loaders.configs import component_name
 from imagine_plugins.loaders.tokenizers import tokenizer
@@ -56,7 +56,7 @@ def assemble(
         unet=parts.unet(),
         autoencoder=parts.autoencoder(),
         text=texts[0],
-        noise=NoiseModel(plan.scheduler),
+        noise=VariancePreserving(plan.scheduler),
         file_hash=None if file_hash is None else file_hash.start(),
     )
 

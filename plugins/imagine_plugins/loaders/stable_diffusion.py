@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from imagine_core.sampling import NoiseModel
+    from imagine_core.noise import NoiseModel
     from imagine_plugins.loaders.autoencoder import Autoencoder
     from imagine_plugins.loaders.hashing import FileHash
     from imagine_plugins.loaders.text import TextEncoder

@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imagine_core import Evaluation, SamplerSpec, Sampling, SamplingTask, hookimpl
+from imagine_core.noise import VariancePreserving
 from imagine_core.schedules import SCHEDULES, noise_levels
 from imagine_plugins.samplers.scheduler_options import prototype
 
@@ -119,10 +120,18 @@ def sample(row: Row, task: SamplingTask) -> Sampling:
         step = i * (task.steps - first) // len(timesteps)
         latent = scheduler.scale_model_input(x, t)
         prediction = yield Evaluation(latent, t, step)
-        if scheduler.config.prediction_type != task.model.prediction_type:
-            prediction = task.model.epsilon(latent, float(t), prediction)
+        if scheduler.config.prediction_type != task.noise_model.prediction_type:
+            prediction = _epsilon(task, latent, float(t), prediction)
         x = scheduler.step(prediction, t, x, return_dict=False, **row.step, **extra)[0]
     return x
+
+
+def _epsilon(
+    task: SamplingTask, latent: torch.Tensor, timestep: float, original: torch.Tensor
+) -> torch.Tensor:
+    """The noise in a latent whose x0 is `original`, for schedulers that take no x0."""
+    sigma = task.noise_model.sigma(timestep)
+    return (latent / task.noise_model.signal(sigma) - original) / sigma
 
 
 def _start(scheduler: Any, timestep: torch.Tensor, task: SamplingTask) -> torch.Tensor:
@@ -139,14 +148,15 @@ def _start(scheduler: Any, timestep: torch.Tensor, task: SamplingTask) -> torch.
 def _scheduler(row: Row, task: SamplingTask) -> Any:
     """A scheduler of this job's own, its timesteps set."""
     plain, name, options = task.schedule == "default", row.scheduler, dict(row.options)
-    if task.steps in (1, task.model.train_steps):
+    if task.steps in (1, task.noise_model.train_steps):
         # "linspace" and "leading" start a single step at the clean end, and step out of the table
         # or twice on one level when they take them all; "trailing" does neither.
         options["timestep_spacing"] = "trailing"
     if not plain:
         name = row.elsewhere or row.scheduler
         options |= OWN_LEVELS | {f"use_{_door(task)}_sigmas": True}
-    scheduler = copy.deepcopy(prototype(name, task.model.config, options))
+    assert isinstance(task.noise_model, VariancePreserving)
+    scheduler = copy.deepcopy(prototype(name, task.noise_model.config, options))
     if plain:
         _set_timesteps(scheduler, task.steps)
     else:
@@ -182,7 +192,7 @@ def _set_levels(scheduler: Any, task: SamplingTask) -> None:
     import torch
 
     levels = _levels(scheduler, task)
-    timesteps = torch.tensor([task.model.timestep(sigma) for sigma in levels[:-1]])
+    timesteps = torch.tensor([task.noise_model.timestep(sigma) for sigma in levels[:-1]])
     convert = f"_convert_to_{_door(task)}"
     if hasattr(scheduler, convert):
         setattr(scheduler, convert, partial(_given, levels[:-1]))
@@ -195,12 +205,12 @@ def _set_levels(scheduler: Any, task: SamplingTask) -> None:
 
 def _levels(scheduler: Any, task: SamplingTask) -> list[float]:
     """The noise levels to run on; DEIS integrates to the cleanest trained one, never to 0."""
-    levels = noise_levels(task.model, task.steps, task.schedule)
+    levels = noise_levels(task.noise_model, task.steps, task.schedule)
     if scheduler.config.get("algorithm_type") != "deis":
         return levels
-    cleanest = task.model.sigma_min
+    cleanest = task.noise_model.sigma_min
     if math.isclose(levels[-2], cleanest):
-        return noise_levels(task.model, task.steps + 1, task.schedule)[:-1]
+        return noise_levels(task.noise_model, task.steps + 1, task.schedule)[:-1]
     return [*levels[:-1], cleanest]
 
 

@@ -8,7 +8,7 @@ from functools import lru_cache
 from operator import methodcaller
 from typing import TYPE_CHECKING, Any
 
-from imagine_core.sampling import NO_SIGNAL, NoiseModel
+from imagine_core.noise import NO_SIGNAL, VariancePreserving
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,7 @@ def _built(name: str, keys: str) -> Any:
     kind = getattr(diffusers, f"{name}Scheduler")
     known = inspect.signature(kind.__init__).parameters
     if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in known:
-        config["trained_betas"] = _betas(NoiseModel(config))
+        config["trained_betas"] = _betas(VariancePreserving(config))
     if config.get("prediction_type") == "sample" and name in WITHOUT_SAMPLE:
         config["prediction_type"] = "epsilon"
     merged = {**LATENT, **config, **options}
@@ -77,7 +77,7 @@ def _built(name: str, keys: str) -> Any:
     return scheduler
 
 
-def _betas(model: NoiseModel) -> list[float]:
+def _betas(model: VariancePreserving) -> list[float]:
     """The betas of a model, for schedulers that cannot rescale them to zero terminal SNR."""
     alphas = model.alphas_cumprod.tolist()
     return [1 - high / low for low, high in zip([1.0, *alphas], alphas, strict=False)]
