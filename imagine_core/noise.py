@@ -2,6 +2,19 @@
 
 In sigma space (Karras et al. 2022) noised data are x = x0 + sigma eps. A model reads a latent,
 which is x times the share of signal at that level: `latent = signal(sigma) * x`.
+
+References:
+    Esser et al. 2024, "Scaling Rectified Flow Transformers for High-Resolution Image Synthesis",
+        arXiv:2403.03206.
+    Ho et al. 2020, "Denoising Diffusion Probabilistic Models", arXiv:2006.11239.
+    Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models",
+        arXiv:2206.00364.
+    Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed",
+        arXiv:2305.08891.
+    Liu et al. 2023, "Flow Straight and Fast: Learning to Generate and Transfer Data with
+        Rectified Flow", arXiv:2209.03003.
+    Salimans & Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models",
+        arXiv:2202.00512.
 """
 
 from __future__ import annotations

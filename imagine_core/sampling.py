@@ -84,7 +84,7 @@ def _sample(walk: _Walk, task: SamplingTask) -> Sampling:
     else:
         x = task.init + task.noise * sigmas[0]
     if steps == 0:
-        return x  # too little strength for a single step: the one level left is 0
+        return x  # at strength 0: the one level left is 0
     walker, denoised = walk.start(x, sigmas, partial(_draw, task)), None
     with closing(walker):
         for count in itertools.count(-walk.startup):

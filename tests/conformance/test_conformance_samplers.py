@@ -222,7 +222,7 @@ BROKEN: list[tuple[str, str, Any]] = [
     ("sampler-start", "strength 0.6", replace(GOOD, sample=without_noise)),
     ("sampler-exact", "away from what they should be", ending(lambda t, x: x * 0.9)),
     ("sampler-img2img", "away from the data's", ending(swelling)),
-    ("sampler-img2img", "too little strength", ending(restless)),
+    ("sampler-img2img", "a strength of 0", ending(restless)),
     ("sampler-convergence", "order", ending(shifting)),
     ("sampler-v-prediction", "predicts v", replace(GOOD, sample=epsilon_only)),
     ("sampler-zero-snr", "predicts epsilon", ending(dividing_by_the_signal)),

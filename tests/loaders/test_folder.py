@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 
@@ -48,6 +49,22 @@ def predict(model: Any) -> torch.Tensor:
     row = model.encode_prompt("a cat", clip_skip=1, width=64, height=64)
     prediction: torch.Tensor = model.predict(latents, torch.tensor([500.0]), row)
     return prediction
+
+
+@pytest.mark.parametrize(
+    "kind", ["DEISMultistep", "DPMSolverMultistep", "DPMSolverSinglestep", "SASolver", "LCM"]
+)
+def test_a_folder_saved_with_any_scheduler_has_the_noise_that_its_network_was_trained_on(
+    tmp_path: Path, tiny: Path, kind: str
+) -> None:
+    """diffusers writes `-Infinity`, which JSON does not have, for lambda_min_clipped."""
+    folder = tmp_path / "m"
+    shutil.copytree(tiny, folder)
+    config = json.loads((tiny / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+    scheduler = getattr(diffusers, f"{kind}Scheduler").from_config(config)
+    scheduler.save_config(folder / "scheduler")
+    assert recognise(folder).problem is None
+    assert torch.equal(load(folder).noise.sigmas, load(tiny).noise.sigmas)
 
 
 @pytest.mark.parametrize(

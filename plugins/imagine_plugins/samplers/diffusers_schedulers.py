@@ -1,4 +1,17 @@
-"""The samplers that diffusers' schedulers implement: one adapter, and a table of one row each."""
+"""The samplers that diffusers' schedulers implement: one adapter, and a table of one row each.
+
+References:
+    ddim: Song et al. 2020, arXiv:2010.02502.
+    ddpm: Ho et al. 2020, arXiv:2006.11239.
+    deis: Zhang & Chen 2022, arXiv:2204.13902.
+    dpm++ 2m, 2s, 2m sde: Lu et al. 2022, arXiv:2211.01095.
+    euler, euler a, heun, dpm2, dpm2 a: Karras et al. 2022, arXiv:2206.00364, algorithm 1.
+    lcm: Luo et al. 2023, arXiv:2310.04378.
+    pndm: Liu et al. 2022, arXiv:2202.09778.
+    sa-solver: Xue et al. 2023, arXiv:2309.05019.
+    tcd: Zheng et al. 2024, arXiv:2402.19159.
+    unipc: Zhao et al. 2023, arXiv:2302.04867.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +121,7 @@ def sample(row: Row, task: SamplingTask) -> Sampling:
     """Drive the row's scheduler; every call of its `step` is one evaluation."""
     first, scheduler = task.first_step, _scheduler(row, task)
     if task.init is not None and first == task.steps:
-        return task.init  # too little strength for a single step
+        return task.init  # at strength 0
     begin = first * scheduler.order
     timesteps = scheduler.timesteps[begin:]
     if hasattr(scheduler, "set_begin_index"):  # else looked up by value, and values may repeat

@@ -5,11 +5,15 @@ log of the signal-to-noise ratio. A step goes from noise level s to the lower le
 h = lambda_t - lambda_s = log(s / t).
 
 References:
-    Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models".
-    Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds".
-    Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Models".
-    Song et al. 2021, "Score-Based Generative Modeling through SDEs".
-    Xu et al. 2023, "Restart Sampling for Improving Generative Processes".
+    Karras et al. 2022, "Elucidating the Design Space of Diffusion-Based Generative Models",
+        arXiv:2206.00364.
+    Liu et al. 2022, "Pseudo Numerical Methods for Diffusion Models on Manifolds",
+        arXiv:2202.09778.
+    Lu et al. 2022, "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic
+        Models", arXiv:2211.01095.
+    Song et al. 2021, "Score-Based Generative Modeling through Stochastic Differential Equations",
+        arXiv:2011.13456.
+    Xu et al. 2023, "Restart Sampling for Improving Generative Processes", arXiv:2306.14878.
 """
 
 from __future__ import annotations
