@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from imagine_plugins.doodle.tokenizer import load_tokenizer
 
 from doodle.tokenizer import load_tokenizer
 from imagine_core.plugins import build_plugins
