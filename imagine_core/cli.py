@@ -20,6 +20,14 @@ from imagine_core.settings.options import PREFIX, shared, unknown_variables
 if TYPE_CHECKING:
     from click import Command, Context
 
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "offline_option",
+    "one_line",
+    "plugins_of",
+]
+
 OFFLINE = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",

@@ -14,6 +14,15 @@ from imagine_core.interfaces import Enhancement, Enhancer, EnhanceTask
 from imagine_core.registry import Registry
 from imagine_core.safe_text import quoted
 
+__all__ = [
+    "by_priority",
+    "choose_enhancer",
+    "draw_seed",
+    "enhance",
+    "enhanced",
+    "problem_of",
+]
+
 log = logging.getLogger("imagine")
 
 MOST_MORE = 10_000

@@ -36,6 +36,34 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, ClassVar
 
+__all__ = [
+    "BodyTooLarge",
+    "Busy",
+    "Cancelled",
+    "EncodedBody",
+    "EnhancerFailed",
+    "FieldError",
+    "Forbidden",
+    "GenerationFailed",
+    "ImagineError",
+    "InvalidFile",
+    "MalformedBody",
+    "MalformedRequest",
+    "NoModel",
+    "Offline",
+    "OutOfMemory",
+    "PluginError",
+    "RemoteCause",
+    "RequestError",
+    "ServerFailed",
+    "SettingsError",
+    "ShuttingDown",
+    "Stalled",
+    "Unauthorized",
+    "UnknownName",
+    "UnusableModel",
+]
+
 FAULTS = (Exception, SystemExit)
 """How a plugin's code fails, `sys.exit` included, where Ctrl-C has to get through."""
 

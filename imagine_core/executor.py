@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from imagine_core.settings import Settings
     from imagine_core.types import GenerationEvent, GenerationRequest
 
+__all__ = [
+    "EngineStatus",
+    "Executor",
+    "JobStatus",
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobStatus:

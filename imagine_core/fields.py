@@ -27,6 +27,16 @@ from imagine_core.settings import Limits
 from imagine_core.strict_json import Refused
 from imagine_core.types import GenerationRequest
 
+__all__ = [
+    "DEFAULTS",
+    "FIELDS",
+    "Field",
+    "from_json",
+    "in_core",
+    "on_wire",
+    "to_json",
+]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Field:

@@ -13,6 +13,22 @@ if TYPE_CHECKING:
 
     from imagine_core.noise import NoiseModel
 
+__all__ = [
+    "Conditioning",
+    "Device",
+    "DiffusionModel",
+    "EnhanceTask",
+    "Enhancement",
+    "Enhancer",
+    "Evaluation",
+    "ModelInfo",
+    "ModelLoader",
+    "SamplerSpec",
+    "Sampling",
+    "SamplingTask",
+    "steps_to_run",
+]
+
 # ------------------------------------------------------------------------------------- devices
 
 

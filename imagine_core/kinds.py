@@ -9,6 +9,24 @@ from typing import Any
 from imagine_core import strict_json
 from imagine_core.settings import Limits
 
+__all__ = [
+    "SEEDS",
+    "SIDE_STEP",
+    "SMALLEST_SIDE",
+    "Choice",
+    "Decimal",
+    "Every",
+    "Flag",
+    "Json",
+    "Kind",
+    "Name",
+    "Picture",
+    "Seed",
+    "Side",
+    "Text",
+    "Whole",
+]
+
 Json = dict[str, Any]
 SEEDS = 2**64
 """Seeds are 0 .. SEEDS-1; what is counted beyond wraps around."""

@@ -16,6 +16,13 @@ from urllib.parse import urlsplit
 
 from imagine_core.errors import Offline
 
+__all__ = [
+    "check",
+    "forbid",
+    "is_loopback",
+    "offline",
+]
+
 VARIABLE = "IMAGINE_OFFLINE"
 NO = {"", "0", "false", "no", "off"}
 INTERNET = 2

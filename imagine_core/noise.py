@@ -27,6 +27,13 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 if TYPE_CHECKING:
     import torch
 
+__all__ = [
+    "NO_SIGNAL",
+    "NoiseModel",
+    "RectifiedFlow",
+    "VariancePreserving",
+]
+
 NO_SIGNAL = 2**-24
 """abar of a level that has none, as diffusers has it: an exact zero is an infinite sigma."""
 

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from imagine_core.service import Service
     from imagine_core.settings import Settings
 
+__all__ = [
+    "Plugins",
+]
+
 GROUP = "imagine"
 log = logging.getLogger("imagine")
 

@@ -6,6 +6,16 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+__all__ = [
+    "Chunk",
+    "Fragment",
+    "Token",
+    "chunks",
+    "describe",
+    "parse",
+    "sections",
+]
+
 ROUND, SQUARE = 1.1, 1 / 1.1  # what a pair of brackets multiplies by
 WEIGHT_LIMIT = 10.0  # far beyond what any model bears; keeps nested brackets finite
 DEPTH_LIMIT = 25  # brackets open at a time: deeper ones would pass the limit, and are text

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 
+__all__ = [
+    "quoted",
+]
+
 LONGEST = 300
 
 PATH = re.compile(

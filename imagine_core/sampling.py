@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     from imagine_core.registry import Registry
 
+__all__ = [
+    "SigmaWalk",
+    "sigma_sampler",
+]
+
 # ------------------------------------------------------------------------ sigma-space samplers
 
 SigmaWalk = Generator[tuple["torch.Tensor", float], "torch.Tensor", "torch.Tensor"]

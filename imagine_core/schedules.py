@@ -17,6 +17,11 @@ from imagine_core.errors import UnknownName
 if TYPE_CHECKING:
     from imagine_core.noise import NoiseModel
 
+__all__ = [
+    "SCHEDULES",
+    "noise_levels",
+]
+
 
 def _normal(model: NoiseModel, steps: int) -> list[float]:
     """Even in the timestep, from the noisiest trained level to the cleanest."""

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from imagine_core.plugins import Plugins
     from imagine_core.settings import ServerSettings
 
+__all__ = [
+    "Service",
+]
+
 
 class Service:
     """A server's parts, as plugins see them.

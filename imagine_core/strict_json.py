@@ -12,6 +12,21 @@ from typing import Any
 
 from imagine_core.errors import MalformedBody
 
+__all__ = [
+    "Refused",
+    "choice",
+    "every",
+    "flag",
+    "integer",
+    "kind_of",
+    "name",
+    "number",
+    "parse_object",
+    "picture",
+    "seed",
+    "text",
+]
+
 MAX_VALUES = 100_000
 """Brackets and commas of a body: each may cost a hundred bytes of memory, and we need a dozen."""
 

@@ -10,6 +10,19 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from PIL import Image
 
+__all__ = [
+    "GeneratedImage",
+    "Generation",
+    "GenerationEvent",
+    "GenerationRequest",
+    "GenerationResult",
+    "Outcome",
+    "Phase",
+    "PhaseEvent",
+    "Preview",
+    "StepEvent",
+]
+
 Preview = Literal["fast", "vae"]
 Phase = Literal["enhancing", "queued", "loading", "encoding", "denoising", "decoding"]
 Outcome = Literal["done", "failed", "cancelled", "refused"]

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+__all__ = [
+    "version",
+]
+
 DISTRIBUTION = "imagine-sd"
 
 

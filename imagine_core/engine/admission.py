@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from imagine_core.registry import Registry
     from imagine_core.settings import Limits
 
+__all__ = [
+    "Admitted",
+]
+
 SEED_BITS = 63
 """Of seeds that are drawn: whoever reads JSON into a signed integer can hold them."""
 

@@ -17,6 +17,11 @@ from imagine_core.interfaces import DiffusionModel, ModelInfo
 from imagine_core.models.catalogue import Stamp, has_changed, stamp_of
 from imagine_core.models.memory import Memory, out_of_memory
 
+__all__ = [
+    "LoadedModel",
+    "Unloaded",
+]
+
 log = logging.getLogger("imagine")
 
 TRIES = 2

@@ -12,6 +12,11 @@ from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
 from imagine_core.settings import default_models_folder
 
+__all__ = [
+    "Catalogue",
+    "sidecar_of",
+]
+
 log = logging.getLogger("imagine")
 
 Stamp = frozenset[tuple[int, int, int, int]]

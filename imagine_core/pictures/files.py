@@ -12,6 +12,14 @@ from typing import BinaryIO
 
 from imagine_core.errors import InvalidFile
 
+__all__ = [
+    "check_writable",
+    "is_outlet",
+    "read_all",
+    "reading",
+    "write_file",
+]
+
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES, errno.EMLINK}
 """What file systems without hard links answer (FAT, some network and Android file systems)."""
 

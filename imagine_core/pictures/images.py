@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from PIL import Image
     from PIL.ImageCms import ImageCmsTransform
 
+__all__ = [
+    "UNSAFE_FORMATS",
+]
+
 MAX_PIXELS = 8192 * 8192
 """Of the picture as it was sent. Pillow starts to warn of decompression bombs a little above."""
 

@@ -18,6 +18,10 @@ from imagine_core.types import HIRES_STRENGTH
 if TYPE_CHECKING:
     from imagine_core.types import GenerationRequest
 
+__all__ = [
+    "read_infotext",
+]
+
 NEGATIVE = "Negative prompt:"
 
 LABELS = MappingProxyType(

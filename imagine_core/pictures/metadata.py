@@ -29,6 +29,16 @@ from imagine_core.version import version
 if TYPE_CHECKING:
     from PIL import Image
 
+__all__ = [
+    "document_bytes",
+    "finished",
+    "json_text",
+    "meta_of",
+    "png_bytes",
+    "read_meta",
+    "read_picture",
+]
+
 META = "meta"
 INFOTEXT = "parameters"
 MAX_FILE = 256 * 2**20

@@ -26,6 +26,12 @@ from imagine_core.settings.options import (
     plain,
 )
 
+__all__ = [
+    "config_file",
+    "configuration_of",
+    "origin",
+]
+
 VARIABLE = "IMAGINE_CONFIG"
 SAID = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 

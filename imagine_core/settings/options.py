@@ -16,6 +16,16 @@ from click import Command, Context
 
 from imagine_core.errors import UnknownName
 
+__all__ = [
+    "commands_of",
+    "is_secret",
+    "is_shared",
+    "key_of",
+    "names_of",
+    "options_of",
+    "shared",
+]
+
 PREFIX = "IMAGINE"
 OURS = frozenset(
     {

@@ -17,7 +17,7 @@ from imagine_core.noise import NoiseModel
 if TYPE_CHECKING:
     from PIL import Image
 
-    from imagine_core.testing.loader_rules import Loaded
+    from imagine_core.testing.loader_under_test import Loaded
 
 PROMPTS = ("", "a (red:1.3) fox, 狐狸 🦊", "a very long walk, " * 60)
 DEEP = 6

@@ -67,7 +67,8 @@ def check_loader(  # noqa: PLR0913 - all but the first two have a value that sui
         patience: Seconds that recognising the model may take.
         excused: Rules that it need not keep, and why; each must really be broken.
     """
-    from imagine_core.testing.loader_rules import RULES, Loaded
+    from imagine_core.testing.loader_rules import RULES
+    from imagine_core.testing.loader_under_test import Loaded
 
     loaded = Loaded(plugin, path, device or FakeDevice(), size, patience)
     hold(f"the loader of {path.name}", RULES, loaded, excused=excused)

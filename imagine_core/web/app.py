@@ -32,6 +32,16 @@ if TYPE_CHECKING:
 
     from imagine_core.service import Service
 
+__all__ = [
+    "STATUS",
+    "AsciiJSONResponse",
+    "Sent",
+    "build_app",
+    "error_response",
+    "explain",
+    "json_line",
+]
+
 log = logging.getLogger("imagine")
 
 STATUS: dict[type[ImagineError], int] = {

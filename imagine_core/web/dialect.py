@@ -25,6 +25,18 @@ from imagine_core.web.marks import mark
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+__all__ = [
+    "EVENTS",
+    "LINES",
+    "Dialect",
+    "Event",
+    "Finished",
+    "Framing",
+    "Order",
+    "Record",
+    "speaking",
+]
+
 
 R = TypeVar("R", bound=BaseRoute)
 

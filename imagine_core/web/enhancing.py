@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from imagine_core.interfaces import Enhancer
     from imagine_core.registry import Registry
 
+__all__ = [
+    "Enhancing",
+]
+
 log = logging.getLogger("imagine")
 
 

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     from imagine_core.web.dialect import Framing
 
+__all__ = [
+    "Exchange",
+    "Output",
+]
+
 log = logging.getLogger("imagine")
 
 STALL_SECONDS = 120.0

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
     from imagine_core.service import Service
 
+__all__ = [
+    "generation",
+]
+
 READING = 2
 """Bodies that one route reads at once: each may be JSON of some 64 MB."""
 

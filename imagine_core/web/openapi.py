@@ -25,6 +25,13 @@ from imagine_core.web.marks import mark, marks_of
 if TYPE_CHECKING:
     from imagine_core.settings import ServerSettings
 
+__all__ = [
+    "described",
+    "document",
+    "failures",
+    "reference",
+]
+
 Json = dict[str, Any]
 R = TypeVar("R", bound=BaseRoute)
 

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from imagine_core.web.access import Access
     from imagine_core.web.marks import Fail
 
+__all__ = [
+    "open_to_files",
+    "without_key",
+]
+
 R = TypeVar("R", bound=BaseRoute)
 
 FILE_ORIGINS = ("null", "file://")

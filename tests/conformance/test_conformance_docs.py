@@ -36,9 +36,12 @@ def test_the_tutorial_s_files_are_those_of_the_example() -> None:
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.name)
-def test_an_example_is_complete_in_less_than_sixty_lines(example: Path) -> None:
+def test_an_example_is_complete_in_a_screen_or_two(example: Path) -> None:
     for name in ("README.md", "pyproject.toml"):
         assert (example / name).is_file()
     (module,), (test,) = example.glob("*.py"), example.glob("tests/test_*.py")
-    lines = [line for file in (module, test) for line in file.read_text("utf-8").splitlines()]
-    assert len(lines) < 60
+    plugin, tests = (len(file.read_text("utf-8").splitlines()) for file in (module, test))
+    if "dialect" in example.name:  # three methods, where the others have one
+        assert plugin < 80
+    else:
+        assert plugin + tests < 60
