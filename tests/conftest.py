@@ -22,13 +22,13 @@ from imagine_core.testing import FakePlugin, build_test_engine
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # A shell starts background jobs with Ctrl-C ignored, and the programs that tests interrupt would
-# inherit that from us.
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _nothing_but_this_machine() -> Iterator[None]:
-    """No test goes online, whatever it runs; programs that it starts are told not to."""
+    """Keep tests and the programs that they start offline."""
     resolve = socket.getaddrinfo
 
     def resolve_here(host: Any, *arguments: Any, **options: Any) -> Any:
@@ -37,7 +37,7 @@ def _nothing_but_this_machine() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(network.VARIABLE, "1")
-        patch.setenv(VARIABLE, os.devnull)  # not what whoever tests has set
+        patch.setenv(VARIABLE, os.devnull)  # not the developer's settings
         patch.setattr(socket, "getaddrinfo", resolve_here)
         for name in ("connect", "connect_ex", "sendto"):
             patch.setattr(socket.socket, name, _only_here(getattr(socket.socket, name)))

@@ -1,4 +1,4 @@
-"""What stands in packaging/ and in the pages about it is true."""
+"""The files in packaging/ match the pages about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model in the box keeps its promises: what a prompt says is in the picture."""
+"""The bundled model draws what the prompt says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""doodle can be made again: the training runs from nothing, and goes on where it ended."""
+"""doodle can be retrained: training starts from nothing, and resumes."""
 
 from __future__ import annotations
 

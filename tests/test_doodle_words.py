@@ -1,4 +1,4 @@
-"""What doodle reads of a prompt: the words that it knows, and nothing of the others."""
+"""doodle reads the words that it knows in a prompt, and ignores others."""
 
 from __future__ import annotations
 
@@ -95,4 +95,4 @@ def test_the_packaged_tokenizer_is_the_one_that_the_training_would_make(tokenize
 @pytest.mark.parametrize("part", ["a ", ",", " ,", "z", "cats ", "es", "the by at ", "hand drawn "])
 def test_no_text_takes_it_long(read: Any, part: str) -> None:
     text = part * (100_000 // len(part))
-    assert len(read(text)) <= len(text)  # what backtracks takes hours
+    assert len(read(text)) <= len(text)  # backtracking takes hours

@@ -1,4 +1,4 @@
-"""Choosing enhancers and running them: strangers' enhancers at their worst."""
+"""Choosing and running enhancers, third-party ones at their worst."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors that cross the border of a process, or are copied, stay what they were."""
+"""Errors stay the same when pickled to another process, or copied."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of fields is the one list: whatever has a list of its own is held to it."""
+"""The table of fields is the only source: every other list must match it."""
 
 from __future__ import annotations
 

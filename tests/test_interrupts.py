@@ -1,4 +1,4 @@
-"""Ctrl-C, from the first line of ours that runs to the last."""
+"""Ctrl-C, from our first line to our last."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The head of the single executable: what it unpacks, where to, and when it refuses."""
+"""The head of the single executable: its files, its folder, and its refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /metrics`: true, bounded, and paid for only where there is a server."""
+"""`GET /metrics`: true, bounded, and active only in a server."""
 
 from __future__ import annotations
 

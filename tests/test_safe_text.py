@@ -1,4 +1,4 @@
-"""What a stranger's exception says is said on, and where its files lie is not."""
+"""A foreign exception's text is passed on without its file paths."""
 
 from __future__ import annotations
 

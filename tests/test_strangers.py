@@ -1,4 +1,4 @@
-"""Strangers' packages, good and bad, in a running server: who fails, fails alone and by name."""
+"""Third-party packages, good and bad, in a server: each fails alone and by name."""
 
 from __future__ import annotations
 

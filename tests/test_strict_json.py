@@ -1,4 +1,4 @@
-"""JSON is read strictly: what is not exactly right is refused, and never crashes."""
+"""JSON is read strictly: invalid input is refused, and never crashes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`GET /metrics`: what a server did and does, in the text format of Prometheus."""
+"""`GET /metrics`: a server's counts and state, in the text format of Prometheus."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ OPERATION = {
 
 
 class Metrics:
-    """Counts generations where there is a server to tell of them.
+    """Counts generations if a server exports the counts.
 
-    Each instance has a registry of its own, and so each server has.
+    Each instance, and so each server, has its own registry.
     """
 
     def __init__(self) -> None:
@@ -47,7 +47,7 @@ class Metrics:
 
     @hookimpl
     def register_routes(self, register: Callable[[BaseRoute], None], service: Service) -> None:
-        """Register the route; from here on it is counted."""
+        """Register the route, and start to count."""
         from starlette.routing import Route
 
         from imagine_core.web.openapi import described
@@ -68,7 +68,7 @@ class Metrics:
 
     @hookimpl
     def generation_finished(self, generation: Generation) -> None:
-        """Count it, and what it took."""
+        """Count it and its times."""
         if self._counts is not None:
             self._counts.finished(generation)
 
@@ -111,7 +111,7 @@ class Counts:
         )
 
     def watch(self, engine: Executor) -> None:
-        """Tell how `engine` stands whenever somebody asks."""
+        """Export the state of `engine` at each scrape."""
         self.registry.register(Standing(engine, self._label))
 
     def started(self, generation: Generation) -> None:
@@ -130,7 +130,7 @@ class Counts:
             self._seconds.labels(phase).observe(seconds)
 
     async def answer(self) -> Response:
-        """The text, written on a thread of its own."""
+        """The text, made on its own thread."""
         import asyncio
 
         from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -154,7 +154,7 @@ class Standing:
         self._engine, self._label = engine, label
 
     def describe(self) -> list[Metric]:
-        """Nothing that another collector has."""
+        """No metrics, so no duplicates."""
         return []
 
     def collect(self) -> Iterator[Metric]:

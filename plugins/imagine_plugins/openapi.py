@@ -1,4 +1,4 @@
-"""`GET /openapi.json`: what the routes of all plugins take and answer."""
+"""`GET /openapi.json`: the requests and replies of all plugins' routes."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OPERATION = {
 
 @hookimpl
 def register_routes(register: Callable[[BaseRoute], None], service: Service) -> None:
-    """Register the route; the document is made when asked for: then all routes are there."""
+    """Register the route; the document is made on request, when all routes exist."""
     from starlette.routing import Route
 
     from imagine_core.version import version

@@ -22,7 +22,7 @@ MEDIA_TYPES = {
     ".css": "text/css; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# Nothing but the page's own files and its own server; pictures are blobs that the page makes.
+# Only the page's own files and server; pictures are blobs made by the page.
 # Trusted types keep scripts from inserting HTML at all.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -35,14 +35,14 @@ HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "referrer-policy": "no-referrer",
     "x-content-type-options": "nosniff",
-    # The names carry no version: the browser asks each time, and is told "not modified".
+    # The names carry no version: the browser revalidates each time (304).
     "cache-control": "no-cache",
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asset:
-    """A file of the page, as it is sent."""
+    """A file of the page, as sent."""
 
     body: bytes
     media_type: str
@@ -65,19 +65,19 @@ def read_assets(folder: Path) -> dict[str, Asset]:
 
 
 def files(folder: Path) -> Iterator[Path]:
-    """The files that the page is made of; anything else in the folder is not served."""
+    """The page's files; other files in the folder are not served."""
     return (path for path in sorted(folder.rglob("*")) if path.suffix in MEDIA_TYPES)
 
 
 def read_asset(path: Path) -> Asset:
-    """Read one file and name its contents."""
+    """Read one file and compute its ETag."""
     body = path.read_bytes()
     digest = hashlib.sha256(body).hexdigest()[:32]
     return Asset(body=body, media_type=MEDIA_TYPES[path.suffix], etag=f'"{digest}"')
 
 
 def asset_endpoint(asset: Asset) -> Callable[[Request], Awaitable[Response]]:
-    """The answer to a request for `asset`: the file, or that the browser's copy is good."""
+    """The response for `asset`: the file, or 304 if the browser has it."""
     from starlette.responses import Response
 
     headers = {**HEADERS, "etag": asset.etag}
@@ -104,7 +104,7 @@ def operation(path: str, asset: Asset) -> dict[str, Any]:
 
 @hookimpl
 def register_routes(register: Callable[[BaseRoute], None]) -> None:
-    """Serve the page at `/`: one route a file, so that a path can reach nothing else."""
+    """Serve the page at `/`: one route a file, so that no path reaches others."""
     from starlette.routing import Route
 
     from imagine_core.web.openapi import described
@@ -112,5 +112,5 @@ def register_routes(register: Callable[[BaseRoute], None]) -> None:
 
     for path, asset in read_assets(page_folder()).items():
         route = Route(path, asset_endpoint(asset), methods=["GET"])
-        # The page is where a person enters the key: it has to open without one.
+        # The user enters the key on the page, so it opens without one.
         register(without_key(described(route, operation(path, asset))))

@@ -12,14 +12,14 @@ log = logging.getLogger("imagine")
 
 @hookimpl
 def generation_finished(generation: Generation) -> None:
-    """Log it, in words and in fields."""
+    """Log it, as text and fields."""
     fields = {name: value for name, value in asdict(generation).items() if value is not None}
     fields["timings"] = {phase: round(seconds, 4) for phase, seconds in fields["timings"].items()}
     log.info("%s", line(generation), extra={"fields": fields})
 
 
 def line(generation: Generation) -> str:
-    """A generation in one line for people."""
+    """A generation in one line of text."""
     error = f" ({generation.error})" if generation.error else ""
     timings = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in generation.timings.items())
     return (

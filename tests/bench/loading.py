@@ -1,4 +1,4 @@
-"""From a request for a cold model to its first step, and diffusers' loading of the same file."""
+"""Times a cold model's request to its first step, and diffusers' load of that file."""
 
 from __future__ import annotations
 

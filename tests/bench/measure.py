@@ -1,4 +1,4 @@
-"""Shared by the benchmarks: a server in a process of its own, medians, and a table."""
+"""Shared by the benchmarks: a server process, medians, and a table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the default picture takes: doodle, 512x512, 25 steps, cold from a shell and warm."""
+"""Times the default picture: doodle, 512x512, 25 steps, cold from a shell and warm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long the command line takes to answer, against a bare interpreter that imports httpx."""
+"""Times the command line's start against a bare interpreter that imports httpx."""
 
 from __future__ import annotations
 

@@ -53,6 +53,6 @@ def imagine(
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a server with one model; it wants `KEY`."""
+    """The address of a server with one model; needs `KEY`."""
     with serving(tmp_path_factory.mktemp("served"), step=0.02) as (address, _):
         yield address

@@ -1,4 +1,4 @@
-"""`imagine config`: what is in force, and where it comes from."""
+"""`imagine config`: the settings in force, and their sources."""
 
 from __future__ import annotations
 

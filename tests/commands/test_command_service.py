@@ -1,4 +1,4 @@
-"""`imagine service`: the unit, and what systemctl is asked."""
+"""`imagine service`: the unit, and the calls to systemctl."""
 
 from __future__ import annotations
 

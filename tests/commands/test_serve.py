@@ -1,4 +1,4 @@
-"""`imagine serve`: its flags, what it says at the start, and how it ends."""
+"""`imagine serve`: its flags, its startup messages, and its end."""
 
 from __future__ import annotations
 
@@ -347,7 +347,7 @@ def test_a_second_signal_ends_it_at_once(run: Callable[..., Process]) -> None:
     server = run("--grace", "60s")
     body = {**SMALL, "steps": 1000, "stream": 1}
     with httpx.stream("POST", server.url() + "/generate", json=body, timeout=60) as answer:
-        lines = answer.iter_lines()  # which closes the connection when nobody holds it
+        lines = answer.iter_lines()  # garbage collection closes the connection
         next(lines)
         server.process.send_signal(signal.SIGINT)
         wait_until(lambda: httpx.get(server.url() + "/health").json()["status"] == "stopping")

@@ -1,6 +1,6 @@
 """A model format for tests of check_loader, and loaders of it that each have one fault.
 
-A file is "TOY1", eight bytes that say how long the rest is, and the rest. Each loader is its own
+A file is "TOY1", eight bytes with the length of the rest, and the rest. Each loader is its own
 plugin, in a module, so that a fresh process can import it.
 """
 

@@ -1,4 +1,4 @@
-"""The client: an engine elsewhere, with an engine's events and an engine's errors."""
+"""The client: a remote engine, with an engine's events and errors."""
 
 from __future__ import annotations
 

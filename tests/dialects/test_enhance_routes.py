@@ -221,7 +221,7 @@ def test_a_client_that_leaves_ends_the_work(small: Engine, slow: Slow) -> None:
     body = {"prompt": "a fox", "enhancer": "slow", "stream": True}
     with live(app_of(small)) as url:
         with httpx.stream("POST", f"{url}/enhance", json=body) as reply:
-            lines = reply.iter_lines()  # it closes the connection when it is let go of
+            lines = reply.iter_lines()  # it closes the connection when collected
             assert json.loads(next(lines))["prompt"] == "a"
             assert not slow.closed.is_set()
         assert slow.closed.wait(30)
@@ -367,7 +367,7 @@ def test_a_client_that_leaves_generate_ends_the_enhancement(small: Engine, slow:
     body = SMALL | {"enhance": "slow", "progress": True}
     with live(app_of(small)) as url:
         with httpx.stream("POST", f"{url}/generate", json=body) as reply:
-            lines = reply.iter_lines()  # it closes the connection when it is let go of
+            lines = reply.iter_lines()  # it closes the connection when collected
             assert json.loads(next(lines))["status"] == "enhancing"
             assert slow.started.wait(30)
         assert slow.closed.wait(30)

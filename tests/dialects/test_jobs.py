@@ -1,4 +1,4 @@
-"""Requests by their id: looked at, cancelled, and finished for clients that left."""
+"""Requests by id: inspected, cancelled, and finished for disconnected clients."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def begin(server: Server, body: dict[str, Any]) -> str:
     with httpx.stream(
         "POST", server.url + "/generate", json={**body, "progress": True}, timeout=60
     ) as reply:
-        lines = reply.iter_lines()  # it closes the connection when it is let go of
+        lines = reply.iter_lines()  # it closes the connection when collected
         name = json.loads(next(lines))["id"]
         wait_until(lambda: server.forwards)
     assert isinstance(name, str)
@@ -175,7 +175,7 @@ def test_a_job_is_cancelled_at_its_next_step_and_its_client_is_told(
     with httpx.stream(
         "POST", server.url + "/generate", json={**body, "progress": True}, timeout=60
     ) as reply:
-        lines = reply.iter_lines()  # it closes the connection when it is let go of
+        lines = reply.iter_lines()  # it closes the connection when collected
         name = json.loads(next(lines))["id"]
         wait_until(lambda: server.forwards >= 3)
         answer = httpx.post(f"{server.url}/jobs/{name}/cancel")

@@ -1,4 +1,4 @@
-"""A client may go at any moment: whatever is done for it ends at the next step.
+"""A client may disconnect at any moment: its work ends at the next step.
 
 The queue, the load of the model and the steps in general are in test_reply.py.
 """
@@ -110,5 +110,5 @@ def test_while_the_picture_is_sent(start: Start, monkeypatch: pytest.MonkeyPatch
         return [job["status"] for job in found] == ["final"]
 
     wait_until(sending)
-    assert not server.phases()  # the device has long been somebody else's
+    assert not server.phases()  # another request has the device by now
     go(server, connection)

@@ -1,4 +1,4 @@
-"""The native routes that are about one model: what it is, how its load goes, how it leaves."""
+"""The native routes about one model: its details, its load and its unloading."""
 
 from __future__ import annotations
 

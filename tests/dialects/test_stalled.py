@@ -1,4 +1,4 @@
-"""A sampler that holds the device for good, as clients see it."""
+"""A sampler that holds the device for ever, as clients see it."""
 
 from __future__ import annotations
 

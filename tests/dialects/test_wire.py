@@ -1,4 +1,4 @@
-"""The native wire format, both ways: what a request may say, and that nothing is lost."""
+"""The native wire format, both ways: valid requests, and that nothing is lost."""
 
 from __future__ import annotations
 

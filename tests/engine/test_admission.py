@@ -1,4 +1,4 @@
-"""Admission: what a request means is found once, its pictures decoded within one bound."""
+"""Admission: a request is resolved once, its pictures decoded within one bound."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_no_more_than_two_requests_are_looked_at_at_once(
         with lock:
             running += 1
             most = max(most, running)
-        both.wait(30)  # so that two are always at it, and a third would be seen
+        both.wait(30)  # so that two always run, and a third would show
         with lock:
             running -= 1
         return decode(data)

@@ -1,4 +1,4 @@
-"""The engine with one request, and with many: what is drawn, and what is refused."""
+"""The engine with one request, and with many: results and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that leave an engine, and its end."""
+"""Clients that leave an engine, and shutdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Models that come and go under an engine."""
+"""Models that an engine loads and unloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a place in the queue takes, from what forwards took."""
+"""Estimated waits in the queue, from the times of forwards."""
 
 from __future__ import annotations
 

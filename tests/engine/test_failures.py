@@ -1,4 +1,4 @@
-"""What a sampler, a model or the engine itself may do wrong."""
+"""Failures of a sampler, a model or the engine itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What plugins are told of generations, and that they can harm none."""
+"""Plugins observe generations, and cannot harm them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Samplers that do not come back: stopped where that is possible, told of where it is not."""
+"""Samplers that never return: stopped if possible, else reported."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def test_nothing_is_raised_after_a_call_however_close_it_was() -> None:
             ends["stopped"] += 1
         else:
             ends["back"] += 1
-        spin(0.0005)  # where it would strike if it came too late
+        spin(0.0005)  # a late strike would hit here
     watchdog.stop()
     assert all(ends.values()), ends
 

@@ -1,4 +1,4 @@
-"""The enhancer "table": deterministic, offline, and never says what the prompt says already."""
+"""The enhancer "table": deterministic, offline, and never repeats the prompt."""
 
 from __future__ import annotations
 

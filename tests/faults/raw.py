@@ -1,4 +1,4 @@
-"""HTTP by hand, over a socket of one's own."""
+"""HTTP by hand, over a raw socket."""
 
 from __future__ import annotations
 
@@ -43,5 +43,5 @@ def read_all(connection: socket.socket) -> bytes:
         while part := connection.recv(65536):
             parts.append(part)
     except ConnectionResetError:
-        pass  # it has closed under what we were still sending
+        pass  # the server closed while we were sending
     return b"".join(parts)

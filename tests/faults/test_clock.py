@@ -1,4 +1,4 @@
-"""The clock on the wall may jump, forth and back: nothing here goes by it."""
+"""The wall clock may jump, forth and back: nothing depends on it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that hold on to a server: slowly, for ever, by the thousand, or all in one breath."""
+"""Clients that hold connections: slowly, for ever, by the thousand, or pipelined."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_head_without_end_is_refused_however_it_comes(engine: Engine) -> None:
         address = serve(stack, engine)
         for endless in (b"X: " + b"x" * 200_000, b"X-%d: 1\r\n" * 20_000):
             connection = stack.enter_context(socket.create_connection(address))
-            with suppress(ConnectionError):  # it had enough before we were through
+            with suppress(ConnectionError):  # the server closed before the end
                 connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + endless)
             assert read_all(connection)[:13] in (b"HTTP/1.1 400 ", b"")
         assert get(address).status_code == 200
@@ -161,7 +161,7 @@ def test_beyond_its_limit_the_longest_unused_connection_makes_room(
         first, second, third = (
             stack.enter_context(socket.create_connection(address, timeout=60)) for _ in range(3)
         )
-        for each in (first, second, third, first):  # the second is the one to go
+        for each in (first, second, third, first):  # the second one is closed
             assert exchange(each, HEALTH).startswith(b"HTTP/1.1 200 OK")
         assert get(address).status_code == 200
         assert read_all(second) == b""

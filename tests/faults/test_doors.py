@@ -1,4 +1,4 @@
-"""What a stranger finds at a server's doors: the key on each of them, and no noise behind."""
+"""A server's routes need the key, and clients can open and fetch nothing by name."""
 
 from __future__ import annotations
 

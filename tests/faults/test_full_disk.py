@@ -1,4 +1,4 @@
-"""A disk that is full, as the system itself says it: one clear line, exit code 1, nothing left."""
+"""A full disk, with the system's own error: one clear line, exit code 1, no files left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model's file is removed under a running server: what has begun is finished, others are told."""
+"""A model's file is removed under a running server: running requests finish, others fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that is told to stop: how what is in progress ends, and what is said of it."""
+"""A server that stops: requests in progress end, and their clients are told."""
 
 from __future__ import annotations
 

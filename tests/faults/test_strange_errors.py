@@ -1,4 +1,4 @@
-"""Whatever a plugin raises, and wherever: its request is told, nobody waits, no path gets out."""
+"""An error of any plugin ends its request with a message, without a hang or a path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What holds for all tests of loaders: no network, no caches but their own."""
+"""Gives all tests of loaders no network, and only their own caches."""
 
 from __future__ import annotations
 

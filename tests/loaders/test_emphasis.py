@@ -1,4 +1,4 @@
-"""What weights do to embeddings: A1111's emphasis, and never more than the weights alone do."""
+"""Weights scale embeddings as A1111's emphasis does, and by no more than the weights."""
 
 from __future__ import annotations
 

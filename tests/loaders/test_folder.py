@@ -1,4 +1,4 @@
-"""diffusers folders load offline, whatever their sizes, and say what they lack."""
+"""diffusers folders load offline, in any size, and name missing files."""
 
 from __future__ import annotations
 

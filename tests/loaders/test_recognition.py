@@ -1,4 +1,4 @@
-"""Files are told apart by their header: what loads, what does not, and what the user is told."""
+"""Files are told apart by their header: supported ones load, others get a message."""
 
 from __future__ import annotations
 

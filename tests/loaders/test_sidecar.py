@@ -1,4 +1,4 @@
-"""What a model predicts: from its sidecar, its markers, its metadata, or its weights."""
+"""The prediction type: from its sidecar, its markers, its metadata, or its weights."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ def test_one_forward_equals_diffusers_unet(pair: Any) -> None:
     if pair.name == "inpaint":
         grey = pair.ours.autoencoder.grey(16, 8)
         theirs = pair.theirs.vae.encode(torch.zeros(1, 3, 64, 32)).latent_dist.mode() * 0.18215
-        # It has next to no variance, by which the norms magnify what rounding leaves.
+        # Its tiny variance lets the norms magnify rounding errors.
         assert (grey - theirs).abs().max() <= 2e-2
         inputs = torch.cat([latents, torch.ones(2, 1, 16, 8), grey.repeat(2, 1, 1, 1)], dim=1)
     added = None

@@ -1,4 +1,4 @@
-"""The tokens of a prompt: all of what the user wrote is text, and keeps its weight."""
+"""The tokens of a prompt: all of the user's text counts, and keeps its weight."""
 
 from __future__ import annotations
 

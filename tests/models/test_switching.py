@@ -1,4 +1,4 @@
-"""Models that come and go leave no memory behind."""
+"""Loading and unloading models leaks no memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture to start from: whatever clients send is either a picture or refused in words."""
+"""The picture to start from: a client's file is a picture or refused in words."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_size_is_made_as_a_plain_resize_does(size: tuple[int, int]) -> None:
     ("size", "remark"),
     [
         ((192, 128), None),
-        ((96, 62), None),  # nobody sees that
+        ((96, 62), None),  # invisible
         ((64, 64), "the picture to start from is distorted, from 96 x 64 to 64 x 64 pixels"),
         ((192, 64), "the picture to start from is distorted, from 96 x 64 to 192 x 64 pixels"),
     ],

@@ -60,7 +60,7 @@ def test_a_hires_fix_is_said_so_that_a1111_switches_its_own_on() -> None:
     """It does so for a denoising strength beside a factor, and takes both over."""
     details = infotext(replace(REQUEST, hires_scale=1.5)).split("\n")[-1]
     assert f", Denoising strength: {HIRES_STRENGTH}, Hires upscale: 1.5, " in details
-    assert ", Hires upscaler: Lanczos, " in details  # A1111's name of what enlarges the picture
+    assert ", Hires upscaler: Lanczos, " in details  # A1111's name of the upscaler
     assert "Hires steps" not in details  # as many as the first pass, which is A1111's default
 
 

@@ -1,4 +1,4 @@
-"""Whatever `POST /generate` is sent, it answers, and never with an error of its own."""
+"""`POST /generate` answers every body, and never with an internal error."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The OpenAPI document is true: schemathesis holds a live server to it.
 
-What a schema cannot say is added to the generated requests: names that the server knows, pictures
-that are some, sizes whose product is within the limit.
+Generated requests also get what a schema cannot express: names that the server knows, valid
+pictures, and sizes with a product within the limit.
 """
 
 from __future__ import annotations

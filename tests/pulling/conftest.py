@@ -1,4 +1,4 @@
-"""Fixtures for the tests of pulling: servers with faults, a model, and whoever watches."""
+"""Fixtures for the tests of pulling: faulty servers, a model and its folder."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def elsewhere() -> Iterator[FileServer]:
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """A small checkpoint that our loaders take."""
+    """A small checkpoint for our loaders."""
     path = tmp_path_factory.mktemp("made") / "tiny.safetensors"
     return write_checkpoint(path, TINY_SD1).read_bytes()
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where models go; not there yet."""
+    """The models folder, not yet made."""
     return tmp_path / "models"

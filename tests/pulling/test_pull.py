@@ -1,4 +1,4 @@
-"""Pulling models from a hub and from URLs: what is chosen, refused, kept and named."""
+"""Pulling models from a hub and from URLs: files chosen, refused, kept and named."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Requests that are tried again: how often, after which pauses, and when they are given up."""
+"""Retries of requests: their number, their pauses, and their limit."""
 
 from __future__ import annotations
 

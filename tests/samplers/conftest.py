@@ -1,4 +1,4 @@
-"""Small tensors are quickest on one thread."""
+"""Small tensors are fastest on one thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the engine relies on, for every registered sampler; a new row is tested by existing."""
+"""The engine's contract, for every registered sampler; a new row is tested automatically."""
 
 from __future__ import annotations
 

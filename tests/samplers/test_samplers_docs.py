@@ -1,4 +1,4 @@
-"""docs/samplers.md says what is registered."""
+"""docs/samplers.md lists all samplers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What sets the samplers from papers apart, each held to its definition."""
+"""Samplers from papers, each tested against its definition."""
 
 from __future__ import annotations
 

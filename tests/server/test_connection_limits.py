@@ -1,4 +1,4 @@
-"""Who makes room where all connections of a server are taken."""
+"""Which connection closes when all of a server's are taken."""
 
 from __future__ import annotations
 

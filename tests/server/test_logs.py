@@ -1,4 +1,4 @@
-"""The log of a server: one line for each request, and nothing in it that does not belong there."""
+"""The log of a server: one line for each request, and nothing that does not belong."""
 
 from __future__ import annotations
 

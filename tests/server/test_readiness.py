@@ -1,4 +1,4 @@
-"""What systemd is told, over a socket like its own."""
+"""Notifies systemd, over a socket like its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The server under an application: connections that say nothing, too much, or one thing twice."""
+"""The server under an application: silent, excessive and repeating connections."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The clients of the soak: they ask, stay, leave, cancel and come back, each by its own dice."""
+"""The clients of the soak: they ask, stay, leave, cancel and return, each by its own seed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the clients of the soak ask for, and what they have to get."""
+"""The requests of the soak's clients, and their expected replies."""
 
 from __future__ import annotations
 

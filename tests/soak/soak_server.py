@@ -1,11 +1,10 @@
 """`imagine` with the fake model, as `fake_imagine`, that notes when steps begin and requests end.
 
-`GET /soak` hands out what was noted since it was last asked: `began`, the times of steps, and
+`GET /soak` returns the notes since the last call: `began`, the times of steps, and
 `ended`, the times of requests by their ids; all on the machine's monotonic clock.
 
-A step takes SOAK_STEP seconds, and at least until the event loop has come round: a step of a real
-model takes so long that the loop has seen by its end whatever happened at its beginning, and a busy
-machine shall not make that otherwise here.
+A step takes SOAK_STEP seconds, and at least one turn of the event loop: a real step takes so long
+that the loop has seen the events of its beginning by its end, and that must hold on a busy machine.
 """
 
 from __future__ import annotations

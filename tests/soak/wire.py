@@ -1,4 +1,4 @@
-"""A client of plain HTTP/1.1, which can leave at any moment, and knows when it did."""
+"""A plain HTTP/1.1 client that can leave at any moment, and records the time."""
 
 from __future__ import annotations
 

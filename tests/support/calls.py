@@ -1,4 +1,4 @@
-"""Shared by the tests of the HTTP server: an app over an engine, called in memory or for real."""
+"""Calls the HTTP application over an engine, in memory or over a socket."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 
 
 def fields_of(response: httpx.Response) -> dict[str, str]:
-    """The fields that a response complains of, and what it says of each."""
+    """The fields in a response's error, and the message of each."""
     assert response.status_code == 422, response.text
     return {each["field"]: each["message"] for each in error_of(response)["fields"]}
 
@@ -89,7 +89,7 @@ class LoopClock:
 
 @contextmanager
 def live(app: Starlette, *, on_stop: Callable[[], None] = lambda: None) -> Iterator[str]:
-    """The URL of a real server for `app`, which runs as long as the block."""
+    """The URL of a real server for `app`, for the duration of the block."""
     with live_server(app, on_stop=on_stop) as (url, _):
         yield url
 

@@ -1,7 +1,7 @@
 """The tensors of checkpoints in the original (LDM) layout, by key and shape.
 
-The layouts are spelled out here once more, module by module as the original code nests them, and
-share nothing with the loaders: a mistake would have to be made twice to go unseen.
+The layouts are written out module by module, as the original code nests them, and share nothing
+with the loaders, so that one mistake cannot hide another.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes checkpoints and folders of random weights, for tests of whatever loads them.
+"""Writes checkpoints and folders of random weights for tests of loaders.
 
 path = write_checkpoint(tmp_path / "tiny.safetensors", TINY_SD1)     # 4 MB, loads in 0.2 s
 """
@@ -62,7 +62,7 @@ def header_bytes(
     dtype: str | Mapping[str, str] = "F16",
     metadata: Mapping[str, str] | None = None,
 ) -> tuple[bytes, int]:
-    """A safetensors header with its length before it, and the bytes of data that it announces."""
+    """A safetensors header with its length prefix, and the number of bytes of data."""
     entries: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     at = 0
     for key, shape in tensors.items():
@@ -82,7 +82,7 @@ def write_hollow(
     dtype: str | Mapping[str, str] = "F16",
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
-    """A file with a true header and zeros after it that take no room on disk."""
+    """A sparse file: a valid header, then zeros that take no disk space."""
     head, size = header_bytes(tensors, dtype=dtype, metadata=metadata)
     with path.open("wb") as file:
         file.write(head)
@@ -106,11 +106,11 @@ def write_checkpoint(  # noqa: PLR0913 - each is one oddity of files in the wild
 
     Args:
         path: Where to write it.
-        layout: What it holds.
-        dtype: What its floats are stored as.
-        seed: Of the weights.
-        embed: Whether the configuration lies in the metadata, without which a size of our own
-            cannot be loaded; None embeds it for layouts that are not full-size.
+        layout: The layout.
+        dtype: The dtype of its floats.
+        seed: The weights'.
+        embed: Whether the metadata has the configuration, which a size of our own needs;
+            None embeds it for layouts that are not full-size.
         drop: Keys to leave out.
         metadata: Further metadata.
         markers: Names of empty tensors to add: "v_pred", "ztsnr".
@@ -154,7 +154,7 @@ def _random_data(
 
 
 def _random(key: str, shape: tuple[int, ...], generator: Any) -> Any:
-    """Norms near one, biases near zero, the rest as wide as keeps activations in range."""
+    """Norms near one, biases near zero, other weights scaled to keep activations in range."""
     import torch
 
     value = torch.randn(shape, generator=generator)

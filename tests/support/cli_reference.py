@@ -1,4 +1,4 @@
-"""Writes what `--help` says into docs/cli.md: `python tests/support/cli_reference.py`."""
+"""Writes the `--help` texts into docs/cli.md: `python tests/support/cli_reference.py`."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ WIDTH = 88
 
 
 def program() -> Program:
-    """The program over our own plugins, whatever else is installed."""
+    """The program with our own plugins only."""
     points = entry_points(group=GROUP)
     ours = [point for point in points if point.dist and point.dist.name == DISTRIBUTION]
     return build_cli(lambda: build_plugins(found=ours))
 
 
 def helps() -> dict[str, str]:
-    """What `--help` says, by command line."""
+    """The `--help` texts by command line."""
     group = program()
     root = click.Context(group, info_name="imagine", max_content_width=WIDTH, terminal_width=WIDTH)
     texts = {"imagine": group.get_help(root)}
@@ -40,13 +40,13 @@ def helps() -> dict[str, str]:
 
 
 def renewed(page: str) -> str:
-    """`page` with every help in it as it is now."""
+    """`page` with current help texts."""
     texts = helps()
     return HELP.sub(lambda match: f"{match[1]}{texts[match[2]]}\n", page)
 
 
 def shown(page: str) -> set[str]:
-    """The command lines whose help `page` shows."""
+    """The command lines with help in `page`."""
     return {match[2] for match in HELP.finditer(page)}
 
 

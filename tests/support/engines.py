@@ -1,4 +1,4 @@
-"""Requests to an engine over the fake model, and what tests do with them."""
+"""Builds and runs requests on an engine with the fake model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def pixels(result: GenerationResult, index: int = 0) -> np.ndarray:
 
 
 def together(engine: Engine, requests: Sequence[GenerationRequest]) -> list[GenerationResult]:
-    """The results of requests that are made at the same moment."""
+    """The results of concurrent requests."""
 
     async def main() -> list[GenerationResult]:
         lists = await asyncio.gather(*(collect(engine, request) for request in requests))

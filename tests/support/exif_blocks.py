@@ -1,4 +1,4 @@
-"""Exif data as other tools write it, by hand: Pillow's own writer knows one spelling."""
+"""Writes Exif data by hand as other tools do: Pillow's writer knows one form."""
 
 from __future__ import annotations
 

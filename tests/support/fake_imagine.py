@@ -1,7 +1,7 @@
 """`imagine` with the fake model: `python fake_imagine.py run ...`.
 
-FAKE_STEP is how many seconds one evaluation of the fake model takes, FAKE_STALL after how many of
-them one takes a minute.
+FAKE_STEP is the seconds of one evaluation of the fake model; after FAKE_STALL evaluations, one
+takes a minute.
 """
 
 from __future__ import annotations

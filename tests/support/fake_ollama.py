@@ -1,4 +1,4 @@
-"""A server that speaks Ollama's documented protocol on a socket of its own, faults included."""
+"""A server of Ollama's documented protocol, with faults."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GEMMA = {"name": "gemma3:4b", "details": {"family": "gemma3"}}
 
 
 def answer(prompt: str, negative: str | None = None) -> str:
-    """What a model that does as it is told says."""
+    """The answer of an obedient model."""
     said = {"prompt": prompt}
     if negative is not None:
         said["negative_prompt"] = negative
@@ -25,21 +25,21 @@ def answer(prompt: str, negative: str | None = None) -> str:
 
 @dataclass
 class FakeOllama:
-    """What the server has and does.
+    """The server's state and faults.
 
     Attributes:
-        models: What `/api/tags` lists.
-        says: What a model answers; None for a fitting answer to the prompt.
+        models: Those in `/api/tags`.
+        says: A model's answer; None for one that fits the prompt.
         status: The status of `/api/generate`; unless 200, `body` is its answer.
-        body: The answer of a bad status, or the bytes that stand for all of a stream.
+        body: The answer of a bad status, or the bytes of a whole stream.
         cut_after: Pieces after which the connection breaks.
-        ends_after: Pieces after which the stream ends in good order, without its last object.
+        ends_after: Pieces after which the stream ends cleanly, without its last object.
         stops_after: Pieces after which the server falls silent.
         done_reason: Why the model stopped.
-        one_object: Whether it answers with one object, as if no stream had been asked for.
+        one_object: Whether it answers with one object, not a stream.
         requests: Bodies of `/api/generate`.
-        abandoned: Set when a client hung up before it had all of its answer.
-        release: Ends all silence.
+        abandoned: Set when a client disconnects before its whole answer.
+        release: Ends a silence.
     """
 
     models: list[dict[str, Any]] = field(default_factory=lambda: [GEMMA])
@@ -57,7 +57,7 @@ class FakeOllama:
     url: str = ""
 
     def fitting(self, asked: dict[str, Any]) -> str:
-        """What is said to a request."""
+        """The answer to a request."""
         if self.says is not None:
             return self.says
         negative = "negative_prompt" in asked["format"]["properties"]
@@ -67,7 +67,7 @@ class FakeOllama:
 
 @contextmanager
 def running(fake: FakeOllama | None = None) -> Iterator[FakeOllama]:
-    """The server, as long as the block."""
+    """The server during the block."""
     fake = fake or FakeOllama()
     server = Server(("127.0.0.1", 0), partial(Handler, fake))
     fake.url = f"http://127.0.0.1:{server.server_address[1]}"
@@ -83,7 +83,7 @@ def running(fake: FakeOllama | None = None) -> Iterator[FakeOllama]:
 
 
 class Server(ThreadingHTTPServer):
-    """Says nothing of clients that hang up: its standard error is that of the test."""
+    """Logs no disconnected clients: its stderr is the test's."""
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exception(), ConnectionError):
@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
         self.fake.requests.append(asked)
         try:
             self.respond(asked)
-        except ConnectionError:  # what the client left unread makes its goodbye a reset
+        except ConnectionError:  # unread data turns the client's close into a reset
             self.fake.abandoned.set()
             raise
 

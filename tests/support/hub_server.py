@@ -1,4 +1,4 @@
-"""A file server on this machine with every fault that servers have, and a model hub over it."""
+"""A local file server with many faults, and a model hub over it."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Served:
-    """A file and how the server misbehaves over it.
+    """A file, and the server's faults with it.
 
     Attributes:
         data: Its bytes.
         etag: Its ETag; None for none.
-        ranges: Whether parts of it may be asked for.
-        drops: After how many bytes each of the next answers breaks off.
-        length: What Content-Length says, if not the truth; -1 leaves it out.
-        statuses: Statuses of the next answers, before a good one comes.
+        ranges: Whether ranges are served.
+        drops: Bytes after which each next answer breaks off.
+        length: A wrong Content-Length; -1 omits it.
+        statuses: Statuses of the next answers, before a success.
         refusal: Headers of those answers.
-        location: Where it is instead: a redirect.
+        location: The target of a redirect.
         headers: More headers.
         shift: Bytes that a partial answer starts too early.
         partial: The status of a partial answer.
         content_range: The Content-Range of a partial answer, with {first}, {last} and {total}.
-        condition: Whether If-Range is heeded.
-        most: The longest part that it sends at once.
-        encoding: How it compresses, although it was asked not to.
+        condition: Whether If-Range works.
+        most: The longest range it sends.
+        encoding: Its unwanted compression.
     """
 
     data: bytes = b""
@@ -60,7 +60,7 @@ class Served:
 
 @dataclass
 class Asked:
-    """A request that the server got."""
+    """A received request."""
 
     path: str
     headers: Mapping[str, str]
@@ -68,7 +68,7 @@ class Asked:
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves `files` by path and remembers what it was asked."""
+    """Serves `files` by path and records the requests."""
 
     daemon_threads = True
 
@@ -83,7 +83,7 @@ class FileServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing: clients that hang up are what is tested."""
+        """Log nothing: tests disconnect on purpose."""
 
     def sent(self, path: str) -> list[int]:
         """Bytes of each answer for `path`."""
@@ -92,7 +92,7 @@ class FileServer(ThreadingHTTPServer):
     def add_repo(
         self, name: str, files: Mapping[str, bytes], *, lfs: bool = True, commit: str = COMMIT
     ) -> None:
-        """A repository as a hub has it: a list, and files that are stored elsewhere."""
+        """A hub's repository: a list, and files that are stored elsewhere."""
         siblings = []
         for path, data in files.items():
             digest = hashlib.sha256(data).hexdigest()
@@ -109,12 +109,12 @@ class FileServer(ThreadingHTTPServer):
         self.files[f"/api/models/{name}/revision/main"] = Served(listing)
 
     def stored(self, data: bytes) -> Served:
-        """Where a hub's file is stored."""
+        """The path of a hub's file."""
         return self.files[f"/store/{hashlib.sha256(data).hexdigest()}"]
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers, well or badly."""
+    """Answers with the faults."""
 
     protocol_version = "HTTP/1.1"
     server: FileServer
@@ -194,7 +194,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[FileServer]:
-    """A server that runs as long as the block."""
+    """A server that runs during the block."""
     with FileServer() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()

@@ -1,4 +1,4 @@
-"""Runs the program with the fake model in processes of its own."""
+"""Runs the program with the fake model in new processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = "a key"
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run of the program ended, and what it printed."""
+    """The exit status and output of a run."""
 
     code: int
     out: str
@@ -25,7 +25,7 @@ class Ended:
 
     @property
     def files(self) -> list[Path]:
-        """The files that it says it saved."""
+        """The files it reports as saved."""
         return [Path(line) for line in self.out.splitlines()]
 
 
@@ -41,9 +41,9 @@ def command(*arguments: str | Path) -> list[str]:
 def serving(
     folder: Path, *, step: float, **variables: str
 ) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A server over one fake model, at the address that comes with it.
+    """A server with one fake model, and its address.
 
-    `step` is how many seconds an evaluation takes; `variables` are added to the environment.
+    `step` is the seconds of an evaluation; `variables` are added to the environment.
     """
     folder.mkdir(exist_ok=True)
     (folder / "tiny.fake").touch()

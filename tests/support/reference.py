@@ -1,4 +1,4 @@
-"""diffusers' own pipelines over the files that the loaders are tested with."""
+"""diffusers' own pipelines over the files of the loaders' tests."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Half(FakeDevice):
 
 
 def load(path: Path, *, device: Device = CPU, full_precision: bool = False) -> Any:
-    """The model at `path`, by the loader whose business it is."""
+    """The model at `path`, by its loader."""
     loader = FolderLoader() if path.is_dir() else CheckpointLoader()
     info = loader.recognise(path)
     assert info is not None
@@ -41,7 +41,7 @@ def load(path: Path, *, device: Device = CPU, full_precision: bool = False) -> A
 
 
 def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
-    """The tokenizer as the pipelines of the hub have it."""
+    """The tokenizer of the hub's pipelines."""
     from transformers import CLIPTokenizer
 
     vocabulary, merges = clip_vocabulary()
@@ -51,7 +51,7 @@ def clip_tokenizer(pad: str = "<|endoftext|>") -> Any:
 
 
 def single_file_pipeline(path: Path, layout: Layout, folder: Path) -> Any:
-    """What diffusers' own converter makes of a checkpoint, in float32."""
+    """A checkpoint through diffusers' own converter, in float32."""
     import diffusers
     import torch
 
@@ -76,6 +76,6 @@ def single_file_pipeline(path: Path, layout: Layout, folder: Path) -> Any:
 
 
 def picture(width: int, height: int) -> Image.Image:
-    """A picture with something in it."""
+    """A picture with some content."""
     size = width * height * 3
     return Image.frombytes("RGB", (width, height), bytes((n * n // 97) % 256 for n in range(size)))

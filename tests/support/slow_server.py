@@ -1,4 +1,4 @@
-"""A live server over a fake model that takes its time, and clients that come and go."""
+"""A live server over a slow fake model, and clients that disconnect."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Server:
         return sum(len(model.forwards) for model in self.fake.loader.models)
 
     def phases(self) -> list[str]:
-        """The phases of the jobs that are there."""
+        """The phases of all jobs."""
         return [job.phase for job in self.engine.status().jobs]
 
     @contextmanager
@@ -57,7 +57,7 @@ class Server:
             yield self
 
     def post(self, body: dict[str, Any], *, receive_buffer: int | None = None) -> socket.socket:
-        """A connection on which `body` was sent, and nothing read."""
+        """A connection with `body` sent, and nothing read."""
         data = json.dumps(body).encode()
         host, port = self.url.removeprefix("http://").split(":")
         connection = socket.socket()
@@ -70,7 +70,7 @@ class Server:
 
 
 def wait_until(true: Callable[[], object], *, seconds: float = 60.0) -> None:
-    """Wait until something is so."""
+    """Wait for a condition."""
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, "it never came to be so"

@@ -1,7 +1,7 @@
-"""Packages of strangers, installed as pip would: modules with their entry points beside them.
+"""Installs third-party plugin packages as pip would: modules with entry points.
 
 install(folder, "imagine-sampler-x", entry="sampler-x", module="sampler_x", source="...")
-environment = {"PYTHONPATH": str(folder)}      # for a program that is to have them
+environment = {"PYTHONPATH": str(folder)}      # for a program that loads them
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 
 
 def install(folder: Path, distribution: str, *, entry: str, module: str, source: str) -> None:
-    """Put a package into `folder`, as an installer would have left it."""
+    """Put a package into `folder`, as an installer would."""
     (folder / f"{module}.py").write_text(source, "utf-8")
     info = folder / f"{distribution.replace('-', '_')}-0.1.0.dist-info"
     info.mkdir(parents=True)

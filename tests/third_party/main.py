@@ -1,4 +1,4 @@
-"""Proves the plugin system as a stranger meets it: wheels in a fresh environment, no checkout.
+"""Tests the plugin system as users get it: wheels in a fresh environment, no checkout.
 
 `nox -s third_party` builds the wheels of Imagine and of the packages in docs/examples, installs
 them, and runs this: it draws with the sampler, the enhancer and the device of the examples through

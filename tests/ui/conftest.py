@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, ConsoleMessage, Page
 
 
-# Playwright's loop runs in this thread for as long as it is open: not longer than one module, so
-# that the tests of others can use asyncio.
+# Playwright's loop occupies this thread while open: close it after each module, so that other
+# tests can use asyncio.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     chromium = find_chromium()
@@ -37,17 +37,17 @@ def fake() -> Iterator[FakeServer]:
 
 @pytest.fixture
 def faults() -> list[str]:
-    """What the page's scripts have failed at; a test that means it to happen clears the list."""
+    """The errors of the page's scripts; a test that expects one clears the list."""
     return []
 
 
 @pytest.fixture
 def open_page(browser: Browser, fake: FakeServer, faults: list[str]) -> Iterator[OpenPage]:
-    """Opens the page in a browser of its own; at the end no script of it may have failed."""
+    """Opens the page in its own browser, and checks for script errors at the end."""
     contexts = []
 
     def note(line: ConsoleMessage) -> None:
-        # A refused or failed request is what many tests are about; the rest are our mistakes.
+        # Many tests provoke refused or failed requests; other errors are our mistakes.
         if line.type == "error" and "Failed to load resource" not in line.text:
             faults.append(line.text)
 

@@ -1,4 +1,4 @@
-"""A server that speaks the wire contract with instant pictures, and fails when it is told to."""
+"""A server that speaks the wire contract with instant pictures, and fails on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The form of the page: what it shows, offers, switches off, and sends."""
+"""The form of the page: its contents, disabled controls, and requests."""
 
 from __future__ import annotations
 

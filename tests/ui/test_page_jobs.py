@@ -36,7 +36,7 @@ def engine(tmp_path: Path, gate: Gate) -> Iterator[Engine]:
     plugin = FakePlugin()
     plugin.loader.before = gate
     folder = tmp_path / "models"
-    # Two rows are one picture with guidance: who comes second waits.
+    # One picture with guidance takes two rows: a second one waits.
     built = build_test_engine(folder, plugin, settings=Settings(models=folder, max_rows=2))
     yield built
     built.close(grace=0)

@@ -1,4 +1,4 @@
-"""The page offers what plugins bring, with no change to the page."""
+"""The unchanged page offers what plugins add."""
 
 from __future__ import annotations
 

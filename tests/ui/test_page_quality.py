@@ -1,4 +1,4 @@
-"""What holds for the page as a whole: accessible, fast, small, quiet on the network, steady."""
+"""The page as a whole: accessible, fast, small, quiet on the network, steady."""
 
 from __future__ import annotations
 

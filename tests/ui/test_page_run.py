@@ -1,4 +1,4 @@
-"""Making pictures on the page: progress, previews, cancelling, variations, and what goes wrong."""
+"""Making pictures on the page: progress, previews, cancelling, variations, and errors."""
 
 from __future__ import annotations
 

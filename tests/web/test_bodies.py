@@ -1,4 +1,4 @@
-"""What clients send is bounded: each body in size and in time, all of them in memory."""
+"""Bodies are bounded: each in size and time, all of them in memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A second dialect beside the native one: what all dialects share, and what each says itself."""
+"""A second dialect beside the native one: the shared parts, and each one's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/http.md is true: its examples run, their answers look like that, and nothing is left out."""
+"""docs/http.md is true: its examples run with the shown answers, and it is complete."""
 
 from __future__ import annotations
 

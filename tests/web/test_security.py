@@ -1,4 +1,4 @@
-"""Who may call: hosts, origins, the key, and bodies within bounds."""
+"""Access: hosts, origins, the key, and bodies within bounds."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-// Calls to the Imagine server, and the ways in which they fail, told apart.
+// Calls the Imagine server, and gives each kind of failure its own error.
 'use strict';
 
 {
   const { remember } = Imagine.dom;
   const DEFAULT = 'http://localhost:5000';
 
-  /** The server answered with an error: `type`, `fields` and `retryAfter` are what it said. */
+  /** The server answered with an error, in `type`, `fields` and `retryAfter`. */
   class ServerError extends Error {
     constructor(status, { type = 'error', message, fields, id, retry_after: wait } = {}) {
       super(message || `the server answered with status ${status}`);
@@ -14,7 +14,7 @@
     }
   }
 
-  /** Nothing answered. A browser does not tell a closed port from a forbidden origin. */
+  /** No answer. A browser does not tell a closed port from a forbidden origin. */
   class Unreachable extends Error {
     constructor(address) {
       super(
@@ -27,14 +27,14 @@
   /** The reply began and then broke off. */
   class ConnectionLost extends Error {}
 
-  /** Something answered that is no Imagine server. */
+  /** The answer is not an Imagine server's. */
   class NotImagine extends Error {
     constructor(address) {
       super(`What answers at ${address} is not an Imagine server.`);
     }
   }
 
-  // A page served by Imagine lives at a folder ("/"), and may call nobody else (its policy says
+  // A page served by Imagine lives at a folder ("/"), and may call no other server (its policy says
   // so); one opened as a file, or from another web server, has a file's name at its end.
   const servedFrom =
     location.protocol.startsWith('http') && location.pathname.endsWith('/')
@@ -53,7 +53,7 @@
     address: servedFrom ?? DEFAULT,
     key: '',
 
-    /** Go on with the server of the last visit. */
+    /** Use the server of the last visit. */
     recall() {
       api.address = servedFrom ?? remember.get('address', DEFAULT);
       try {
@@ -63,7 +63,7 @@
       }
     },
 
-    /** Talk to another server from now on. Throws a TypeError if the address cannot be one. */
+    /** Use another server from now on. Throws a TypeError if the address cannot be one. */
     use(address, key) {
       if (!servedFrom) {
         const url = new URL(normal(address));

@@ -1,4 +1,4 @@
-// Wires the page together: who is told when something happens. Everything else has its own file.
+// Wires the page together: connects the events of each part to the other parts.
 'use strict';
 
 {
@@ -45,7 +45,7 @@
   async function draw(values, count) {
     const { error } = await watch(() => run.start(values, { count, input: input.get() }), count);
     if (error) explain(error, generate);
-    // The server may have kept what a connection lost: look whether it is there.
+    // The server may have kept the picture of a lost connection: ask for it.
     if (error instanceof api.Unreachable || error instanceof api.ConnectionLost)
       await Imagine.server.look();
     else await recover();
@@ -56,13 +56,13 @@
     say(byId('announce'), `${plural(records.length, 'picture')} finished.`);
   }
 
-  /** Go on with the pictures that were being made when the page was left, or the server lost. */
+  /** Resume the pictures that were in progress when the page or the server was lost. */
   async function recover() {
     if (run.running()) return;
     const left = await jobs.leftBehind();
     if (run.running()) return left.forEach(({ id }) => jobs.release(id)); // after that one
     if (!left.length) return;
-    clearErrors(); // such as of the connection that was lost
+    clearErrors(); // such as of the lost connection
     const { records, error } = await watch(() => run.resume(left), left.length);
     const many = records.length > 1;
     if (records.length)
@@ -157,7 +157,7 @@
   addEventListener('pagehide', keepForm);
   addEventListener('unhandledrejection', (event) => {
     explain(event.reason);
-    if (event.reason instanceof Imagine.store.StoreError) event.preventDefault(); // it is told
+    if (event.reason instanceof Imagine.store.StoreError) event.preventDefault(); // already shown
   });
   begin();
 }

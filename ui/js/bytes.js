@@ -1,9 +1,9 @@
-// Base64 and pictures, turned into each other in slices that never hold up the page.
+// Converts base64 and pictures in slices that never block the page.
 'use strict';
 
 {
   const { breathe } = Imagine.dom;
-  const MOST_PIXELS = 2 ** 26; // a small file can say that it is a picture without end
+  const MOST_PIXELS = 2 ** 26; // a small file can claim an enormous size
   const SLICE = 3 * 2 ** 17; // bytes: a multiple of 3, so that slices join without padding
 
   function decodeSlice(text) {
@@ -48,7 +48,7 @@
     image.src = URL.createObjectURL(blob);
     try {
       await new Promise((resolve, reject) => {
-        Object.assign(image, { onload: resolve, onerror: reject }); // its size is known
+        Object.assign(image, { onload: resolve, onerror: reject }); // the size is known
       });
       if (image.naturalWidth * image.naturalHeight > MOST_PIXELS) throw new Error('too large');
       await image.decode();

@@ -1,22 +1,22 @@
-// What the server offers: models, samplers, enhancers, limits, and whether it is ready.
+// The server's choices: models, samplers, enhancers, limits, and whether it is ready.
 'use strict';
 
 {
   const { api } = Imagine;
-  const CALM = 15000; // milliseconds between two looks at a server that is well
-  const EAGER = 3000; // and at one that is not ready, or not there
+  const SLOW = 15000; // milliseconds between checks of a server that is ready
+  const FAST = 3000; // and of one that is not, or that is unreachable
 
   const catalogue = {
     models: [],
     samplers: [],
     enhancers: [],
     limits: {},
-    /** The server's version, and the device it draws on once it knows. */
+    /** The server's version, and its device once it is known. */
     version: null,
     device: null,
-    /** The model of requests that name none; null where there is none. */
+    /** The model of requests that name none; null if there is none. */
     defaultModel: null,
-    /** Why there is no enhancer, in words; null where there is one. */
+    /** Why there is no enhancer, in words; null if there is one. */
     noEnhancer: 'The server has not answered yet.',
     state: 'unknown',
   };
@@ -88,8 +88,8 @@
   }
 
   /**
-   * Keep an eye on the server; `onChange(state, previous, message)` is called for each new state.
-   * @returns {function(): Promise} look again now.
+   * Poll the server; `onChange(state, previous, message)` is called for each new state.
+   * @returns {function(): Promise} polls at once.
    */
   function watch(onChange) {
     let timer;
@@ -100,7 +100,7 @@
       catalogue.state = state;
       if (state !== previous) await onChange(state, previous, message);
       clearTimeout(timer);
-      if (!document.hidden) timer = setTimeout(again, state === 'ready' ? CALM : EAGER);
+      if (!document.hidden) timer = setTimeout(again, state === 'ready' ? SLOW : FAST);
     }
     document.addEventListener('visibilitychange', () => document.hidden || again());
     return () => {

@@ -1,7 +1,7 @@
-// The few things that every other file needs of the page: finding, making and changing elements.
+// Finds, makes and changes elements of the page.
 'use strict';
 
-/** What the files of this page share; each adds one member, in the order of imagine-ui.html. */
+/** The page's namespace; each file adds one member, in the order of imagine-ui.html. */
 const Imagine = {};
 
 {
@@ -43,7 +43,7 @@ const Imagine = {};
     return `${(seconds / 3600).toFixed(1)} h`;
   }
 
-  /** Read or write a small JSON value in localStorage; a browser that refuses only forgets. */
+  /** Read or write a small JSON value in localStorage; if refused, it is forgotten. */
   const remember = {
     get(key, otherwise) {
       try {

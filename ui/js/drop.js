@@ -1,4 +1,4 @@
-// Dragging: files from outside, pictures of the gallery, and pasted ones, onto the page.
+// Takes dropped and pasted files, and pictures dragged from the gallery.
 'use strict';
 
 {
@@ -23,7 +23,7 @@
     byId('drop').hidden = true;
   }
 
-  /** What the drop is for: the zone or the place it fell on, else whatever the file says. */
+  /** The use of a drop: by the zone or place that it hit, else by the file. */
   function purpose({ target }) {
     if (target.closest?.('#input-well')) return 'input';
     return target.closest?.('.drop-zone')?.dataset.do ?? 'any';

@@ -1,21 +1,21 @@
-// The Enhance button: a better prompt from the server's enhancers, and the way back.
+// The Enhance button: a better prompt from the server's enhancers, and its undo.
 'use strict';
 
 {
   const { byId, make, say } = Imagine.dom;
   const { api, catalogue } = Imagine;
 
-  const before = []; // what each Enhance replaced, the latest last
-  const originals = new Map(); // enhanced prompts, to what the user wrote
+  const before = []; // replaced prompts, the latest last
+  const originals = new Map(); // enhanced prompt to the user's prompt
 
-  /** What the user wrote, where the prompt is, word for word, what an enhancer made of it. */
+  /** The user's own prompt, if the current one is exactly an enhancer's output. */
   const original = () => originals.get(byId('prompt').value) ?? null;
 
   function noteOriginal(text, prompt = byId('prompt').value) {
     if (text !== null && text !== prompt) originals.set(prompt, text);
   }
 
-  /** There is a way back from each Enhance, and from a prompt whose original is known. */
+  /** Undo works for each Enhance, and for a prompt whose original is known. */
   const show = () => (byId('enhance-undo').hidden = !before.length && original() === null);
 
   const fields = () => [byId('prompt'), byId('neg')];
@@ -28,7 +28,7 @@
 
   const usable = () => catalogue.enhancers.filter(({ problem }) => !problem);
 
-  /** Offer what the server has, or say why there is nothing. */
+  /** List the server's enhancers, or say why there are none. */
   function offer() {
     const { noEnhancer } = catalogue;
     byId('enhance').disabled = Boolean(noEnhancer);

@@ -12,7 +12,7 @@
   const isJpeg = (bytes) => startsWith(bytes, '\xff\xd8\xff');
   const isWebp = (bytes) => startsWith(bytes, 'RIFF') && startsWith(bytes, 'WEBP', 8);
 
-  /** UTF-8, and Latin-1 where it is none, whatever a standard says. */
+  /** Decodes UTF-8, or Latin-1 if that fails, regardless of the standard. */
   function decode(bytes) {
     try {
       return new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(bytes);
@@ -22,8 +22,8 @@
   }
 
   /**
-   * The text of a comment. The code in front tells little: UTF-16 has no mark, and its byte order
-   * need not be that of the data around it, but the zero bytes of ASCII characters tell it.
+   * The text of a comment. Its character code is unreliable: UTF-16 has no mark, and its byte order
+   * may differ from the data's, so the zero bytes of ASCII characters decide.
    */
   function decodeComment(raw) {
     const code = CODES.find((one) => startsWith(raw, one)) ?? '';
@@ -39,7 +39,7 @@
     return new TextDecoder(high > low ? 'utf-16be' : 'utf-16le').decode(text);
   }
 
-  /** The entries of a TIFF directory: tag to value, as far as they are inside the data. */
+  /** The entries of a TIFF directory: tag to value, those inside the data. */
   function entries(block, view, start, little) {
     const found = new Map();
     const count = start + 2 <= block.length ? view.getUint16(start, little) : 0;
@@ -52,7 +52,7 @@
     return found;
   }
 
-  /** The user's comment in Exif data, a TIFF; null where there is none, or the data is broken. */
+  /** The user's comment in Exif data, a TIFF; null if there is none, or the data is broken. */
   function comment(data) {
     const block = startsWith(data, 'Exif\0\0') ? data.subarray(6) : data;
     const little = startsWith(block, 'II');
@@ -69,12 +69,12 @@
     return at ? decodeComment(block.subarray(at.value, at.value + at.size)) : null;
   }
 
-  /** The Exif blocks of a JPEG: of its segments those before the scan. */
+  /** The Exif blocks of a JPEG, from the segments before the scan. */
   function* jpegBlocks(bytes) {
     for (let at = 2; at + 4 <= bytes.length && bytes[at] === 0xff;) {
       const marker = bytes[at + 1];
       if (marker === 0xda) return;
-      const length = marker === 0xff ? -1 : (bytes[at + 2] << 8) | bytes[at + 3]; // -1: it fills
+      const length = marker === 0xff ? -1 : (bytes[at + 2] << 8) | bytes[at + 3]; // -1: fill
       const segment = bytes.subarray(at + 4, at + 2 + length);
       if (marker === 0xe1 && startsWith(segment, 'Exif\0\0')) yield segment;
       at += 2 + length;
@@ -90,7 +90,7 @@
     }
   }
 
-  /** The comment in a JPEG or WebP; null where it is neither, or has none. */
+  /** The comment in a JPEG or WebP; null if it is neither, or has none. */
   function ofPicture(bytes) {
     const blocks = isJpeg(bytes) ? jpegBlocks(bytes) : isWebp(bytes) ? webpBlocks(bytes) : [];
     for (const block of blocks) {

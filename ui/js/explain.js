@@ -1,4 +1,4 @@
-// What went wrong, in words: each kind of failure its own, with what can be done about it.
+// Explains each kind of failure to the user, with a remedy.
 'use strict';
 
 {
@@ -38,7 +38,7 @@
   /**
    * Tell the user about an error.
    * @param {Error} error
-   * @param {function()} [retry] Does again what failed.
+   * @param {function()} [retry] Repeats the failed action.
    */
   function explain(error, retry) {
     const actions = retry ? [{ label: 'Try again', run: retry }] : [];

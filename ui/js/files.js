@@ -18,7 +18,7 @@
     return here.slice(0, 19).replace(/[-:]/g, '').replace('T', '_');
   }
 
-  /** Save the form, with the last picture where it was made with just these settings. */
+  /** Save the form, with the last picture if these settings made it. */
   async function saveSettings() {
     const record = stage.current ?? gallery.newest();
     const kept = record && (await gallery.picture(record).catch(() => null));
@@ -83,7 +83,7 @@
 
   /**
    * Take a file from outside: its settings if it has any, else, if it is a picture, as the input.
-   * Nothing changes where the file is not sound.
+   * An invalid file changes nothing.
    */
   async function take(file) {
     let loaded;

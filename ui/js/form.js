@@ -1,4 +1,4 @@
-// The form: its controls as one object of values, what the server offers in them, what applies.
+// The form: its values as one object, the server's choices in it, and which controls apply.
 'use strict';
 
 {
@@ -26,10 +26,10 @@
     return element.type === 'number' ? element.valueAsNumber : element.value;
   }
 
-  /** Every parameter as it stands. An empty number is NaN, which the server would refuse too. */
+  /** Every parameter's value. An empty number is NaN, which the server refuses too. */
   const values = () => Object.fromEntries(parameters.names.map((name) => [name, read(name)]));
 
-  /** Choose in a select; what the server does not offer is added, and marked, rather than lost. */
+  /** Select a value; one that the server does not offer is added and marked. */
   function choose(select, value) {
     const known = [...select.options].some((option) => option.value === value);
     const mark = catalogue.samplers.length ? ' (not on this server)' : '';
@@ -37,7 +37,7 @@
     select.value = value ?? '';
   }
 
-  /** The sampler that is known by this name or alias, as in "dpm++ 2m karras" with its schedule. */
+  /** The sampler of this name or alias, as in "dpm++ 2m karras" with its schedule. */
   function meant(value) {
     for (const { name, aliases = [], schedules = [] } of catalogue.samplers) {
       const names = [name, ...aliases];
@@ -56,7 +56,7 @@
       if (value !== null) byId('hires').value = value;
     },
     deterministic: (value) => (byId('deterministic').checked = value),
-    stream: (value) => value !== null && (byId('stream').value = value), // null asks for nothing
+    stream: (value) => value !== null && (byId('stream').value = value), // null: as it is
     original_prompt: (value) => Imagine.enhance.noteOriginal(value),
     sampler(value) {
       const { name, schedule } = meant(value);
@@ -66,7 +66,7 @@
     },
   };
 
-  /** Put values into the form; parameters that are not named stay as they are. */
+  /** Put values into the form; others keep their value. */
   function fill(some) {
     for (const name of parameters.names) {
       if (!Object.hasOwn(some, name)) continue;
@@ -124,7 +124,7 @@
     choose(select, wanted);
   }
 
-  /** Show what the server has; call it after each `catalogue.refresh()`. */
+  /** Show the server's choices; call it after each `catalogue.refresh()`. */
   function offerAll() {
     offerModels();
     offerSamplers();
@@ -221,13 +221,13 @@
 
   // -------------------------------------------------------------------------------- errors
 
-  /** Mark fields as the server refuses them: [{field, message}]. Returns those that it has not. */
+  /** Mark the fields that the server refused: [{field, message}]. Returns unknown ones. */
   function showErrors(errors) {
-    const strange = [];
+    const unknown = [];
     for (const { field, message } of errors) {
       const place = byId(`${field}-error`);
       if (!place) {
-        strange.push(`${field}: ${message}`);
+        unknown.push(`${field}: ${message}`);
         continue;
       }
       say(place, message);
@@ -235,7 +235,7 @@
       place.closest('details')?.setAttribute('open', '');
     }
     document.querySelector('#form [aria-invalid=true]')?.focus();
-    return strange;
+    return unknown;
   }
 
   function clearErrors() {
@@ -244,7 +244,7 @@
       wrong.removeAttribute('aria-invalid');
   }
 
-  /** What can be seen to be wrong from here, in the server's form: [{field, message}]. */
+  /** The errors that the page can find, in the server's form: [{field, message}]. */
   function problems() {
     const found = [];
     for (const { id: name, disabled, validity, validationMessage: message } of form().elements) {
@@ -270,7 +270,7 @@
     return found;
   }
 
-  /** Below each field a place for why it is off, and one for what is wrong with it. */
+  /** Add a note and an error message below each field. */
   function placeWords(field) {
     const name = field.dataset.field;
     const words = ['why', 'error'].map((kind) =>

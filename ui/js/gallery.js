@@ -14,14 +14,14 @@
   let selected = null;
   let onOpen = () => {};
 
-  // Pictures in this window's memory, by record: those of the stage, which the user can save
-  // whatever becomes of the browser's storage, and those that it did not take.
+  // Pictures in this window's memory, by record: those on the stage, which the user can save
+  // even if the browser's storage fails, and those that it refused.
   const held = new Map();
   const unkept = new Set();
   let ofRun = new Set(); // the records of the newest run
-  let staged = null; // the record that was on the stage last
-  let complaint = null; // the message about what is not kept
-  let fleeting = false; // whether the user has been told that nothing is kept
+  let staged = null; // the last record on the stage
+  let complaint = null; // the message about unkept pictures
+  let warned = false; // whether the user knows that nothing is kept
 
   const thumbs = () => byId('thumbs');
   const thumbOf = (record) => (record ? byId(`thumb-${record.id}`) : null);
@@ -58,7 +58,7 @@
     if (shown < records.length) end.observe(thumbs().lastElementChild);
   }
 
-  /** Whoever comes to see the last of the thumbnails is shown more. */
+  /** Adds thumbnails when the user scrolls to the last one. */
   const end = new IntersectionObserver((seen) => seen.at(-1).isIntersecting && showMore());
 
   function showNote() {
@@ -73,7 +73,7 @@
     byId('gallery-clear').hidden = thumbs().hidden = !records.length;
   }
 
-  /** Mark a record as the one on the stage; null for none. */
+  /** Mark a record as the one on the stage; null: none. */
   function mark(record) {
     const old = thumbOf(selected) ?? thumbs().querySelector('[tabindex="0"]');
     old?.setAttribute('aria-selected', 'false');
@@ -106,7 +106,7 @@
     ofRun = new Set();
   }
 
-  /** Mark the record that the stage shows now, and hold what is on the stage, no more. */
+  /** Mark the record on the stage, and hold only the pictures on the stage. */
   function stage(record) {
     mark(record);
     staged = record ?? staged;
@@ -115,7 +115,7 @@
     }
   }
 
-  /** The picture of a record in memory, {output, input}; rejects where it cannot be had. */
+  /** The picture of a record in memory, {output, input}; rejects if it is lost. */
   async function picture(record) {
     if (!held.has(record)) {
       const { output, input } = await store.picture(record.id);
@@ -124,7 +124,7 @@
     return held.get(record);
   }
 
-  /** Put a picture into the storage; where that fails, it stays in memory, and the user is told. */
+  /** Store a picture; on failure it stays in memory, and the user is told. */
   async function keep(record, picture) {
     try {
       await store.add(record, picture);
@@ -139,7 +139,7 @@
   }
 
   function complain(why) {
-    if (fleeting) return;
+    if (warned) return;
     complaint?.remove();
     const many = unkept.size > 1;
     complaint = tell(
@@ -152,9 +152,9 @@
   // ------------------------------------------------------------------------------ changing
 
   /**
-   * Take in a picture: into the gallery, and into the storage where that can be.
+   * Add a picture to the gallery, and to the storage if possible.
    * @param {Blob} output
-   * @param {{values: Object, input: ?Blob, seconds: number, run: boolean}} of What it was made of,
+   * @param {{values: Object, input: ?Blob, seconds: number, run: boolean}} of Its settings,
    *   and whether the run on the stage made it.
    * @returns {Promise<Object>} its record.
    */
@@ -177,7 +177,7 @@
     return record;
   }
 
-  /** Take records away. Returns a function that brings them back. */
+  /** Remove records. Returns a function that restores them. */
   async function remove(gone) {
     const pictureOf = (record) => held.get(record) ?? store.picture(record.id).catch(() => null);
     const pictures = await Promise.all(gone.map(pictureOf));
@@ -236,20 +236,20 @@
     ' ': () => byThumb(document.activeElement),
   };
 
-  /** Walk by key; returns whether the key was one of ours. */
+  /** Move by key; returns whether the key was handled. */
   function walk(key) {
     if (!Object.hasOwn(KEYS, key) || !records.length) return false;
     walkTo(KEYS[key]());
     return true;
   }
 
-  /** Show what is kept; `refused` is told why nothing is. */
+  /** Show the stored pictures; `refused` receives the reason if it fails. */
   async function build({ opened, refused }) {
     onOpen = opened;
     try {
       records = (await store.all()).sort((a, b) => b.id - a.id);
     } catch (error) {
-      fleeting = true;
+      warned = true;
       refused(error.message);
     }
     redraw();

@@ -20,7 +20,7 @@
     byId('prompt').dispatchEvent(new Event('input', { bubbles: true }));
   }
 
-  /** Offer ideas; `draw` is called by the one that draws at once. */
+  /** Offer ideas; the first-picture button calls `draw`. */
   function build(draw) {
     for (const text of [idea(), idea(), idea()]) {
       const onclick = () => {

@@ -65,7 +65,7 @@
   const COMPOUND =
     /^(.+?)[ _](karras|exponential|beta|simple|normal|sgm[ _]uniform|kl[ _]optimal|automatic|discrete)$/s;
 
-  /** The values under our names: a sampler may name its schedule, a size is two of them. */
+  /** Values by parameter: a sampler may name its schedule, a size is two values. */
   function inOurWords({ size: [width, height] = [], hires_size: large = [], ...meta }) {
     const [, sampler, spacing] = COMPOUND.exec(meta.sampler ?? '') ?? [];
     if (sampler) Object.assign(meta, { sampler, schedule: meta.schedule ?? schedule(spacing) });
@@ -77,7 +77,7 @@
 
   // ------------------------------------------------------------------------------ settings
 
-  /** What a sticky `pattern` matches in `text` at `at`. */
+  /** The match of a sticky `pattern` in `text` at `at`. */
   function matchAt(pattern, text, at) {
     pattern.lastIndex = at;
     return pattern.exec(text);
@@ -89,7 +89,7 @@
   const BRACKETS = /"(?:\\.|[^"\\])*(?:"|\\?$)|[{}[\]]/gs;
   const END = /[ \t]*(?=[,\n]|$)/y;
 
-  // Each of these gives the value at `start`, and where it ends; undefined where it is none.
+  // Each of these returns the value at `start` and its end; undefined if there is none.
 
   function plain(text, start) {
     const [value] = matchAt(PLAIN, text, start);
@@ -121,7 +121,7 @@
     return undefined;
   }
 
-  /** The labels of some settings, and the values by field; of several readable ones the first. */
+  /** The labels of some settings, and the values by field; the first readable of each. */
   function readSettings(text) {
     const labels = [];
     const values = {};
@@ -129,14 +129,14 @@
     for (let at = 0; at < text.length; at++) {
       const key = matchAt(KEY, text, at);
       if (!key) {
-        [, at] = plain(text, at); // what is left of a value that holds a comma
+        [, at] = plain(text, at); // the rest of a value with a comma
         continue;
       }
       const start = at + key[0].length;
       let found = quotation(text, start);
       if (!found && brackets && '{['.includes(text[start])) {
         found = bracketed(text, start);
-        brackets = Boolean(found); // one that fails is the last: each may scan to the end
+        brackets = Boolean(found); // stop at a failure: each may scan to the end
       }
       const [value, end] = found ?? plain(text, start);
       at = end;
@@ -151,7 +151,7 @@
 
   // --------------------------------------------------------------------------------- text
 
-  /** `text` without blanks around it, in one pass whatever it holds. */
+  /** `text` without blanks around it, in linear time. */
   function trim(text, blanks = ' \t\n') {
     let [from, to] = [0, text.length];
     while (from < to && blanks.includes(text[from])) from++;
@@ -159,7 +159,7 @@
     return text.slice(from, to);
   }
 
-  /** Whether a line holds the number of steps and two more fields that are known here. */
+  /** Whether a line holds the number of steps and two more known fields. */
   function isSettings(line) {
     if (!/steps/i.test(line)) return false;
     const { values } = readSettings(line);
@@ -173,7 +173,7 @@
     return { prompt: trim(lines.slice(0, at).join('\n')), neg: trim(neg) };
   }
 
-  /** Some tools write one line; a full stop, a comma or a blank stands for its end. */
+  /** Some tools write one line; a full stop, a comma or a blank replaces a line break. */
   function promptsOfOneLine(head) {
     const [negative] = head.matchAll(/(?:^|[\s.,])Negative prompt:/g);
     if (!negative) return { prompt: trim(head), neg: '' };
@@ -181,7 +181,7 @@
     return { prompt: trim(head.slice(0, negative.index)), neg: trim(neg) };
   }
 
-  /** The prompts and the text of the settings behind them; null where there are none. */
+  /** The prompts and the text of the settings behind them; null if there are none. */
   function parts(text) {
     const lines = text.split('\n');
     for (let at = lines.length - 1; at >= 0; at--) {
@@ -197,7 +197,7 @@
       : null;
   }
 
-  /** The parameters in an infotext, or null if it is none. */
+  /** The parameters in an infotext, or null if it is invalid. */
   function read(text) {
     const found = parts(trim(text.replace(/\r\n?/g, '\n'), ' \t\n\0'));
     if (!found) return null;

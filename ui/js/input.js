@@ -21,9 +21,9 @@
     byId('input-choose').firstChild.data = image ? 'Replace' : 'Choose a file';
   }
 
-  /** Take a picture as the input; throws where the browser cannot read it. */
+  /** Take a picture as the input; throws if the browser cannot read it. */
   async function set(blob) {
-    const copy = new Blob([await bytesOf(blob)], { type: blob.type }); // its file may go
+    const copy = new Blob([await bytesOf(blob)], { type: blob.type }); // the file may disappear
     const image = await decodedImage(copy);
     current = copy;
     show(image);

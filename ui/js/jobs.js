@@ -1,22 +1,22 @@
-// A job of the server: noted while it lasts, so that a page that was left finds its picture again.
+// Records each job in progress, so that a reopened page finds its picture.
 'use strict';
 
 {
   const { remember } = Imagine.dom;
   const { api, stream } = Imagine;
   const MOST = 16; // notes that are kept
-  const AGAIN = 1000; // milliseconds between two looks at a job
-  const PATIENCE = 30000; // milliseconds that a cancelled request has to tell its id
+  const POLL = 1000; // milliseconds between polls of a job
+  const PATIENCE = 30000; // milliseconds until a cancelled request has to know its id
 
-  const held = new Map(); // the jobs that this window is about: id to what lets go of it
-  let leaving = false; // a page that is being left loses its connections: its jobs stay noted
+  const held = new Map(); // this window's jobs: id to the function that releases its lock
+  let leaving = false; // closing the page breaks its connections: its jobs stay recorded
 
   const path = (id) => `/jobs/${encodeURIComponent(id)}`;
   const noted = () => remember.get('jobs', []);
 
   // ------------------------------------------------------------------------------- notes
 
-  /** This window's name, which it keeps when it is loaded again. */
+  /** This window's name, which survives a reload. */
   function windowName() {
     try {
       return (sessionStorage['imagine.window'] ??= String(Math.random()));
@@ -26,15 +26,15 @@
   }
 
   /**
-   * Become the one window that is about this job; false where another one is. What this window
-   * was about before it was loaded again is let go of any moment. Without locks (a browser has
-   * them for this machine's pages and for https) windows do not know of each other.
+   * Lock this job for this window; false if another window holds it. A reload releases this
+   * window's earlier locks at any moment. Without locks (a browser has them only for this machine's
+   * pages and for https) windows do not know of each other.
    */
   function hold({ id, owner }) {
     return new Promise((resolve) => {
       const own = (lock) => {
         resolve(Boolean(lock));
-        return lock && new Promise((letGo) => held.set(id, letGo));
+        return lock && new Promise((unlock) => held.set(id, unlock));
       };
       if (!navigator.locks) return own(true);
       const options = { ifAvailable: owner !== windowName() };
@@ -52,7 +52,7 @@
     hold(job);
   }
 
-  /** A job has ended and its picture is kept, or nobody wants it any more. */
+  /** Drop the record of a job that is kept or no longer wanted. */
   function forget(id) {
     if (leaving || !id) return;
     remember.set(
@@ -62,7 +62,7 @@
     release(id);
   }
 
-  /** The noted jobs of this server, {id, values}, that no window is about; now this one is. */
+  /** Lock and return this server's recorded jobs, {id, values}, that no window holds. */
   async function leftBehind() {
     const ours = noted().filter(({ id, address }) => address === api.address && !held.has(id));
     const free = await Promise.all(ours.map(hold));
@@ -85,11 +85,11 @@
       if (job.error) throw new api.ServerError(200, job.error);
       if (job.img) return { ...job, id };
       onEvent(job);
-      await Promise.race([new Promise((next) => setTimeout(next, AGAIN)), aborted(signal)]);
+      await Promise.race([new Promise((next) => setTimeout(next, POLL)), aborted(signal)]);
     }
   }
 
-  /** The reply of a job that was left to the server; where that cannot be asked, its note stays. */
+  /** The reply of a job left to the server; if it is unreachable, the record stays. */
   async function outcome(id, options) {
     try {
       return await look(id, options);
@@ -102,7 +102,7 @@
   }
 
   /**
-   * Make a picture; where the connection is lost, its job is asked for. The caller forgets the
+   * Make a picture; if the connection is lost, poll its job. The caller forgets the
    * reply's `id` once the picture is kept.
    *
    * Aborting `signal` rejects at once. The connection stays open until the server has told the
@@ -110,7 +110,7 @@
    */
   async function make(body, values, { signal, onEvent }) {
     const connection = new AbortController();
-    let id; // undefined before the first line, null where the server tells none
+    let id; // undefined before the first line, null if the server sends none
     const drop = () => {
       if (id && !connection.signal.aborted) cancel(id);
       connection.abort();

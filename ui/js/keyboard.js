@@ -8,7 +8,7 @@
   const apple = /Mac|iPhone|iPad/.test(navigator.platform);
   const typing = (target) => target.matches?.('input, textarea, select, [contenteditable]');
 
-  /** @param {{generate, escape, remove}} does What the keys do. */
+  /** @param {{generate, escape, remove}} does The actions. */
   function build(does) {
     addEventListener('keydown', (event) => {
       if (event.isComposing || document.querySelector('dialog[open]')) return;
@@ -22,7 +22,7 @@
     }
   }
 
-  /** Do what a key does; returns whether it does anything. */
+  /** Run a key's action; returns whether it has one. */
   function press({ key, ctrlKey, metaKey, altKey, target }, does) {
     if (key === 'Enter' && (ctrlKey || metaKey)) return does.generate() || true;
     if (key === 'Escape') return does.escape();

@@ -1,4 +1,4 @@
-// Messages to the user: what was done, what went wrong, and what can be done about it.
+// Messages to the user: results, errors and their remedies.
 'use strict';
 
 {
@@ -21,7 +21,7 @@
    * @param {'info'|'good'|'warn'|'bad'} kind
    * @param {string} text
    * @param {Array<{label: string, run: function()}>} [actions] Buttons; the message closes on use.
-   * @returns {Element} the message, so that the caller can take it away.
+   * @returns {Element} the message, so that the caller can remove it.
    */
   function tell(kind, text, actions = []) {
     const role = kind === 'bad' ? 'alert' : 'status';
@@ -43,7 +43,7 @@
     return message;
   }
 
-  /** Take a message away after a while, but never under the user's pointer or focus. */
+  /** Remove a message after a while, but never under the user's pointer or focus. */
   function expire(message, after) {
     setTimeout(() => {
       if (message.matches(':hover, :focus-within')) expire(message, 1000);
@@ -51,7 +51,7 @@
     }, after);
   }
 
-  /** Take away what the last attempt left behind. */
+  /** Remove the last attempt's errors. */
   function clearErrors() {
     for (const old of box().querySelectorAll('[data-kind=bad], [data-kind=warn]')) old.remove();
   }

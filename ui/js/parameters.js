@@ -1,10 +1,10 @@
-// What a generation is made of: one row a parameter, under its name on the wire.
+// The parameters of a generation: one row each, under its name on the wire.
 'use strict';
 
 {
   const LARGEST_SEED = 2n ** 64n - 1n;
 
-  const LONGEST = 1e5; // characters: what no server draws must not hold up the page
+  const LONGEST = 1e5; // characters: a longer prompt would block the page
 
   const text = (otherwise) => ({
     otherwise,
@@ -50,16 +50,16 @@
     original_prompt: optional(text('')),
   };
 
-  /** The value of each parameter where nothing else is said. */
+  /** The default of each parameter. */
   const defaults = () =>
     Object.fromEntries(
       Object.entries(PARAMETERS).map(([name, { otherwise }]) => [name, otherwise ?? null]),
     );
 
   /**
-   * Take what can be taken of an object from outside.
-   * @returns {{values: Object, refused: string[]}} `refused` names the parameters with values that
-   *   cannot be; keys that are no parameters are left alone.
+   * Take the valid parameters of an untrusted object.
+   * @returns {{values: Object, refused: string[]}} `refused` names the parameters with invalid
+   *   values; other keys are ignored.
    */
   function read(object) {
     const values = {};

@@ -10,7 +10,7 @@
 
   const isPng = (bytes) => SIGNATURE.every((byte, at) => bytes[at] === byte);
 
-  /** Each chunk of a PNG as {type, data}; throws where the file is cut or malformed. */
+  /** Each chunk of a PNG as {type, data}; throws if the file is cut or malformed. */
   function* chunks(bytes) {
     if (!isPng(bytes)) throw new Error('this is not a PNG file');
     const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -43,7 +43,7 @@
     return new Uint8Array(await new Blob(parts).arrayBuffer());
   }
 
-  /** Split at the first zero byte: [what is before it as text, the rest]. */
+  /** Split at the first zero byte: [the text before it, the rest]. */
   function upToZero(data) {
     const zero = data.indexOf(0);
     if (zero < 0) throw new Error('a text in this PNG file has no keyword');
@@ -62,8 +62,8 @@
   };
 
   /**
-   * The texts of a PNG by keyword, of several the last, and the comment of its Exif data under the
-   * type of its chunk. Throws an Error in words where the file is not sound.
+   * The texts of a PNG by keyword, the last of each, and the comment of its Exif data under the
+   * type of its chunk. Throws an Error in words if the file is invalid.
    */
   async function readTexts(bytes) {
     const texts = new Map();
@@ -88,10 +88,10 @@
     return ~crc >>> 0;
   }
 
-  /** A text chunk: tEXt where ASCII holds the text, which every tool reads; else UTF-8. */
+  /** A text chunk: tEXt for ASCII, which every tool reads; else UTF-8. */
   function textChunk(keyword, text) {
     const plain = /^[\n -~]*$/.test(text);
-    const gap = plain ? '\0' : '\0\0\0\0\0'; // iTXt: not packed, no language, no translated keyword
+    const gap = plain ? '\0' : '\0\0\0\0\0'; // iTXt: uncompressed, no language, no translation
     const body = new TextEncoder().encode(`${plain ? 'tEXt' : 'iTXt'}${keyword}${gap}${text}`);
     const chunk = new Uint8Array(body.length + 8);
     const view = new DataView(chunk.buffer);
@@ -101,7 +101,7 @@
     return chunk;
   }
 
-  /** `bytes` with these texts (keyword to text) in place of any that they name. */
+  /** `bytes` with these texts (keyword to text) in place of those of the same keyword. */
   function withTexts(bytes, texts) {
     const parts = [bytes.subarray(0, SIGNATURE.length)];
     for (const { type, data, from, to } of chunks(bytes)) {

@@ -1,4 +1,4 @@
-// How far a run is: steps, time left and place in the queue, of one picture or of many.
+// The progress of a run of one or more pictures: steps, time left and place in the queue.
 'use strict';
 
 {
@@ -13,7 +13,7 @@
     decoding: 'Finishing',
   };
 
-  /** Follows the events of `count` pictures; what it says is made of what the server sent. */
+  /** Computes the progress of `count` pictures from the server's events. */
   class Progress {
     #pictures;
     #firstStep = null;
@@ -40,12 +40,12 @@
       return this.#pictures.reduce((sum, picture) => sum + picture[key], 0);
     }
 
-    /** Whether the server has taken anything on. */
+    /** Whether the server has accepted a request. */
     get begun() {
       return this.#pictures.some(({ phase }) => phase !== 'sending');
     }
 
-    /** The share that is done, 0..1. */
+    /** The finished share, 0..1. */
     get fraction() {
       return Math.min(1, this.#sum('step') / Math.max(1, this.#sum('steps')));
     }
@@ -55,7 +55,7 @@
       return Math.min(1, step / Math.max(1, steps));
     }
 
-    /** Seconds left by the pace since the first step, or null before there is a pace. */
+    /** Seconds left at the pace since the first step, or null before it. */
     secondsLeft(now = performance.now()) {
       const done = this.#sum('step') - this.#stepsAtFirst;
       if (done <= 0) return null;
@@ -63,7 +63,7 @@
       return (pace * (this.#sum('steps') - this.#sum('step'))) / 1000;
     }
 
-    /** The picture that says most about the run: one being drawn, else the next in line. */
+    /** The picture whose progress is shown: one being drawn, else the next in line. */
     get #speaker() {
       const open = this.#pictures.filter(({ phase }) => phase !== 'final');
       const order = ['denoising', 'decoding', 'encoding', 'loading', 'queued', 'sending'];
@@ -98,7 +98,7 @@
 
   let announced = null;
 
-  /** Show `progress`; to a screen reader only new phases and quarters are told. */
+  /** Show `progress`; a screen reader hears only new phases and quarters. */
   function show(progress) {
     const bar = byId('progress');
     const percent = Math.round(progress.fraction * 100);

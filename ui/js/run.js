@@ -11,10 +11,10 @@
 
   const pngOf = async (text) => new Blob([await fromBase64(text)], { type: 'image/png' });
 
-  /** The body of POST /generate for these values; what is at rest is left out. */
+  /** The body of POST /generate for these values, without unused ones. */
   function bodyOf(values, img) {
     const said = Object.entries(values).filter(([, value]) => value !== null);
-    // A page that was left comes back for its picture.
+    // A closed page comes back for its picture.
     const body = { ...Object.fromEntries(said), on_disconnect: 'finish' };
     if (!values.deterministic) delete body.deterministic;
     if (!values.stream) delete body.preview;
@@ -23,7 +23,7 @@
     return body;
   }
 
-  /** What `ask` brings, into tile `index` and the gallery. Returns its record and warnings. */
+  /** Put the picture of `ask` into tile `index` and the gallery. Returns record and warnings. */
   async function draw(index, { values, input, progress, tile, signal, ask }) {
     const reply = await ask(index, {
       signal,
@@ -49,7 +49,7 @@
     }
   }
 
-  /** Work through `count` pictures, `atOnce` at a time; the first failure begins no more. */
+  /** Make `count` pictures, `atOnce` at a time; a failure stops further ones. */
   async function drawAll(count, atOnce, one) {
     const results = [];
     let next = 0;
@@ -72,7 +72,7 @@
     return { results: results.filter(Boolean), error: failed?.reason ?? null };
   }
 
-  /** Show on the stage how `ask` brings a picture of each of `all`, the values of one or more. */
+  /** Show a run on the stage: `ask` makes a picture of each of `all`, a list of values. */
   async function follow(all, { input, ask, atOnce }) {
     controller = new AbortController();
     const { signal } = controller;
@@ -99,7 +99,7 @@
   /**
    * Make `count` pictures with the seeds seed, seed + 1, …
    * @returns {Promise<{results: Array<{record, warnings}>, error: ?Error, begun: boolean}>} `begun`
-   *   tells whether the server took anything on.
+   *   tells whether the server accepted a request.
    */
   function start(values, { count, input }) {
     const numbers = Array.from({ length: count }, (_, index) => index);
@@ -110,7 +110,7 @@
     return follow(all, { input, ask, atOnce: AT_ONCE });
   }
 
-  /** Take up jobs that an earlier visit left behind, as `start` does. */
+  /** Resume the jobs of an earlier visit; returns what `start` does. */
   const resume = (left) =>
     follow(
       left.map(({ values }) => values),

@@ -1,4 +1,4 @@
-// Seeds: drawn, locked, reused and counted on, as decimal strings that keep all 64 bits.
+// Draws, locks, reuses and counts seeds, as decimal strings that keep all 64 bits.
 'use strict';
 
 {
@@ -23,7 +23,7 @@
     setMode(seed === null ? 'random' : 'lock');
   }
 
-  /** The seed of the next picture: the locked one, or a new one. Undefined if what stands is none. */
+  /** The seed of the next picture: the locked one, or a new one. Undefined if invalid. */
   function next() {
     const text = byId('seed').value.trim();
     return locked() && text ? Imagine.parameters.readSeed(text) : draw();

@@ -1,4 +1,4 @@
-// The server's place on the page: its state in the header, its address and key, its catalogue.
+// Shows the server's state in the header, and takes its address and key.
 'use strict';
 
 {
@@ -30,7 +30,7 @@
     }
   }
 
-  /** Which server this is, as far as it is known. */
+  /** Show which server this is, as far as known. */
   function describe() {
     const { version, device } = catalogue;
     const where = device ? ` on ${device}` : '';
@@ -68,12 +68,12 @@
     );
   }
 
-  /** Watch the server; `found` is called whenever it has come (back) and its catalogue is read. */
+  /** Watch the server; `found` is called each time its catalogue is read after it appears. */
   function build(found) {
     showAddress();
     const look = catalogue.watch(async (state, previous, message) => {
       show(state, message);
-      if (!answers(state)) return enhance.offer(); // or why there is nothing
+      if (!answers(state)) return enhance.offer(); // or the reason why not
       if (answers(previous)) return;
       await readCatalogue();
       found();
@@ -91,6 +91,6 @@
     return look();
   }
 
-  /** `look` asks the server again how it is; what it finds is shown, and `found` called. */
+  /** `look` polls the server, shows its state and calls `found`. */
   Imagine.server = { build, look: null };
 }

@@ -1,4 +1,4 @@
-// Settings files: what the page saves and loads, the same JSON and PNG as `imagine run` writes.
+// Reads and writes settings files, the same JSON and PNG as `imagine run` writes.
 'use strict';
 
 {
@@ -21,7 +21,7 @@
 
   const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value);
 
-  /** `bytes` as a picture that the browser can read; `what` names it where it is none. */
+  /** `bytes` as a picture that the browser can read; `what` names it in errors. */
   async function picture(bytes, what) {
     const blob = new Blob([bytes], isPng(bytes) ? { type: 'image/png' } : {});
     try {
@@ -43,7 +43,7 @@
     return picture(bytes, what);
   }
 
-  /** What a parsed object says: {values, refused, input, output}. */
+  /** The settings in a parsed object: {values, refused, input, output}. */
   async function fromObject(object) {
     const meta = isObject(object) && isObject(object.meta) ? object.meta : object;
     if (!isObject(meta)) throw new BadFile('it holds no settings');
@@ -67,7 +67,7 @@
     }
   }
 
-  /** The settings in a PNG, or null where it has none that we know. */
+  /** The settings in a PNG, or null if it has none. */
   async function fromPng(bytes) {
     const texts = await textsOf(bytes);
     const infotext = () => read(texts.get('parameters')) ?? read(texts.get('eXIf'));
@@ -76,7 +76,7 @@
     return { ...(await fromObject({ meta })), output: await picture(bytes, 'it') };
   }
 
-  /** The settings in a JPEG or WebP, which becomes a PNG; null where it has none that we know. */
+  /** The settings in a JPEG or WebP, which becomes a PNG; null if it has none. */
   async function fromOther(bytes) {
     const meta = read(Imagine.exif.ofPicture(bytes));
     if (!meta) return null;
@@ -86,7 +86,7 @@
   /**
    * Read a settings file.
    * @returns {Promise<?{values, refused, input, output}>} null for a picture without settings.
-   * @throws {BadFile} with what is wrong with it.
+   * @throws {BadFile} The file is invalid, in words.
    */
   async function load(file) {
     if (file.size > LARGEST_FILE) throw new BadFile('it is larger than 128 MiB');
@@ -109,7 +109,7 @@
     return new Blob([JSON.stringify(document, null, 2)], { type: 'application/json' });
   }
 
-  /** The PNG with its settings inside: what the server wrote, and the input that it left out. */
+  /** The PNG with its settings: the server's text, and the input, which the server omits. */
   async function toPng(output, values, { input = null, date }) {
     const bytes = await bytesOf(output);
     const texts = await textsOf(bytes);

@@ -1,4 +1,4 @@
-// The shown picture and what can be done with it: open, compare, restore, download, delete.
+// The shown picture and its actions: open, compare, restore, download, delete.
 'use strict';
 
 {
@@ -21,9 +21,9 @@
     }
   }
 
-  /** Show what was shown before a run that came to nothing. */
+  /** After a run without pictures, show the picture from before it. */
   async function goBack(record) {
-    if (stage.current) return; // the user has gone somewhere already
+    if (stage.current) return; // the user has chosen another
     const last = record ?? gallery.newest();
     if (last) await open(last);
     else stage.empty();

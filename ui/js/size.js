@@ -1,4 +1,4 @@
-// Width and height: presets of the aspect ratio at the size that the model likes, and swap.
+// Width and height: presets of the aspect ratio at the model's size, and swap.
 'use strict';
 
 {
@@ -10,7 +10,7 @@
     [3, 2],
     [16, 9],
   ];
-  const GRID = 32; // pixels: close to every ratio, and kind to a UNet that halves three times
+  const GRID = 32; // pixels: close to every ratio, with few odd sizes in the UNet
 
   let recommended = [512, 512];
 
@@ -45,7 +45,7 @@
     byId('swap').onclick = () => set(current().reverse());
   }
 
-  /** Mark the preset in use, and say what the model was trained for where the size is far off. */
+  /** Mark the preset in use, and name the model's trained size if this one is far off. */
   function show() {
     const [width, height] = current();
     const [long, short] = [Math.max(width, height), Math.min(width, height)];
@@ -63,7 +63,7 @@
     );
   }
 
-  /** Follow the model's size; the picture's follows where it was the old model's. */
+  /** Set the model's size; a picture of the old model's size takes it too. */
   function recommend(size) {
     if (recommended.join() === size.join()) return show();
     const untouched = current().join() === recommended.join();

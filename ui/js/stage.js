@@ -1,4 +1,4 @@
-// The stage: the tiles of a run as they fill, or one picture with what can be done with it.
+// The stage: the tiles of a run as they fill, or one picture with its tools.
 'use strict';
 
 {
@@ -36,7 +36,7 @@
       URL.revokeObjectURL(image.src);
     }
 
-    /** Show a preview; while one is being decoded only the newest of those that follow is kept. */
+    /** Show a preview; while one is being decoded, only the newest other one waits. */
     async preview(blobMaker) {
       this.#waiting = blobMaker;
       if (this.#busy) return;
@@ -57,7 +57,7 @@
       this.bar.style.transform = `scaleX(${fraction})`;
     }
 
-    /** Show the finished picture; throws where the browser cannot read it. */
+    /** Show the finished picture; throws if the browser cannot read it. */
     async finish(blob) {
       const image = await decodedImage(blob);
       this.#finished = true;
@@ -120,7 +120,7 @@
     return (columns * ratio) / rows;
   }
 
-  /** On a phone the stage is as high as what it shows. */
+  /** On a phone the stage is as high as its contents. */
   const shape = (ratio) => byId('canvas').style.setProperty('--shape', ratio);
 
   /** Set the stage for a run; returns its tiles. */
@@ -166,14 +166,14 @@
     );
   }
 
-  /** Say which record the tools are about. */
+  /** Set the record that the tools act on. */
   function select(record) {
     stage.current = record;
     caption(record);
     stage.onShow(record);
   }
 
-  /** The one picture of a run: its tile stays, and the tools are about it. */
+  /** The one picture of a run: its tile stays, and the tools act on it. */
   function present(record) {
     select(record);
     view(byId('stage').dataset.view);
@@ -184,7 +184,7 @@
     const tile = new Tile(record.width, record.height, record.values.prompt);
     select(record);
     await tile.finish(blob).catch(() => tile.fail('This picture cannot be read.'));
-    if (stage.current !== record) return tile.release(); // the user has walked on
+    if (stage.current !== record) return tile.release(); // the user has moved on
     const ratio = record.width / record.height;
     byId('shown').style.setProperty('--ratio', ratio);
     shape(ratio);

@@ -1,10 +1,10 @@
-// The gallery's storage: IndexedDB, opened again where it was lost, and in words why it fails.
+// The gallery's storage: IndexedDB, reopened when lost, with its failures in words.
 'use strict';
 
 {
   const NAME = 'imagine';
-  const TO_OPEN = 10000; // milliseconds that the browser has to open the database
-  const TO_ADD = 30000; // milliseconds that it has to take a picture
+  const TO_OPEN = 10000; // milliseconds for the browser to open the database
+  const TO_ADD = 30000; // milliseconds for it to store a picture
 
   class StoreError extends Error {}
 
@@ -17,7 +17,7 @@
     TimeoutError: "the browser's storage does not answer",
   };
 
-  /** Any error of the browser's storage as one that says why; many of the browser's are empty. */
+  /** A storage error with a reason in words; many of the browser's have none. */
   function inWords(error) {
     if (error instanceof StoreError) return error;
     const said = error?.message ? `: ${error.message}` : '';
@@ -37,7 +37,7 @@
       request.onerror = () => reject(request.error);
     });
 
-  /** Records (settings and thumbnail) lie apart from the pictures, so that listing stays quick. */
+  /** Records (settings and thumbnail) lie apart from the pictures to keep listing quick. */
   async function open() {
     const request = indexedDB.open(NAME, 1);
     request.onupgradeneeded = () => {
@@ -48,8 +48,8 @@
   }
 
   let database = null;
-  let opening = null; // while the browser has not answered
-  let silent = false; // it has not, and it has had its time
+  let opening = null; // the promise, until the browser answers
+  let silent = false; // the browser has not answered in time
 
   function adopt(opened) {
     const lost = () => database === opened && (database = null);
@@ -75,7 +75,7 @@
     }
   }
 
-  /** What `work` asks of the two object stores, once the transaction is through. */
+  /** Run `work` on the two object stores; returns its result after the commit. */
   async function transact(mode, work) {
     const transaction = database.transaction(['records', 'pictures'], mode);
     const finished = new Promise((resolve, reject) => {
@@ -88,14 +88,14 @@
       request = work(records, pictures);
     } catch (error) {
       finished.catch(() => {});
-      transaction.abort(); // half of it must not stay
+      transaction.abort(); // keep all of it or nothing
       throw error;
     }
     await finished;
     return request?.result;
   }
 
-  /** `transact` with an open database: a connection that was lost unnoticed is made once more. */
+  /** `transact` with an open database: reopens one that was lost unnoticed. */
   async function use(mode, work) {
     try {
       await connect();
@@ -112,7 +112,7 @@
     }
   }
 
-  /** A blob of the storage, in memory: what becomes of the storage no longer matters to it. */
+  /** A copy in memory of a stored blob, which outlives the storage. */
   async function read(blob) {
     try {
       return blob && new Blob([await blob.arrayBuffer()], { type: blob.type });
@@ -121,7 +121,7 @@
     }
   }
 
-  /** Every method rejects with a `StoreError` in words where the storage fails. */
+  /** Every method rejects with a `StoreError` in words if the storage fails. */
   Imagine.store = {
     StoreError,
     all: () => use('readonly', (records) => records.getAll()),
@@ -134,7 +134,7 @@
         throw inWords(error);
       });
     },
-    /** A picture as it lies there, {output, input}; `read` brings its blobs into memory. */
+    /** A stored picture, {output, input}; `read` brings its blobs into memory. */
     async picture(id) {
       const found = await use('readonly', (records, pictures) => pictures.get(id));
       if (!found) throw inWords({ name: 'NotFoundError' });

@@ -3,7 +3,7 @@
 
 {
   const { api } = Imagine;
-  const LONGEST_LINE = 256 * 2 ** 20; // characters: a server gone mad must not fill the memory
+  const LONGEST_LINE = 256 * 2 ** 20; // characters: a faulty server must not fill the memory
 
   /** The lines of a response body, each as soon as it is whole. */
   async function* lines(body) {

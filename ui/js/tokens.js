@@ -1,11 +1,11 @@
-// About how many tokens a prompt takes: CLIP's own vocabulary is larger than this whole page.
+// Estimates the tokens of a prompt: CLIP's own vocabulary is larger than this whole page.
 'use strict';
 
 {
   const { byId, say } = Imagine.dom;
   const CHUNK = 75; // tokens that Stable Diffusion's text encoders read at once
   const WORD = 10; // letters that CLIP's vocabulary usually holds as one token
-  const PIECE = 4; // letters of a typical token in a word that it does not hold
+  const PIECE = 4; // letters of a typical token in any other word
 
   function wordTokens(word) {
     if (/[^\p{Script=Latin}]/u.test(word)) return Math.ceil(word.length * 1.5);
@@ -19,7 +19,7 @@
     return pieces.reduce((sum, piece) => sum + (/^\p{L}/u.test(piece) ? wordTokens(piece) : 1), 0);
   }
 
-  /** Show the count; in chunks where the model is known to read them. */
+  /** Show the count; in chunks if the model reads them. */
   function show(inChunks) {
     const count = estimate(byId('prompt').value);
     const chunks = Math.ceil(count / CHUNK);

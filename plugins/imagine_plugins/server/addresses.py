@@ -1,4 +1,4 @@
-"""Turns addresses of servers, as people write them, into URLs."""
+"""Turns addresses of servers, as users write them, into URLs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where servers
 
 
 def server_url(address: str, *, port: int = DEFAULT_PORT) -> str:
-    """The URL of the server at `address`; without a scheme, its port is `port` unless it says one.
+    """The URL of the server at `address`; without a scheme, the port defaults to `port`.
 
     Raises:
         SettingsError: `address` is neither a host, with or without a port, nor an HTTP URL.

@@ -22,7 +22,7 @@ class Connections:
     """The connections of a server.
 
     A client that opens thousands of idle connections cannot lock others out: beyond the bound, the
-    connection that has been idle longest is closed.
+    longest idle connection is closed.
 
     Args:
         most: The bound.
@@ -62,7 +62,7 @@ class Connections:
 
 
 def most_connections() -> int:
-    """How many connections this process can have; the system bounds its open files."""
+    """The most connections that the system's bound on open files allows."""
     if sys.platform == "win32":
         return MOST_CONNECTIONS
     import resource

@@ -12,7 +12,7 @@ from imagine_plugins.commands.shared.output import note
 
 
 class TextFormatter(logging.Formatter):
-    """Text for people: one line a record, control characters escaped; only tracebacks have more."""
+    """Text for people: one line a record, control characters escaped; tracebacks have more."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(message)s")

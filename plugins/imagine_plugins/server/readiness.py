@@ -43,7 +43,7 @@ class Readiness:
                 sock.connect(name)
                 sock.sendall(message.encode())
         except OSError:
-            pass  # the manager is gone, and requests go on without it
+            pass  # the manager is gone, and requests continue
 
 
 def readiness_from_environment(environ: MutableMapping[str, str] = os.environ) -> Readiness:

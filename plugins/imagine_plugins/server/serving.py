@@ -152,7 +152,7 @@ class Cancellation:
 class GracefulServer(uvicorn.Server):
     """A server that one signal stops gracefully, and a second one at once.
 
-    uvicorn would raise the signal again afterwards, and a service manager take that for a crash.
+    uvicorn would raise the signal again, which a service manager takes for a crash.
 
     Args:
         config: uvicorn's.
@@ -214,7 +214,7 @@ class GracefulServer(uvicorn.Server):
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; its errors tell how to mend them.
+    """A listening socket; its errors say how to fix them.
 
     Raises:
         SettingsError: `host` or `port` cannot be listened at.

@@ -24,7 +24,7 @@ def pick(
     address: str | None = None,
     quiet: bool = False,
 ) -> Enhancer:
-    """The enhancer called `name`, else the best available one; notes which one and why."""
+    """The enhancer called `name`, else the best available one; prints which one and why."""
     with in_flags():
         choice = choose_enhancer(plugins.enhancers, name, model=model, address=address)
     if not quiet:
@@ -36,7 +36,7 @@ def pick(
 def run_enhancer(
     enhancer: Enhancer, task: EnhanceTask, show: Callable[[str], object] = str
 ) -> Enhancement:
-    """The enhancement of `task`; `show` receives the prompt piece by piece meanwhile."""
+    """The enhancement of `task`; `show` receives the prompt piece by piece."""
     import asyncio
 
     async def follow() -> Enhancement:

@@ -12,7 +12,7 @@ from imagine_core.pictures.metadata import json_text
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print `rows` under `header` in columns; the last one may be of any width."""
+    """Print `rows` under `header` in columns; the last one has any width."""
     lines = [[one_line(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     for line in lines:
@@ -40,13 +40,13 @@ def is_stdout(output: str | None) -> bool:
 
 
 def write_stdout(data: bytes) -> None:
-    """Write bytes to standard output, all of them."""
+    """Write all bytes to standard output."""
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 
 def note(text: str) -> None:
-    """Print a note to stderr that is no error."""
+    """Print a note, not an error, to stderr."""
     click.echo(one_line(text), err=True)
 
 

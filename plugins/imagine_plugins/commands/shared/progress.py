@@ -1,4 +1,4 @@
-"""The progress of a generation on a terminal: one line that is rewritten for each event."""
+"""The progress of a generation on a terminal: one line, rewritten for each event."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Progress:
     """Shows events as they come: the phase, or a bar with step, steps and the time left.
 
     Args:
-        stream: Where to; nothing is written unless it is a terminal.
-        images: Pictures that the request asks for.
-        quiet: Write nothing anyway.
+        stream: Where to write; nothing unless it is a terminal.
+        images: Pictures in the request.
+        quiet: Write nothing.
         clock: Seconds, from any start.
     """
 
@@ -56,7 +56,7 @@ class Progress:
             self._length = len(text)
 
     def update(self, event: GenerationEvent) -> None:
-        """Show what `event` says."""
+        """Show `event`."""
         match event:
             case PhaseEvent(phase="queued", position=position, wait=wait) if position:
                 about = "" if wait is None else f", about {duration(wait)}"
@@ -70,14 +70,14 @@ class Progress:
                 self._step(sum(self._done.values()), steps * self._images)
 
     def clear(self) -> None:
-        """Leave an empty line for what comes next."""
+        """Clear the line for further output."""
         if self._length:
             self._length += 2  # the terminal may have shown a "^C"
             self.say("")
 
     def _step(self, done: int, total: int) -> None:
         now = self._clock()
-        if self._first is None:  # loading and encoding do not count for the pace
+        if self._first is None:  # loading and encoding do not count
             self._first = (now, done)
         since, before = self._first
         left = ""
@@ -87,7 +87,7 @@ class Progress:
 
 
 def bar(fraction: float) -> str:
-    """A bar that is filled so far."""
+    """A bar filled to `fraction`."""
     filled = int(BAR * min(max(fraction, 0.0), 1.0))
     return "[" + "#" * filled + "-" * (BAR - filled) + "]"
 

@@ -1,4 +1,4 @@
-"""The flags of a request's fields, and the request that they make."""
+"""The flags of a request's fields, and the request they give."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_NEGATIVE = "ugly, deformed, blurry, low quality"
 """The command line has a negative prompt by default, the wire has none."""
 
 MAX_INPUT = 40 * 2**20
-"""Bytes of an input picture: as base64 it has to fit into what a server takes."""
+"""Bytes of an input picture, which must fit a server's body limit as base64."""
 
 
 def field_options() -> list[click.Option]:
@@ -80,5 +80,5 @@ def _core_value(field: Field, value: Any) -> Any:
 
 
 def _unicode(text: str) -> str:
-    """Arguments are bytes; those that are no text can be neither sent nor saved."""
+    """Rejects an argument that is not text, which can be neither sent nor saved."""
     return text.encode("utf-8", "replace").decode("utf-8")

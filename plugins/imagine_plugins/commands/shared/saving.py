@@ -24,17 +24,17 @@ OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".av
 
 @dataclass(kw_only=True)
 class Gallery:
-    """The files of one run, each of which appears at its name only when it is whole.
+    """The files of one run; each appears under its name only when complete.
 
     Attributes:
         folder: Where they go.
         stem: Their name, without a suffix; further pictures get a number.
-        keep: Whether files that are there already stay, and ours get the next free number.
+        keep: Whether existing files stay, and ours get the next free number.
         document: Whether a JSON file goes beside each finished picture.
         label: The label of a sampler, for the infotext.
         date: When the run began.
         saved: The file of each picture so far.
-        partial: How far those pictures are that are not finished: "5 of 25".
+        partial: The progress of unfinished pictures: "5 of 25".
     """
 
     folder: Path
@@ -47,7 +47,7 @@ class Gallery:
     partial: dict[int, str] = field(default_factory=dict)
 
     def preview(self, event: StepEvent, request: GenerationRequest) -> None:
-        """Save how a picture looks after a step, in the size that it will have."""
+        """Save a preview of a picture, in its final size."""
         if event.preview is None:
             return
         size, progress = (request.width, request.height), f"{event.step}/{event.steps}"
@@ -61,7 +61,7 @@ class Gallery:
         return [self._finish(index, picture, result) for index, picture in enumerate(result.images)]
 
     def left_behind(self) -> list[str]:
-        """The unfinished files that stay if the run ends now, as sentences."""
+        """Sentences about the unfinished files if the run ends now."""
         return [
             f"{path} shows it after step {self.partial[index]}"
             if index in self.partial
@@ -89,7 +89,7 @@ class Gallery:
         return path
 
     def _claim(self, index: int, png: bytes) -> Path:
-        """Save under the first free name; of two runs in one second, only one gets it."""
+        """Save under the first free name; concurrent runs never share one."""
         number = index + 1
         while True:
             path = self._name(number)
@@ -106,10 +106,10 @@ class Gallery:
 
 @dataclass(kw_only=True)
 class Outlet(Gallery):
-    """A pipe or a device: takes the finished pictures one after the other, and shows nothing."""
+    """A pipe or a device: takes the finished pictures in turn, without previews."""
 
     def preview(self, event: StepEvent, request: GenerationRequest) -> None:
-        """Leave previews out: they could not be written over."""
+        """Skip previews, which could not be overwritten."""
 
     def _write(self, index: int, png: bytes) -> Path:
         del index
@@ -120,7 +120,7 @@ class Outlet(Gallery):
 
 @dataclass(kw_only=True)
 class StandardOutput(Outlet):
-    """Standard output, which has no name to print there."""
+    """Standard output, which has no name to print."""
 
     def finish(self, result: GenerationResult) -> list[Path]:
         """Write the finished pictures."""
@@ -137,8 +137,8 @@ def open_gallery(output: str | None, *, document: bool, label: Callable[[str], s
     """The gallery of a run whose `-o` is `output`.
 
     Raises:
-        click.UsageError: `output` asks for another format than PNG, or can hold no picture.
-        OSError: No file can be written there; better said before the work than after it.
+        click.UsageError: `output` asks for a format other than PNG, or cannot hold a picture.
+        OSError: No file can be written there, found before the work starts.
     """
     kind, folder, stem = _destination(output)
     if document and kind is not Gallery:

@@ -44,10 +44,10 @@ FLAGS = {field.name: field.flag for field in FIELDS}
 
 
 class Source(Protocol):
-    """Makes pictures, here or elsewhere; closing the iterator is the only cancellation."""
+    """Makes pictures, here or on a server; closing the iterator cancels."""
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
-        """The events of one request, its pictures in the last."""
+        """The events of one request; the last has the pictures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +75,13 @@ class Where:
 def choose(
     *, address: str | None, api_key: str | None, here: bool, probe: Callable[[], bool] | None = None
 ) -> Where:
-    """The server that was named; else the one on this machine, if it runs; else this process.
+    """The named server; else the one on this machine, if running; else this process.
 
     Args:
-        address: What `-a` says.
+        address: The value of `-a`.
         api_key: The key of the server.
-        here: Whether options were given that only mean something in this process.
-        probe: Says whether a server runs at the default address.
+        here: Whether an option applies only to this process.
+        probe: Tells whether a server runs at the default address.
     """
     if address is not None and here:
         raise click.UsageError("-a asks a server, which has its own models, device and precision")
@@ -96,14 +96,14 @@ def choose(
 
 
 def choose_by_flags(*, address: str | None, api_key: str | None, flags: Sequence[str]) -> Where:
-    """`choose`, for options of which some may come from the settings.
+    """`choose`, with options that may come from the settings.
 
-    Settings say how work is done here, and which server there is; only flags say where.
+    Settings describe this process and the server; only flags choose between them.
 
     Args:
-        address: The server's, wherever it comes from.
+        address: The server's, from any source.
         api_key: Its key, likewise.
-        flags: The options that only mean something in this process.
+        flags: The options that apply only to this process.
     """
     here = on_command_line(*flags)
     if here and not on_command_line("address"):
@@ -127,14 +127,14 @@ def server_runs_here() -> bool:
             connection.sendall(b"GET /health HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
             return b"application/json" in connection.recv(4096).lower()
         except TimeoutError:
-            return True  # busy, perhaps; the client will say if not
+            return True  # perhaps busy; if not, the client reports it
         except OSError:
             return False
 
 
 @contextmanager
 def open_source(where: Where, settings: Settings, plugins: Plugins) -> Iterator[Source]:
-    """The server's client, or an engine that lives as long as the block."""
+    """The server's client, or an engine for the duration of the block."""
     if where.remote:
         yield where.client()
         return
@@ -180,7 +180,7 @@ def _silence_libraries() -> None:
 
 
 def server_of(*, address: str | None, api_key: str | None) -> Where:
-    """The server that was named, or the one on this machine; there has to be one."""
+    """The named server, or the one on this machine; an error without one."""
     where = choose(address=address, api_key=api_key, here=False)
     if not where.remote:
         default = "{}:{}".format(*DEFAULT_ADDRESS)
@@ -210,7 +210,7 @@ def ask_for_details(where: Where, what: Literal["models", "samplers"]) -> list[d
 
 @contextmanager
 def in_flags() -> Iterator[None]:
-    """Errors in the words of the command line."""
+    """Translate errors into the words of the command line."""
     try:
         yield
     except RequestError as error:

@@ -36,7 +36,7 @@ class Key(click.ParamType[str]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> str:
-        """The key, without the line break that a file may end in."""
+        """The key, without the line break that may end a file."""
         key = str(value).strip()
         if not key or not key.isprintable():
             self.fail("a key must not be empty, nor hold a line break", param, ctx)
@@ -44,7 +44,7 @@ class Key(click.ParamType[str]):
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, with or without units: 300, 30s, 5m, 1h30m; -1 is for ever."""
+    """Seconds, with or without units: 300, 30s, 5m, 1h30m; -1 means no limit."""
 
     name = "duration"
 
@@ -67,7 +67,7 @@ class Duration(click.ParamType[float]):
 
 
 class Names(click.ParamType[tuple[str, ...]]):
-    """Names with commas between them; a list of them in the settings file."""
+    """Names separated by commas; a list in the settings file."""
 
     name = "names"
     several = True

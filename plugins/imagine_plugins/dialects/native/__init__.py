@@ -1,4 +1,4 @@
-"""The native HTTP API: `POST /generate`, and what there is to generate with."""
+"""The native HTTP API: `POST /generate`, and the routes around it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_routes(register: Callable[[BaseRoute], None], service: Service) -> None:
-    """Register the routes; only a server imports what they need."""
+    """Register the routes; only a server imports their modules."""
     from imagine_core.web.openapi import described
     from imagine_plugins.dialects.native.operations import OPERATIONS, native_schemas
     from imagine_plugins.dialects.native.routes import native_routes

@@ -50,8 +50,8 @@ class NativeClient:
 
     Args:
         address: Where the server is.
-        api_key: Its key, if it wants one.
-        answer_seconds: How long to wait for what a server knows already.
+        api_key: Its key, if it needs one.
+        answer_seconds: How long to wait for an answer that needs no work.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class NativeClient:
         """The events of one request, as `Engine.generate` has them; closing it cancels.
 
         Raises:
-            ImagineError: What the server said is wrong, or `ServerFailed` if it said nothing.
+            ImagineError: The server's error, or `ServerFailed` if it sent none.
         """
         body = {**to_json(request), "progress": True}
         finished = False
@@ -125,12 +125,12 @@ class NativeClient:
     async def _call(
         self, method: str, path: str, *, seconds: float | None, json: object = None
     ) -> AsyncIterator[httpx.Response]:
-        """The response to one call, if it is a good one; errors of the connection in our words."""
+        """The successful response to one call; connection errors in our words."""
         import httpx
 
         network.check(self.url)
         timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
-        # A proxy for the world is none for this machine, whether or not NO_PROXY says so.
+        # A proxy does not apply to this machine, with or without NO_PROXY.
         trust = not network.is_loopback(urlsplit(self.url).hostname or "")
         try:
             async with (
@@ -169,7 +169,7 @@ class NativeClient:
         return value
 
     def _error(self, response: httpx.Response, body: bytes) -> ImagineError:
-        """What a bad status means, in the server's words if it has any."""
+        """The error of a bad status, in the server's words if it has any."""
         try:
             stated = self._object(body)["error"]
         except (ServerFailed, KeyError):
@@ -180,7 +180,7 @@ class NativeClient:
         return self._stated(stated, retry_after=response.headers.get("retry-after"))
 
     def _stated(self, stated: object, *, retry_after: str | None = None) -> ImagineError:
-        """The error that a server stated; of a kind that we do not know, `ServerFailed`."""
+        """The error in a server's body; `ServerFailed` for an unknown type."""
         if not isinstance(stated, Mapping):
             return self._strange()
         message = str(stated.get("message", "the server gave no reason"))
@@ -204,7 +204,7 @@ class NativeClient:
 
 
 async def _lines(response: httpx.Response) -> AsyncGenerator[bytes]:
-    """The lines of a response, each as soon as it is whole."""
+    """The lines of a response, each as soon as it is complete."""
     parts: list[bytes] = []
     async for chunk in response.aiter_bytes():
         *complete, rest = chunk.split(b"\n")
@@ -222,7 +222,7 @@ def _fields(stated: object) -> Iterable[FieldError]:
 
 
 def _picture(encoded: str) -> tuple[Image.Image, bytes]:
-    """A picture, and the PNG that it came as."""
+    """A picture, and its PNG bytes."""
     from PIL import Image
 
     try:

@@ -1,4 +1,4 @@
-"""The native dialect: one JSON object a reply, or one a line."""
+"""The native dialect: a reply is one JSON object, or one a line."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Native:
     """Translates between the native wire format and the core.
 
     Args:
-        keeps: Whether the server keeps results of clients that have left.
+        keeps: Whether the server keeps results of disconnected clients.
     """
 
     framing = LINES
@@ -42,12 +42,12 @@ class Native:
         return read_order(body, keeps=self._keeps)
 
     def say(self, event: Event, record: Record) -> bytes | None:
-        """The line for an event, if there is one."""
+        """The line of an event, or None."""
         line = self._line(event, record)
         return None if line is None else json_line({"id": record.id, **line})
 
     def fail(self, error: Exception, *, begun: bool = False) -> tuple[int, bytes]:
-        """The usual errors, with the wire's names of fields; in a stream they are a line."""
+        """Errors, with the wire's field names; in a stream they are a line."""
         del begun
         status, body = explained(error)
         return status, json_line(body)
@@ -68,5 +68,5 @@ class Native:
 
 
 def explained(error: Exception) -> tuple[int, dict[str, Any]]:
-    """The status and the body of an error, with the wire's names of fields."""
+    """The status and body of an error, with the wire's field names."""
     return explain(on_wire(error) if isinstance(error, RequestError) else error)

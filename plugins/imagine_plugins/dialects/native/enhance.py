@@ -51,7 +51,7 @@ class Wish:
     warnings: tuple[str, ...] = ()
 
     def task(self) -> EnhanceTask:
-        """What is asked of the enhancer."""
+        """The enhancer's task."""
         return EnhanceTask(
             prompt=self.prompt,
             seed=draw_seed() if self.seed is None else self.seed,
@@ -62,7 +62,7 @@ class Wish:
 
 
 def enhance_endpoint(service: Service) -> Callable[[Request], Coroutine[Any, Any, Enhanced]]:
-    """`POST /enhance`: a better prompt, or a stream of lines that ends with one."""
+    """`POST /enhance`: a better prompt, or a stream that ends with one."""
     longest = service.engine.settings.limits.prompt
 
     async def endpoint(request: Request) -> Enhanced:
@@ -73,7 +73,7 @@ def enhance_endpoint(service: Service) -> Callable[[Request], Coroutine[Any, Any
 
 
 def enhancers(enhancing: Enhancing) -> dict[str, Any]:
-    """`GET /enhancers`: names to ask for, the default first, and what is known of each."""
+    """`GET /enhancers`: the names, the default first, and details of each."""
     details = [_details(each) for each in by_priority(enhancing.enhancers)]
     usable = [each["name"] for each in details if each["problem"] is None]
     return {"enhancers": usable, "default": next(iter(usable), None), "details": details}
@@ -99,7 +99,7 @@ class Enhanced(Exchange):
         self._wish = wish
 
     async def work(self, out: Output) -> None:
-        """Make the prompt; each line of a stream has as much of it as there is."""
+        """Make the prompt; each line of a stream has all of it so far."""
         wish, task = self._wish, self._wish.task()
         prompt = ""
         with self._enhancing.place():
@@ -122,11 +122,11 @@ def read_wish(body: bytes, *, longest: int) -> Wish:
 
     Args:
         body: The bytes.
-        longest: Characters of the longest prompt.
+        longest: Most characters of a prompt.
 
     Raises:
         MalformedBody: The body is not a JSON object.
-        RequestError: Fields that cannot be served, every one of them.
+        RequestError: All fields that cannot be served.
     """
     given = strict_json.parse_object(body)
     values: dict[str, Any] = {}

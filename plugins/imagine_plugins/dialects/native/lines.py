@@ -1,4 +1,4 @@
-"""The lines of the native wire format's replies, from and to the events of the core."""
+"""Converts events of the core from and to the native wire format's reply lines."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def base64_of(data: bytes) -> str:
 
 
 def phase_line(event: PhaseEvent) -> dict[str, Any]:
-    """A line on what happens, for clients that asked for progress."""
+    """A line on the phase, for clients that asked for progress."""
     line: dict[str, Any] = {"status": event.phase}
     if event.phase == "queued":
         line["position"] = event.position
@@ -93,7 +93,7 @@ def final_line(finished: Finished, record: Record) -> dict[str, Any]:
 
 
 def standing_line(record: Record, status: JobStatus | None) -> dict[str, Any]:
-    """How an order stands; `status` is what the engine says of it, if it has it."""
+    """The state of an order; `status` comes from the engine, if it has the order."""
     if record.outcome is not None:
         return {"status": record.outcome}
     if status is None:
@@ -112,15 +112,15 @@ def read_line(
     request: GenerationRequest,
     picture: Decode,
 ) -> GenerationEvent | None:
-    """The event that a line of a reply stands for; None if it is one that we do not know.
+    """The event of a line of a reply; None for an unknown one.
 
     Args:
-        line: The line, which says no error.
-        request: What was asked for.
-        picture: Decodes a picture in base64, and gives its bytes too.
+        line: The line, not an error.
+        request: The request.
+        picture: Decodes base64 into a picture and its bytes.
 
     Raises:
-        ValueError, KeyError, TypeError: The line is not what it should be.
+        ValueError, KeyError, TypeError: The line is malformed.
     """
     status = line.get("status")
     if status == "progress":

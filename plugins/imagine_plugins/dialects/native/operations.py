@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the native routes."""
+"""The native routes in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def operation(
     lines: str | None = None,
     headers: Json | None = None,
 ) -> Json:
-    """An operation, in the names of its schemas."""
+    """An operation, from the names of its schemas."""
     content = {"application/json": {"schema": reference(reply)}}
     if lines is not None:
         content["application/x-ndjson"] = {"schema": reference(lines)}

@@ -39,7 +39,7 @@ def native_routes(service: Service) -> Iterator[Route]:
     native = Native(keeps=service.jobs.keeps)
     generate = Route("/generate", generation(service, native), methods=["POST"])
     yield open_to_files(speaking(generate, native))
-    yield _get("/jobs", lambda: jobs(service))  # ids that open others' pictures
+    yield _get("/jobs", lambda: jobs(service))  # ids open others' pictures
     yield open_to_files(Route("/jobs/{id}", _job(service), methods=["GET"]))
     yield open_to_files(_post("/jobs/{id}/cancel", _cancel(service)))
     yield open_to_files(_post("/enhance", enhance_endpoint(service)))
@@ -48,13 +48,13 @@ def native_routes(service: Service) -> Iterator[Route]:
     yield open_to_files(_get("/samplers", lambda: samplers(service)))
     yield without_key(open_to_files(_get("/health", lambda: health(engine))))
     yield open_to_files(_get("/version", lambda: about(engine)))
-    yield _get("/ps", lambda: processes(engine))  # shows what others do
+    yield _get("/ps", lambda: processes(engine))  # shows others' jobs
     yield Route("/models/{name}", _model_endpoint(engine), methods=["GET"])
     yield _post("/stop", _stop(engine))
 
 
 def jobs(service: Service) -> dict[str, Any]:
-    """`GET /jobs`: how all orders stand, those that ended and are kept last."""
+    """`GET /jobs`: the state of all orders, ended ones last."""
     statuses = {status.id: status for status in service.engine.status().jobs}
     listed = []
     for record in service.jobs:
@@ -66,7 +66,7 @@ def jobs(service: Service) -> dict[str, Any]:
 
 
 def job(service: Service, record: Record) -> dict[str, Any]:
-    """`GET /jobs/ID`: how an order stands; at its end, what `/generate` would have said."""
+    """`GET /jobs/ID`: the state of an order; at its end, the reply of `/generate`."""
     if record.finished is not None:
         return {"id": record.id, **final_line(record.finished, record)}
     statuses = {status.id: status for status in service.engine.status().jobs}
@@ -75,7 +75,7 @@ def job(service: Service, record: Record) -> dict[str, Any]:
 
 
 def models(engine: Executor) -> dict[str, Any]:
-    """`GET /models`: names to ask for, the one asked for by default, and all that is known."""
+    """`GET /models`: the names, the default one, and details of each."""
     found = engine.catalogue.models()
     try:
         default = engine.catalogue.default().name
@@ -90,7 +90,7 @@ def models(engine: Executor) -> dict[str, Any]:
 
 
 def samplers(service: Service) -> dict[str, Any]:
-    """`GET /samplers`: names to ask for, and what is known of each."""
+    """`GET /samplers`: the names, and details of each."""
     details = service.plugins.sampler_details()
     return {"samplers": [each["name"] for each in details], "details": details}
 
@@ -111,17 +111,17 @@ def health(engine: Executor) -> dict[str, Any]:
 
 
 def about(engine: Executor) -> dict[str, Any]:
-    """`GET /version`: who answers, and what may be asked of it."""
+    """`GET /version`: the server, and its limits."""
     return {"version": version(), "limits": limits(engine)}
 
 
 def limits(engine: Executor) -> dict[str, int]:
-    """What one request may ask for; sides of pictures are multiples of `multiple`."""
+    """The bounds of one request; sides are multiples of `multiple`."""
     return {**asdict(engine.settings.limits), "smallest": SMALLEST_SIDE, "multiple": SIDE_STEP}
 
 
 def processes(engine: Executor) -> dict[str, Any]:
-    """`GET /ps`: what is loaded, what runs and what waits."""
+    """`GET /ps`: loaded models, and running and waiting orders."""
     status = engine.status()
     running = [asdict(job) for job in status.jobs]
     return {
@@ -134,13 +134,13 @@ def processes(engine: Executor) -> dict[str, Any]:
 
 
 def model(engine: Executor, name: str) -> dict[str, Any]:
-    """`GET /models/NAME`: all that is known of one model, its file's sha256 among it."""
+    """`GET /models/NAME`: the details of one model, with its file's sha256."""
     info = engine.catalogue.find(name)
     return {**_model(info), "hash": file_hash(info.path)}
 
 
 def stop(engine: Executor, body: bytes) -> dict[str, Any]:
-    """`POST /stop`: a model that leaves the memory, now or after the pictures in progress."""
+    """`POST /stop`: unload a model, now or after the pictures in progress."""
     given = strict_json.parse_object(body)
     if "model" not in given:
         raise RequestError([FieldError("model", "is required: say which one to let go of")])
@@ -176,7 +176,7 @@ def _job(service: Service) -> Endpoint:
 
 def _cancel(service: Service) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        """`POST /jobs/ID/cancel`: an order that leaves at its next step, if it has not ended."""
+        """`POST /jobs/ID/cancel`: cancel an order at its next step, unless it ended."""
         record = service.jobs.get(request.path_params["id"])
         record.cancel()
         return AsciiJSONResponse({"id": record.id, "status": record.outcome or "cancelled"})
@@ -204,7 +204,7 @@ def _post(path: str, endpoint: Callable[[Request], Coroutine[Any, Any, Any]]) ->
 
 
 def _get(path: str, answer: Callable[[], dict[str, Any]]) -> Route:
-    """A route that answers with an object; `answer` may read files, so it has a thread."""
+    """A route with a JSON object; `answer` may read files, so it runs on a thread."""
 
     async def endpoint(_: Request) -> AsciiJSONResponse:
         return AsciiJSONResponse(await asyncio.to_thread(answer))

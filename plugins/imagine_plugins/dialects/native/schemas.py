@@ -29,13 +29,13 @@ SEED: Json = {"type": "string", "pattern": "^[0-9]{1,20}$"}
 
 
 def record(required: Mapping[str, Json], optional: Mapping[str, Json] | None = None) -> Json:
-    """An object that has the keys of `required` and may have those of `optional`."""
+    """An object: `required` keys, and any of the `optional` ones."""
     properties = {**required, **(optional or {})}
     return {"type": "object", "required": list(required), "properties": properties}
 
 
 def listed(schema: Json) -> Json:
-    """An array of such."""
+    """An array of `schema`."""
     return {"type": "array", "items": schema}
 
 
@@ -50,7 +50,7 @@ def one_of(*values: object) -> Json:
 
 
 def any_of(*schemas: Json) -> Json:
-    """What fits at least one."""
+    """At least one of these."""
     return {"anyOf": list(schemas)}
 
 

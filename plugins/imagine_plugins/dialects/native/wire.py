@@ -1,4 +1,4 @@
-"""The native wire format of requests: JSON objects with one key for each field, and some more."""
+"""The native wire format of requests: JSON objects with one key per field, and a few more."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def read_order(body: bytes, *, keeps: bool = True) -> Order:
 
     Args:
         body: The bytes.
-        keeps: Whether the server keeps results of clients that have left.
+        keeps: Whether the server keeps results of disconnected clients.
 
     Raises:
         MalformedBody: The body is not a JSON object.
@@ -45,7 +45,7 @@ def read_order(body: bytes, *, keeps: bool = True) -> Order:
 
 
 def ignored(left: Mapping[str, object]) -> Iterable[str]:
-    """What to say of the keys that are left over."""
+    """A warning about the unknown keys."""
     for name in list(left)[:MOST_WARNINGS]:
         yield f"unknown key {name[:100]!r} was ignored"
     if len(left) > MOST_WARNINGS:
@@ -55,7 +55,7 @@ def ignored(left: Mapping[str, object]) -> Iterable[str]:
 def _take(
     given: dict[str, Any], name: str, read: Callable[[object], Any], errors: list[FieldError]
 ) -> Any:
-    """The value of a key that is no field of the request; None if it is not there."""
+    """The value of a key that is not a request field; None if absent."""
     if name not in given:
         return None
     try:

@@ -17,7 +17,7 @@ class Manager:
     """The service manager of one user, or of the system.
 
     Args:
-        scope: Which of them.
+        scope: One of them.
 
     Raises:
         ImagineError: This machine has no systemctl.
@@ -33,7 +33,7 @@ class Manager:
         self._program, self._scope = program, scope
 
     def check(self) -> None:
-        """See whether the manager runs at all.
+        """Check that the manager runs.
 
         Raises:
             ImagineError: It does not, as in most containers.
@@ -41,10 +41,10 @@ class Manager:
         self._call("show", "--property=Version")
 
     def install(self, unit: Unit, *, replace: bool = False) -> Path:
-        """Write the unit, and have it run now and at every start; returns its file.
+        """Write, enable and start the unit; returns its file.
 
         Raises:
-            ImagineError: It cannot, in systemd's words; or a unit is there that is not ours.
+            ImagineError: systemd's error; or another's unit has the name.
         """
         path = unit_file(self._scope)
         if not replace:

@@ -82,8 +82,8 @@ class Unit:
 
     Attributes:
         command: The program and its arguments.
-        scope: Whose it is: one user's, or the system's.
-        account: Who the system's runs as; None for an account of its own.
+        scope: One user's, or the system's.
+        account: The system service's user; None for one of its own.
     """
 
     command: Sequence[str]
@@ -98,7 +98,7 @@ class Unit:
             mark=MARK,
             edit=f"{flag}edit",
             status=f"{flag}status",
-            # A user's services know nothing of the network; the system's wait until it is set up.
+            # Only the system's services can wait until the network is set up.
             after="After=network.target\n" if system else "",
             command=" ".join(map(quoted, self.command)),
             account=self._account() if system else "",
@@ -118,7 +118,7 @@ def quoted(word: str) -> str:
     """`word` escaped as one argument of ExecStart=: systemd.service(5), COMMAND LINES.
 
     Raises:
-        SettingsError: It has a character that no line of a unit can hold.
+        SettingsError: It has a character that a unit cannot hold.
     """
     if not word.isprintable():
         raise SettingsError(f"{word!r} cannot be in a unit: it has a character that is not printed")
