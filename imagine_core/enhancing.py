@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-import secrets
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -17,7 +16,6 @@ from imagine_core.safe_text import quoted
 __all__ = [
     "by_priority",
     "choose_enhancer",
-    "draw_seed",
     "enhance",
     "enhanced",
     "problem_of",
@@ -91,11 +89,6 @@ def problem_of(enhancer: Enhancer, address: str | None = None) -> str | None:
         return _described(enhancer, error).problem
 
 
-def draw_seed() -> int:
-    """The seed of a task that names none."""
-    return secrets.randbits(32)
-
-
 async def enhance(enhancer: Enhancer, task: EnhanceTask) -> AsyncGenerator[str | Enhancement, None]:
     """The better prompt piece by piece, if `enhancer` works so, and then all of it.
 
@@ -118,12 +111,15 @@ async def enhance(enhancer: Enhancer, task: EnhanceTask) -> AsyncGenerator[str |
     raise EnhancerFailed(enhancer.name, "it ended without a prompt")
 
 
-async def enhanced(enhancer: Enhancer, task: EnhanceTask) -> Enhancement:
-    """The better prompt, all of it."""
+async def enhanced(
+    enhancer: Enhancer, task: EnhanceTask, show: Callable[[str], object] = str
+) -> Enhancement:
+    """The better prompt, all of it; `show` receives it piece by piece."""
     async with aclosing(enhance(enhancer, task)) as events:
         async for event in events:
             if isinstance(event, Enhancement):
                 return event
+            show(event)
     raise AssertionError
 
 

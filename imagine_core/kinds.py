@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,11 +26,15 @@ __all__ = [
     "Side",
     "Text",
     "Whole",
+    "draw_seed",
 ]
 
 Json = dict[str, Any]
 SEEDS = 2**64
 """Seeds are 0 .. SEEDS-1; what is counted beyond wraps around."""
+
+SEED_BITS = 63
+"""Of seeds that are drawn: a reader of JSON that knows signed integers alone can hold them."""
 
 EMPTY = "must not be empty"
 SMALLEST_SIDE = 64
@@ -248,6 +253,11 @@ class Picture(Kind):
     def schema(self, limits: Limits) -> Json:
         del limits
         return {"type": "string", "pattern": r"\S", "contentEncoding": "base64"}
+
+
+def draw_seed() -> int:
+    """A random seed, for a request that names none."""
+    return secrets.randbits(SEED_BITS)
 
 
 def _longest_side(limits: Limits) -> int:

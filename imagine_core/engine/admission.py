@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING
 from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import in_order
-from imagine_core.kinds import SMALLEST_SIDE
+from imagine_core.kinds import SMALLEST_SIDE, draw_seed
 from imagine_core.models.memory import Work
 from imagine_core.sampling import require_noise, resolve_sampler
 from imagine_core.types import GenerationRequest
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 __all__ = [
     "Admitted",
 ]
-
-SEED_BITS = 63
-"""Of seeds that are drawn: whoever reads JSON into a signed integer can hold them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +105,7 @@ def admit(
         model=info.name,
         sampler=sampler.name,
         noise_schedule=schedule,
-        seed=secrets.randbits(SEED_BITS) if request.seed is None else request.seed,
+        seed=draw_seed() if request.seed is None else request.seed,
     )
     return Admitted(
         request=settled,

@@ -76,6 +76,11 @@ def _decode(raw: bytes) -> str:
     high, low = text[::2].count(0), text[1::2].count(0)
     if code == b"UNICODE\0" and high != low:
         return text.decode("utf-16-be" if high > low else "utf-16-le", "replace")
+    return utf8_or_latin1(text)
+
+
+def utf8_or_latin1(text: bytes) -> str:
+    """Text of a program that writes UTF-8, or of one that keeps to Latin-1."""
     try:
         return text.decode("utf-8")
     except UnicodeDecodeError:

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 from imagine_core.errors import InvalidFile
+from imagine_core.pictures.exif import utf8_or_latin1
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 MAX_TEXT = 64 * 2**20
@@ -137,22 +138,14 @@ def _text(file: BinaryIO, chunk: _Chunk, keyword: str) -> str:
 def _decode(kind: bytes, data: bytes, keyword: str) -> str:
     rest = data[data.index(b"\0") + 1 :]
     if kind == b"tEXt":
-        return _plain(rest)
+        return utf8_or_latin1(rest)
     if kind == b"zTXt":
-        return _plain(_inflate(rest[1:], keyword))
+        return utf8_or_latin1(_inflate(rest[1:], keyword))
     compressed, method = rest[0:1], rest[1:2]
     _language, _translated, text = rest[2:].split(b"\0", 2)
     if compressed == b"\1" and method == b"\0":
         text = _inflate(text, keyword)
     return text.decode("utf-8")
-
-
-def _plain(text: bytes) -> str:
-    """The standard says Latin-1, and several programs write UTF-8 all the same."""
-    try:
-        return text.decode("utf-8")
-    except UnicodeDecodeError:
-        return text.decode("latin-1")
 
 
 def _inflate(data: bytes, keyword: str) -> bytes:
@@ -183,7 +176,7 @@ def _text_chunk(keyword: str, text: str) -> bytes:
     key = keyword.encode("latin-1")
     text = text.replace("\0", " ")  # ends a text
     latin1 = text.encode("latin-1", "replace")
-    if _plain(latin1) == text:
+    if utf8_or_latin1(latin1) == text:
         return _chunk(b"tEXt", key + b"\0" + latin1)
     return _chunk(b"iTXt", key + b"\0\0\0\0\0" + text.encode("utf-8", "replace"))
 

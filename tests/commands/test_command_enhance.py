@@ -252,6 +252,15 @@ def test_run_seeds_the_enhancement_with_the_seed_of_the_picture(
     assert read_meta(work / "one.png")["prompt"] == better
 
 
+def test_run_draws_one_seed_for_the_prompt_and_the_picture(
+    imagine: Imagine, models: str, work: Path, no_ollama: str
+) -> None:
+    assert imagine("run", "a fox", "-e", "table", "-o", "a", "--models", models, *SMALL).code == 0
+    meta = read_meta(work / "a.png")
+    better = imagine("enhance", "a fox", "--seed", meta["seed"]).out.strip()
+    assert meta["prompt"] == better
+
+
 def test_run_on_a_server_notes_both_prompts_too(
     imagine: Imagine, server: str, work: Path, no_ollama: str
 ) -> None:

@@ -10,7 +10,8 @@ import click
 
 from imagine_core import Enhancement, EnhanceTask, hookimpl
 from imagine_core.cli import one_line, plugins_of
-from imagine_core.enhancing import by_priority, draw_seed, problem_of
+from imagine_core.enhancing import by_priority, problem_of
+from imagine_core.kinds import draw_seed
 from imagine_plugins.commands.shared.enhancing import pick, run_enhancer
 from imagine_plugins.commands.shared.options import JSON_OPTION
 from imagine_plugins.commands.shared.output import print_json, print_table

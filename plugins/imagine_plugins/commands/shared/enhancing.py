@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import aclosing
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imagine_core import Enhancement, Enhancer, EnhanceTask, GenerationRequest
-from imagine_core.enhancing import choose_enhancer, draw_seed, enhance
+from imagine_core.enhancing import choose_enhancer, enhanced
+from imagine_core.kinds import draw_seed
 from imagine_plugins.commands.shared.output import note
 from imagine_plugins.commands.shared.source import in_flags
 
@@ -39,24 +39,16 @@ def run_enhancer(
     """The enhancement of `task`; `show` receives the prompt piece by piece."""
     import asyncio
 
-    async def follow() -> Enhancement:
-        async with aclosing(enhance(enhancer, task)) as events:
-            async for event in events:
-                if isinstance(event, Enhancement):
-                    return event
-                show(event)
-        raise AssertionError
-
-    return asyncio.run(follow())
+    return asyncio.run(enhanced(enhancer, task, show))
 
 
 def with_better_prompt(
     request: GenerationRequest, plugins: Plugins, name: str | None, *, quiet: bool
 ) -> GenerationRequest:
-    """`request` with an enhanced prompt; the negative prompt of the user stays."""
+    """`request` with an enhanced prompt, and the seed of both; the negative prompt stays."""
     enhancer = pick(plugins, name, quiet=quiet)
     seed = draw_seed() if request.seed is None else request.seed
     made = run_enhancer(enhancer, EnhanceTask(prompt=request.prompt, seed=seed))
     if not quiet:
         note(f"prompt: {made.prompt}")
-    return replace(request, prompt=made.prompt, original_prompt=request.prompt)
+    return replace(request, prompt=made.prompt, original_prompt=request.prompt, seed=seed)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from imagine_core import Enhancement, Enhancer, EnhanceTask, strict_json
-from imagine_core.enhancing import by_priority, draw_seed, enhance, problem_of
+from imagine_core.enhancing import by_priority, enhance, problem_of
 from imagine_core.errors import FieldError, RequestError
-from imagine_core.kinds import SEEDS
+from imagine_core.kinds import SEEDS, draw_seed
 from imagine_core.strict_json import Refused
 from imagine_core.web.app import json_line
 from imagine_core.web.dialect import LINES
