@@ -57,7 +57,7 @@ if not TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         """Import a public name when it is first asked for.
 
-        `imagine` imports this package before it can mind Ctrl-C, and should be through in no time.
+        `imagine` imports this package before it handles Ctrl-C, so the import must be fast.
         """
         if name in __all__:
             from importlib import import_module

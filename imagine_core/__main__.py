@@ -1,4 +1,4 @@
-"""`imagine`, and `python -m imagine_core`: starts the program, and minds Ctrl-C from the first."""
+"""`imagine`, and `python -m imagine_core`: starts the program, with Ctrl-C handled at once."""
 
 import sys
 
@@ -15,7 +15,7 @@ def main() -> int:
             return run()
         finally:
             interrupts.end_at_once()
-    except KeyboardInterrupt:  # before the first line of ours, or after the last
+    except KeyboardInterrupt:  # before our first line, or after the last
         return 130
 
 

@@ -1,4 +1,4 @@
-"""The `imagine` program: the commands that plugins bring, and the one place where errors end."""
+"""The `imagine` program: the commands of plugins, and the one place that reports errors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OFFLINE = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "DIFFUSERS_NO_ADVISORY_WARNINGS": "1",
 }
-"""What our libraries read when they are imported: Imagine never goes online by itself."""
+"""Variables that libraries read on import: Imagine never goes online by itself."""
 
 FAILED, USAGE, INTERRUPTED = 1, 2, interrupts.INTERRUPTED
 INCOMPLETE = "Not every plugin could be loaded; 'imagine plugins' says why."
@@ -42,7 +42,7 @@ _USAGE_ERRORS = (click.UsageError, RequestError, SettingsError)
 
 
 class Program(click.Group):
-    """A group of the commands that plugins registered; no plugin is loaded before one is wanted.
+    """A group of the commands that plugins registered; it loads plugins on first use.
 
     Args:
         load: Builds the plugin manager.
@@ -84,13 +84,13 @@ class Program(click.Group):
     def resolve_command(
         self, ctx: Context, args: list[str]
     ) -> tuple[str | None, Command | None, list[str]]:
-        """Find the command, and say where to look if a plugin that failed may have had it."""
+        """Find the command; if it is unknown and a plugin failed to load, say so."""
         name = args[0]
         if name.startswith("-") or self._get(name) is not None:
-            interrupts.raise_again()  # from here on there may be something to tidy
+            interrupts.raise_again()  # from here on there may be something to clean up
             return super().resolve_command(ctx, args)
         message = str(UnknownName("command", name, known=self.list_commands(ctx)))
-        if not self._nothing_failed():
+        if not self._all_plugins_loaded():
             message += f"\n{INCOMPLETE}"
         raise click.UsageError(message, ctx)
 
@@ -101,16 +101,16 @@ class Program(click.Group):
         for unknown in unknown_variables(found):
             _say(f"warning: {unknown}")
         try:
-            configure(ctx, found, complete=self._nothing_failed)
+            configure(ctx, found, complete=self._all_plugins_loaded)
             return super().invoke(ctx)
         except click.BadParameter as error:
             raise explained(error) from None
         except UnknownName:
-            if not self._nothing_failed():
+            if not self._all_plugins_loaded():
                 _say(INCOMPLETE)
             raise
 
-    def _nothing_failed(self) -> bool:
+    def _all_plugins_loaded(self) -> bool:
         return not any(report.problem for report in self.plugins.reports())
 
     def _get(self, name: str) -> Command | None:
@@ -163,15 +163,15 @@ def main(arguments: Sequence[str] | None = None, *, program: Program | None = No
 
 
 def one_line(text: str) -> str:
-    """`text` with whatever could move the cursor or colour the terminal made a space.
+    """`text` in one line, with spaces for all that could move the cursor or colour the terminal.
 
-    Names, prompts and messages come from files and servers of strangers.
+    Names, prompts and messages come from untrusted files and servers.
     """
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _report(error: BaseException) -> int:
-    """Say on stderr what ended the program, and return its exit code."""
+    """Print `error` to stderr, and return the exit code."""
     match error:
         case SystemExit(code=int() | None as code):
             return code or 0
@@ -179,7 +179,7 @@ def _report(error: BaseException) -> int:
             interrupts.hush()
             _say("Interrupted")
             return INTERRUPTED
-        case BrokenPipeError():  # the reader of our output has enough
+        case BrokenPipeError():  # the reader of stdout has closed it
             _mute(sys.stdout)
             return FAILED
         case click.ClickException():
@@ -190,7 +190,7 @@ def _report(error: BaseException) -> int:
             _mute(sys.stdout)
             _say(f"Error: {_os_error(error)}")
         case _ if isinstance(error.__context__, KeyboardInterrupt):
-            # What an interrupt left half made fails as it is closed: an event loop, for example.
+            # Closing what Ctrl-C left half made raises too: an event loop, for example.
             return _report(error.__context__)
         case _:
             _trace(error)
@@ -209,7 +209,7 @@ def _os_error(error: OSError) -> str:
 
 
 def _trace(error: BaseException) -> None:
-    """The trace of a bug, for whoever asks for it."""
+    """Print the traceback of a bug if IMAGINE_DEBUG is set."""
     if os.environ.get("IMAGINE_DEBUG"):
         import traceback
 
@@ -217,7 +217,7 @@ def _trace(error: BaseException) -> None:
 
 
 def _mute(stream: TextIO) -> None:
-    """Let `stream` take what is still buffered, so that Python does not fail on it at exit."""
+    """Flush `stream`, or else redirect it, so that Python does not fail on it at exit."""
     try:
         stream.flush()
     except OSError:
@@ -227,7 +227,7 @@ def _mute(stream: TextIO) -> None:
 
 
 def _allow_any_file_name(stream: TextIO) -> None:
-    """File names are bytes, and stdout is where scripts read them."""
+    """Let `stream` write file names that are not Unicode, since scripts read them there."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="surrogateescape")

@@ -1,4 +1,4 @@
-"""Chooses a prompt enhancer and runs it, holding it to what it promises."""
+"""Chooses a prompt enhancer, runs it, and checks what it makes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = [
 log = logging.getLogger("imagine")
 
 MOST_MORE = 10_000
-"""Characters that an enhancer may add: more is a model that does not stop talking."""
+"""Characters that an enhancer may add: a model that makes more does not stop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Choice:
 
     Attributes:
         enhancer: The enhancer.
-        passed_over: Why those of higher priority could not be had, one reason each.
+        passed_over: Why those of higher priority are unavailable, one reason each.
     """
 
     enhancer: Enhancer
@@ -49,12 +49,12 @@ def choose_enhancer(
 ) -> Choice:
     """The enhancer called `name`; else the available one with the highest priority.
 
-    Naming a model or an address asks for an enhancer that has a use for them. May ask servers
-    whether they are there, so that it does not belong on an event loop.
+    A `model` or `address` requires an enhancer that uses a language model. May connect to servers,
+    so it must not run on an event loop.
 
     Raises:
         UnknownName: No enhancer is called `name`.
-        RequestError: It has no use for `model` or `address`.
+        RequestError: It does not use `model` or `address`.
         EnhancerFailed: None is available.
     """
     wants_model = model is not None or address is not None
@@ -85,17 +85,17 @@ def problem_of(enhancer: Enhancer, address: str | None = None) -> str | None:
     """Why `enhancer` cannot be used now, or None if it can; a plugin that raises cannot."""
     try:
         return enhancer.unavailable(address)
-    except Exception as error:  # a stranger's code
+    except Exception as error:  # a plugin may raise anything
         return _described(enhancer, error).problem
 
 
 async def enhance(enhancer: Enhancer, task: EnhanceTask) -> AsyncGenerator[str | Enhancement, None]:
-    """The better prompt piece by piece, if `enhancer` works so, and then all of it.
+    """The better prompt in pieces, if `enhancer` streams, and then as a whole.
 
     Closing this closes the enhancer's own generator.
 
     Raises:
-        EnhancerFailed: It raised, or yielded what makes no sense.
+        EnhancerFailed: It raised, or yielded something invalid.
     """
     streamed = ""
     try:
@@ -124,7 +124,7 @@ async def enhanced(
 
 
 def _events(enhancer: Enhancer, task: EnhanceTask) -> AsyncGenerator[object, None]:
-    """The enhancer's generator; nothing has run yet."""
+    """The enhancer's generator, not started yet."""
     events: object = enhancer.enhance(task)
     if isinstance(events, AsyncGenerator):
         return events
@@ -134,12 +134,12 @@ def _events(enhancer: Enhancer, task: EnhanceTask) -> AsyncGenerator[object, Non
 
 
 def _most(task: EnhanceTask) -> int:
-    """Characters of what an enhancer may make."""
+    """The most characters that an enhancer may make."""
     return len(task.prompt) + MOST_MORE
 
 
 def _longer(enhancer: Enhancer, streamed: str, event: object, *, most: int) -> str:
-    """What has been streamed after one more event."""
+    """The streamed text after one more event."""
     if not isinstance(event, str):
         raise EnhancerFailed(enhancer.name, f"it yielded {event!r:.100}")
     if len(streamed) + len(event) > most:
@@ -150,8 +150,8 @@ def _longer(enhancer: Enhancer, streamed: str, event: object, *, most: int) -> s
 def _checked(
     enhancer: Enhancer, task: EnhanceTask, made: Enhancement, streamed: str
 ) -> Enhancement:
-    """`made`, if it is what was asked for."""
-    texts: tuple[object, ...] = (made.prompt, made.negative_prompt)  # a stranger's: may be anything
+    """`made`, if it is valid for `task`."""
+    texts: tuple[object, ...] = (made.prompt, made.negative_prompt)  # of a plugin: may be anything
     for text in texts:
         if not isinstance(text, str) or not _is_unicode(text) or len(text) > _most(task):
             raise EnhancerFailed(enhancer.name, f"it made no prompt, but {text!r:.100}")
@@ -167,7 +167,7 @@ def _checked(
 
 
 def _is_unicode(text: str) -> bool:
-    """Whether there is no half of a surrogate pair in it, which cannot be sent or printed."""
+    """Whether it holds no lone surrogate, which cannot be sent or printed."""
     try:
         text.encode()
     except UnicodeEncodeError:

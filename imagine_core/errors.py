@@ -7,14 +7,14 @@ ImagineError
 ├── EncodedBody           the body of a request is compressed
 ├── BodyTooLarge          the body of a request exceeds the server's limit
 ├── UnknownName           no such model, sampler, schedule, device, ...; carries the nearest names
-│   └── NoModel           a request names no model, and there is none to take for it
+│   └── NoModel           a request names no model, and there is no default
 ├── UnusableModel         the model exists, but cannot make pictures; says why
 ├── Unauthorized          the API key is missing or wrong
 ├── Forbidden             the Origin or the Host of a request is not on the list
 ├── Busy                  the queue is full; worth another try later
 │   ├── ShuttingDown      the server is stopping
 │   └── Stalled           a sampler holds the device and cannot be stopped
-├── Cancelled             somebody cancelled this generation by its id
+├── Cancelled             a client cancelled this generation by its id
 ├── OutOfMemory           the device has no memory left for this picture
 ├── GenerationFailed      a sampler or a model failed while it made the picture
 ├── EnhancerFailed        an enhancer could not make a prompt; says which, why and what to do
@@ -65,7 +65,7 @@ __all__ = [
 ]
 
 FAULTS = (Exception, SystemExit)
-"""How a plugin's code fails, `sys.exit` included, where Ctrl-C has to get through."""
+"""What to catch from a plugin's code: `sys.exit` too, but not Ctrl-C."""
 
 
 class ImagineError(Exception):
@@ -87,7 +87,7 @@ class ImagineError(Exception):
 
 
 class RemoteCause(Exception):
-    """The traceback of a cause that is no ImagineError, which may be one that cannot be pickled."""
+    """The traceback of a cause that is no ImagineError, since such a cause may not pickle."""
 
     def __str__(self) -> str:
         return f"\n{super().__str__()}"
@@ -169,7 +169,7 @@ class UnknownName(ImagineError):
     type = "unknown_name"
 
     def __init__(self, kind: str, name: str, *, known: Iterable[str]) -> None:
-        import difflib  # only needed here, and `imagine --help` should not pay for it
+        import difflib  # only needed here, and slow for `imagine --help`
 
         self.kind, self.name = kind, name
         names = {known_name.casefold(): known_name for known_name in known}
@@ -236,7 +236,7 @@ class Busy(ImagineError):
     """The queue is full; `retry_after` is the wait in seconds that is likely to help.
 
     Attributes:
-        observed: Whether observers of generations were told, as of one that was refused.
+        observed: Whether observers were told of it as a refused generation.
     """
 
     type = "busy"

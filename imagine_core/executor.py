@@ -1,4 +1,4 @@
-"""What makes pictures, as routes and commands see it: the engine of this process is one."""
+"""The interface through which routes and commands have pictures made; the engine implements it."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class JobStatus:
     Attributes:
         id: Its id.
         model, sampler: Their names.
-        phase: Where it is.
+        phase: Its phase.
         position: Requests ahead of it in the queue.
-        wait: Seconds until its turn, estimated; None where nothing is known.
-        fraction: How much of its model is loaded; None unless it loads.
+        wait: Seconds until its turn, estimated; None if unknown.
+        fraction: How much of its model is loaded; None unless it is loading.
         step, steps: Steps that all of its pictures have done, and steps that run.
         width, height: Size of its pictures in pixels.
     """
@@ -53,11 +53,11 @@ class JobStatus:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EngineStatus:
-    """A snapshot: what is loaded, what runs, what waits.
+    """A snapshot of the device, the loaded models and the jobs.
 
     `ready` means that the device is chosen and the default model, if one is configured, loaded.
-    `failure` says why no picture can be made, if none can; `stalled` the same where it is a sampler
-    that holds the device. `forwards` counts the model's calls so far, and `evaluations` those of
+    `failure` says why no picture can be made, if none can; `stalled` says so while a sampler holds
+    the device. `forwards` counts the model's calls so far, and `evaluations` those of
     samplers that shared them.
     """
 
@@ -77,18 +77,18 @@ class Executor(Protocol):
 
     @property
     def settings(self) -> Settings:
-        """What it is built with."""
+        """The settings that it is built with."""
 
     @property
     def catalogue(self) -> Catalogue:
-        """The models that there are."""
+        """The known models."""
 
     @property
     def stopping(self) -> bool:
         """Whether it takes no more work."""
 
     def start(self) -> None:
-        """Begin to work; does nothing the second time."""
+        """Start working; does nothing the second time."""
 
     def close(self, *, grace: float = ...) -> None:
         """Take no more work, finish what is in progress within `grace` seconds, and stop."""
@@ -96,13 +96,13 @@ class Executor(Protocol):
     async def admit(
         self, request: GenerationRequest, *, errors: Sequence[FieldError] = ()
     ) -> Admitted:
-        """Find out what `request` means; see `Engine.admit`."""
+        """Validate and resolve `request`; see `Engine.admit`."""
 
     def generate(
         self,
         request: GenerationRequest | Admitted,
         *,
-        id: str | None = None,  # noqa: A002 - what it is called
+        id: str | None = None,  # noqa: A002 - the public name
     ) -> AsyncGenerator[GenerationEvent, None]:
         """The events of one request; see `Engine.generate`."""
 

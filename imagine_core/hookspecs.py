@@ -63,9 +63,9 @@ def register_commands(register: Callable[[click.Command], None]) -> None:
 
 @hookspec
 def generation_started(generation: Generation) -> None:
-    """A request was taken on: all its names are known, and it waits for its turn."""
+    """A request was accepted: its names are resolved, and it waits in the queue."""
 
 
 @hookspec
 def generation_finished(generation: Generation) -> None:
-    """A request that was taken on has ended; `generation.outcome` says how."""
+    """An accepted request has ended; `generation.outcome` says how."""

@@ -1,7 +1,7 @@
-"""Ctrl-C: an end without a word while the program starts and when it is done, an exception between.
+"""Ctrl-C: ends the process silently while it starts and exits, raises an exception in between.
 
-While modules are imported there is nothing to tidy, and an exception could not be relied on: Python
-drops those that come up in its callbacks, with a traceback, and some libraries catch everything.
+During imports there is nothing to clean up, and an exception would be unreliable: Python drops
+those raised in its callbacks, with a traceback, and some libraries catch everything.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from typing import Any
 
 INTERRUPTED = 130
 
-MOMENT = 0.01
-"""Seconds after which an interrupt that Python dropped is raised anew."""
+DELAY = 0.01
+"""Seconds after which an interrupt that Python dropped is raised again."""
 
 
 def end_at_once() -> None:
-    """Let Ctrl-C end the process from here on, unless it is ignored or somebody else's."""
+    """Let Ctrl-C end the process from here on, unless it is ignored or handled elsewhere."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
 
 
 def raise_again() -> None:
-    """Let Ctrl-C be a `KeyboardInterrupt` from here on, if it was to end the process."""
+    """Let Ctrl-C raise `KeyboardInterrupt` from here on, if `end_at_once` was in force."""
     if signal.getsignal(signal.SIGINT) is _end:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.unraisablehook = _raise_dropped
 
 
 def hush() -> None:
-    """Keep to itself, from here on, what an interrupt tore apart and what fails as it is cleared.
+    """From here on, silence errors raised while half-built objects are torn down after Ctrl-C.
 
-    An event loop that was interrupted while it was made has no `_closed` to look at in its end.
+    An event loop that was interrupted while it was made, for example, has no `_closed` yet.
     """
     if sys.unraisablehook is _raise_dropped:
         sys.unraisablehook = _drop
@@ -49,13 +49,13 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 
 
 def _raise_dropped(dropped: Any) -> None:
-    """Raise an interrupt anew that came up in a callback or a finaliser; show what else did."""
+    """Raise an interrupt again that a callback or finaliser dropped; show other errors."""
     if not issubclass(dropped.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(dropped)
         return
     import _thread
     import threading
 
-    again = threading.Timer(MOMENT, _thread.interrupt_main)
+    again = threading.Timer(DELAY, _thread.interrupt_main)
     again.daemon = True
     again.start()

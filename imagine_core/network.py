@@ -1,8 +1,8 @@
 """Whether Imagine may connect to elsewhere: `--offline` and IMAGINE_OFFLINE forbid it.
 
-The decision is one for the whole process and the programs it starts, so it lives in the
-environment. Whatever goes online asks `check` first, for an error in words; `guard` holds everybody
-else to it, libraries and plugins included.
+The decision holds for the whole process and the programs it starts, so it lives in the
+environment. Our code calls `check` before it connects, for a clear error; `guard` enforces it for
+all other code, libraries and plugins included.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ __all__ = [
 VARIABLE = "IMAGINE_OFFLINE"
 NO = {"", "0", "false", "no", "off"}
 INTERNET = 2
-"""Parts that the address of an internet socket has at least: host and port."""
+"""Least parts of an internet socket's address: host and port."""
 
-ANY = ("", "0.0.0.0", "::")  # noqa: S104 - to a client they are this machine
+UNSPECIFIED = ("", "0.0.0.0", "::")  # noqa: S104 - to a client they are this machine
 CONNECTING = {"socket.connect", "socket.sendto"}
 RESOLVING = {"socket.getaddrinfo", "socket.gethostbyname"}
 
@@ -63,8 +63,8 @@ def is_loopback(host: str) -> bool:
 def guard() -> None:
     """Refuse connections to elsewhere at the socket, for as long as they are forbidden.
 
-    Python asks audit hooks before every connection and every look-up of a name; one cannot be
-    removed again, so there is one for good, which looks at the decision each time.
+    Python calls audit hooks before every connection and every look-up of a name. A hook cannot be
+    removed, so this one stays, and reads the decision each time.
     """
     sys.addaudithook(_audit)
 
@@ -73,22 +73,22 @@ def _audit(event: str, arguments: tuple[object, ...]) -> None:
     if event in CONNECTING and offline():
         address = arguments[1]
         if isinstance(address, tuple) and len(address) >= INTERNET:
-            _require_here(str(address[0]))
+            _require_loopback(str(address[0]))
     elif event in RESOLVING and offline():
         host = arguments[0]
         if isinstance(host, str | bytes):
-            _require_known(host if isinstance(host, str) else host.decode("ascii", "replace"))
+            _require_local_name(host if isinstance(host, str) else host.decode("ascii", "replace"))
 
 
-def _require_here(host: str) -> None:
-    if host not in ANY and not is_loopback(host):
+def _require_loopback(host: str) -> None:
+    if host not in UNSPECIFIED and not is_loopback(host):
         raise Offline(host)
 
 
-def _require_known(host: str) -> None:
-    """An address needs no look-up, nor does this machine's own name; a server may listen there."""
+def _require_local_name(host: str) -> None:
+    """Allow addresses, which need no look-up, and this machine's name, on which servers listen."""
     if not _is_address(host) and host != socket.gethostname():
-        _require_here(host)
+        _require_loopback(host)
 
 
 def _is_address(host: str) -> bool:

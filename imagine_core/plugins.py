@@ -37,7 +37,7 @@ log = logging.getLogger("imagine")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PluginReport:
-    """What became of one plugin: `problem` is None if it is loaded and all it offers was taken."""
+    """The result of loading a plugin; `problem` is None if everything it offers was accepted."""
 
     name: str
     point: EntryPoint | None = field(default=None, repr=False)
@@ -60,7 +60,7 @@ class Plugins:
 
     The registries fill on first use, so that `imagine --help` asks no plugin for its samplers.
     A plugin that raises, or registers what cannot be accepted, is left out of that registry and
-    named in `reports()`; everybody else's items stay.
+    named in `reports()`; the items of other plugins stay.
     """
 
     def __init__(self, manager: pluggy.PluginManager, reports: Iterable[PluginReport]) -> None:
@@ -135,9 +135,9 @@ class Plugins:
         return any(True for _ in self._callers(hook))
 
     def tell(self, hook: str, **arguments: Any) -> None:
-        """Call an observing hook; a plugin that raises is named once, and called again next time.
+        """Call an observing hook; a plugin that raises is called again next time.
 
-        What it raises is in the log the first time.
+        Its first failure is logged and reported.
         """
         for name, caller in self._callers(hook):
             try:
@@ -151,7 +151,7 @@ class Plugins:
                     self._blame(name, hook, error)
 
     def reports(self) -> list[PluginReport]:
-        """What became of each plugin, by name. Fills every registry, so that problems show."""
+        """The report on each plugin, by name. Fills every registry, so that problems show."""
         for kind in (self.devices, self.samplers, self.loaders, self.enhancers, self.commands):
             len(kind)
         return sorted(self._reports.values(), key=lambda report: report.name)
@@ -169,15 +169,15 @@ class Plugins:
         return [item for _, item in items]
 
     def _collect(self, hook: str, take: Callable[..., None], **arguments: Any) -> None:
-        """Call `hook` plugin by plugin, handing each a `register` that knows who calls."""
+        """Call `hook` plugin by plugin, giving each a `register` that knows the plugin."""
         for name, caller in self._callers(hook):
             try:
                 caller(register=partial(take, plugin=name), **arguments)
-            except FAULTS as error:  # a stranger's code: whatever it raises is its own problem
+            except FAULTS as error:  # a plugin may raise anything
                 self._blame(name, hook, error)
 
     def _callers(self, hook: str) -> Iterator[tuple[str, pluggy.HookCaller]]:
-        """Each plugin that implements `hook`, by name, and what calls it alone."""
+        """The name of each plugin that implements `hook`, and a caller of it alone."""
         everyone = sorted(self.manager.list_name_plugin())
         for name, plugin in everyone:
             callers = self.manager.get_hookcallers(plugin) or ()
@@ -204,7 +204,7 @@ def build_plugins(
     Args:
         only: Names of the plugins to load; None loads all.
         block: Names of plugins to leave out.
-        extra: Further plugins by name, as tests have them.
+        extra: Further plugins by name, for tests.
         found: Entry points to load instead of the installed ones.
     """
     manager = pluggy.PluginManager(hookspecs.PROJECT)
@@ -221,10 +221,10 @@ def build_plugins(
 
 
 def plugins_from_environment() -> Plugins:
-    """`build_plugins` as the environment says.
+    """`build_plugins` with arguments from the environment.
 
     IMAGINE_PLUGINS names the only ones to load, IMAGINE_BLOCK_PLUGINS those to leave out,
-    IMAGINE_PLUGINS_FOLDER the folder of packages that no pip has installed.
+    IMAGINE_PLUGINS_FOLDER the folder of packages that pip has not installed.
 
     Raises:
         SettingsError: IMAGINE_PLUGINS names one that is not installed.
@@ -241,9 +241,9 @@ def plugins_from_environment() -> Plugins:
 
 
 def add_folder(folder: Path) -> None:
-    """Let the packages in `folder` be found; what is installed wins over what is in there.
+    """Make the packages in `folder` importable, after the installed ones.
 
-    A program that is one file has nowhere to install to; a wheel that is unpacked here will do.
+    The one-file program has nowhere to install to, so users unpack wheels here.
     """
     if folder.is_dir() and str(folder) not in sys.path:
         sys.path.append(str(folder))
@@ -252,7 +252,7 @@ def add_folder(folder: Path) -> None:
 def _load(manager: pluggy.PluginManager, point: EntryPoint) -> PluginReport:
     try:
         plugin = point.load()
-    except (Exception, SystemExit) as error:  # import runs a stranger's code
+    except (Exception, SystemExit) as error:  # import runs the plugin's code
         problem = f"import failed: {_describe(error)}"
         return PluginReport(name=point.name, point=point, problem=problem)
     return _register(manager, point.name, plugin, point)
@@ -261,7 +261,7 @@ def _load(manager: pluggy.PluginManager, point: EntryPoint) -> PluginReport:
 def _register(
     manager: pluggy.PluginManager, name: str, plugin: object, point: EntryPoint | None = None
 ) -> PluginReport:
-    if manager.has_plugin(name):  # pluggy would skip it without a word
+    if manager.has_plugin(name):  # pluggy would skip it silently
         return PluginReport(name=name, point=point, problem="another plugin has this name")
     try:
         if isinstance(plugin, type):
@@ -278,7 +278,7 @@ def _register(
 
 
 def _check(manager: pluggy.PluginManager, plugin: object) -> None:
-    """Raise UnknownName if `plugin` implements a hook that there is none of."""
+    """Raise UnknownName if `plugin` implements a hook that does not exist."""
     hooks = vars(manager.hook).items()
     known = [name for name, hook in hooks if not name.startswith("_") and hook.has_spec()]
     for caller in manager.get_hookcallers(plugin) or ():

@@ -22,8 +22,8 @@ T = TypeVar("T", bound=Named)
 class Registry(Generic[T]):
     """Items of one kind, in the order of their registration.
 
-    A taken name raises and names both plugins: neither renaming nor "the last one wins" would
-    leave a user knowing what runs.
+    A taken name raises and names both plugins: with renaming or "the last one wins", users
+    would not know which one runs.
     """
 
     def __init__(self, kind: str, accepts: type = object) -> None:

@@ -1,4 +1,4 @@
-"""What an exception of somebody else's says, in words that may be sent to anybody."""
+"""Makes the messages of foreign exceptions safe to send to clients."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ PATH = re.compile(
 
 
 def quoted(error: BaseException) -> str:
-    """The kind of `error` and its first line; dots stand for paths, which tell of this machine.
+    """The type of `error` and its first line, with dots for paths, which reveal this machine.
 
-    The whole of it is in the log, or in the trace that IMAGINE_DEBUG asks for.
+    The whole error is in the log, or in the traceback that IMAGINE_DEBUG enables.
     """
     kind = type(error).__name__
     first = str(error).strip().partition("\n")[0][:LONGEST]

@@ -21,8 +21,8 @@ class Service:
         engine: Makes the pictures.
         plugins: What is registered.
         settings: What the server is built with.
-        jobs: The orders that are at work or kept, of all dialects.
-        enhancing: The enhancers, for so many at a time as may wait for a picture.
+        jobs: The orders in progress or kept, of all dialects.
+        enhancing: The enhancers, at most as many requests at once as may be queued.
     """
 
     def __init__(self, *, engine: Executor, plugins: Plugins, settings: ServerSettings) -> None:

@@ -1,4 +1,4 @@
-"""Reads JSON strictly: no surprises, and each value as exactly the type that it should be."""
+"""Reads JSON strictly: no duplicate keys, and each value in exactly the type of its field."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ __all__ = [
 ]
 
 MAX_VALUES = 100_000
-"""Brackets and commas of a body: each may cost a hundred bytes of memory, and we need a dozen."""
+"""Brackets and commas of a body: each may cost a hundred bytes of memory; a dozen is enough."""
 
 MAX_DIGITS = 100
-"""Longer integers stay as they are written: Python takes long over them, and refuses at 4300."""
+"""Longer integers are kept as written: Python is slow to convert them, and refuses over 4300."""
 
 DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
@@ -105,7 +105,7 @@ def kind_of(value: object) -> str:
 
 
 def text(value: object) -> str:
-    """A string that is Unicode: JSON can say half of a surrogate pair, which is no character."""
+    """A string that is Unicode: JSON can hold half of a surrogate pair, which is no character."""
     if not isinstance(value, str):
         raise Refused(f"must be a string, not {kind_of(value)}")
     try:
@@ -166,7 +166,7 @@ def seed(value: object) -> int | None:
 
 
 def every(value: object) -> int:
-    """How often: a whole number; false is never."""
+    """An interval in steps: a whole number; false, as 0, is never."""
     return 0 if value is False else integer(value)
 
 

@@ -32,7 +32,7 @@ HIRES_STRENGTH = 0.35
 
 
 def new_id() -> str:
-    """An id that nobody can guess: whoever knows it may look at the job, and cancel it."""
+    """An unguessable id: a client that knows it may see and cancel the job."""
     return secrets.token_hex(12)
 
 
@@ -57,7 +57,7 @@ class GenerationRequest:
         preview: "fast" is a linear fit of the latent, "vae" decodes it in full.
         hires_scale: Draw, scale up by this factor, refine, scale back; None for a single pass.
         images: Number of pictures.
-        deterministic: The same bytes whatever else the device does; costs the shared batch.
+        deterministic: The same bytes whatever else the device does; never shares a batch.
         original_prompt: What the user wrote, where an enhancer made `prompt` of it. Only noted.
     """
 
@@ -87,8 +87,8 @@ class PhaseEvent:
     """The request has entered a phase, or is further in it.
 
     `position` counts the requests ahead of it in the queue, and `wait` is the estimate of the
-    seconds until its turn comes; `fraction` is how much of its model is loaded. Both are None where
-    nothing is known.
+    seconds until its turn comes; `fraction` is how much of its model is loaded. Both are None if
+    unknown.
     """
 
     phase: Phase
@@ -150,13 +150,13 @@ GenerationEvent = PhaseEvent | StepEvent | GenerationResult
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
-    """What observers are told of a generation: what is made, and how that went. Never the prompt.
+    """The report on a generation for observers; never holds the prompt.
 
     Attributes:
         id: Its id, as in the reply and in the log.
         model, sampler, schedule: Their names, resolved.
         steps, width, height, images: As in the request.
-        outcome: How it ended; None while it is in progress. "refused" is that the queue was full.
+        outcome: How it ended; None while it is in progress. "refused" if the queue was full.
         error: The `type` of the error that it failed with.
         timings: Seconds in each phase that it went through.
     """

@@ -10,11 +10,11 @@ DISTRIBUTION = "imagine-sd"
 
 
 def version() -> str:
-    """Imagine's version, as `imagine --version` and `GET /version` say it."""
+    """Imagine's version, as `imagine --version` and `GET /version` show it."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
     try:
         return installed(DISTRIBUTION)
-    except PackageNotFoundError:  # run from a source tree that nobody installed
+    except PackageNotFoundError:  # run from a source tree that is not installed
         return "0+unknown"

@@ -1,4 +1,4 @@
-"""The engine: one loop that owns a device and steps everybody's pictures."""
+"""The engine: one loop that owns a device and steps the pictures of all callers."""
 
 from imagine_core.engine.engine import Engine, build_engine
 

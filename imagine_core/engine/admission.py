@@ -1,4 +1,4 @@
-"""What a request means, found once: names, defaults, the seed, and its pictures decoded."""
+"""Admits a request once: resolves its names, defaults and seed, and decodes its pictures."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Admitted:
     """A request that can be served.
 
     Attributes:
-        request: The request with every name and default settled, and its seed drawn.
+        request: The request with its names, defaults and seed resolved.
         info: Its model.
         sampler: Its sampler.
         plugin: The plugin that brought the sampler.
-        pictures: The pictures of the request, decoded and in the size that it asks for: "init".
-        warnings: What the caller should know.
+        pictures: Its decoded pictures at the requested size, by role: "init".
+        warnings: Notes for the caller.
     """
 
     request: GenerationRequest
@@ -49,11 +49,11 @@ class Admitted:
 
     @property
     def work(self) -> Work:
-        """The kind of work that its first pass is."""
+        """The model and size of its first pass."""
         return Work(self.info.path, self.request.width, self.request.height)
 
     def with_prompt(self, prompt: str) -> Admitted:
-        """The same with a better prompt; the one of the user is noted."""
+        """A copy with a better prompt, which notes the user's own."""
         request = replace(self.request, prompt=prompt, original_prompt=self.request.prompt)
         return replace(self, request=request)
 
@@ -66,25 +66,25 @@ def admit(
     limits: Limits,
     errors: Sequence[FieldError] = (),
 ) -> Admitted:
-    """Find out what `request` means.
+    """Validate and resolve `request`.
 
     Args:
         request: The request.
         samplers: The registered samplers.
-        catalogue: It has the models.
+        catalogue: The models.
         limits: The bounds of one request.
-        errors: Fields that could not even be read.
+        errors: Fields that could not be parsed.
 
     Raises:
-        RequestError: Fields that cannot be served, `errors` and every other of them.
-        UnknownName, UnusableModel: A name means nothing, or no model that can be used.
+        RequestError: Fields are invalid; lists all of them, `errors` included.
+        UnknownName, UnusableModel: A name is unknown, or its model cannot be used.
     """
     found = {error.field: error for error in (*check_request(request, limits), *errors)}
     pictures: dict[str, Image.Image] = {}
     warnings: list[str] = []
     if request.init_image is not None:
         size = (request.width, request.height)
-        if found.keys() & {"width", "height"}:  # what is wrong with the picture is told as well
+        if found.keys() & {"width", "height"}:  # still check the picture
             size = (SMALLEST_SIDE, SMALLEST_SIDE)
         try:
             pictures["init"], remark = _decoded(request.init_image, size)

@@ -1,9 +1,9 @@
-"""Which requests share a forward: how many rows pay, and whose turn it is.
+"""Decides how many rows share a forward and which batch key is next.
 
 Rows of one forward cost less each than forwards of one row, up to a number that depends on the
-device, the model and the picture's size. Past it, sharing only makes everybody late: with N equal
-jobs and no gain in throughput, all finish at N*S instead of at (N+1)/2*S on average. So the number
-is measured while the engine works.
+device, the model and the picture's size. Past it, sharing only delays every job: with N equal jobs
+and no gain in throughput, all finish at N*S instead of at (N+1)/2*S on average. So the engine
+measures the number while it works.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ SAMPLES = 3
 """Forwards of a size that are timed before it is judged; the fastest counts, noise only adds."""
 
 PATIENCE, LONGEST_PATIENCE = 32, 1024
-"""Forwards for which a verdict holds: at first, and at most after it has proved right repeatedly.
+"""Forwards for which a limit holds: at first, and at most after measuring has confirmed it.
 
-What else the machine does can spoil all the samples of a size, and it changes.
+Other load on the machine can distort all the samples of a size, and it changes.
 """
 
 REMEMBERED = 256
@@ -29,11 +29,11 @@ REMEMBERED = 256
 
 @dataclass(slots=True)
 class RowLimit:
-    """The most rows of one forward that still pay, for one batch key.
+    """The most rows per forward that still lower the time per row, for one batch key.
 
-    Sizes are tried in doublings, starting at `first`, and only when there is work to fill them: the
-    limit moves on from a size once it has proved cheaper per row than the size before it. A verdict
-    is put to the test again after a while, which doubles each time that it proves right.
+    The limit starts at `first` and doubles while there is work to fill it and the larger size is
+    cheaper per row. A settled limit is measured again after a while, which doubles each time that
+    the limit is confirmed.
     """
 
     first: int = 2
@@ -53,14 +53,14 @@ class RowLimit:
         return self._limit
 
     def record(self, rows: int, seconds: float) -> None:
-        """A forward of `rows` rows took `seconds`."""
+        """Record that a forward of `rows` rows took `seconds`."""
         limit = self._limit
         if not limit // 2 < rows <= limit:
             return
         if self._held:
             self._held -= 1
             if not self._held:
-                self._begin_again()
+                self._measure_again()
             return
         times = self._seen.setdefault(limit, [])
         times.append(seconds / rows)
@@ -75,7 +75,7 @@ class RowLimit:
             self._limit = limit * 2
 
     def shrink(self, rows: int) -> None:
-        """`rows` rows did not fit in memory: never try as many again."""
+        """Never try `rows` rows again, which did not fit in memory."""
         self.most = max(1, min(self.most, rows // 2))
         self._settle(min(self._limit, self.most))
 
@@ -85,17 +85,17 @@ class RowLimit:
         self._limit = self._verdict = rows
         self._held = self._patience
 
-    def _begin_again(self) -> None:
-        """From one size below, for the verdict may have been too high as well."""
+    def _measure_again(self) -> None:
+        """Start one size below, since the limit may have been too high as well."""
         self._seen.clear()
         self._limit = min(max(self.first, self._limit // 2), self.most)
 
 
 class RowLimits(dict[Hashable, RowLimit]):
-    """The limit of each batch key, made when it is first asked for; the oldest are forgotten.
+    """The limit of each batch key, made on first access; the oldest are dropped.
 
     Args:
-        rows: The limit of all keys where it is set by hand; None measures each.
+        rows: A fixed limit for all keys; None measures each.
     """
 
     def __init__(self, rows: int | None = None) -> None:
@@ -103,7 +103,7 @@ class RowLimits(dict[Hashable, RowLimit]):
         self._rows = rows
 
     def __missing__(self, key: Hashable) -> RowLimit:
-        """A new limit."""
+        """Make the limit of `key`."""
         while len(self) >= REMEMBERED:
             del self[next(iter(self))]
         rows = self._rows
@@ -112,10 +112,10 @@ class RowLimits(dict[Hashable, RowLimit]):
 
 
 class FairShare:
-    """Whose turn it is among batch keys: the one that has had the least of the device.
+    """Picks the batch key that has used the device least.
 
     Start-time fair queueing (Goyal, Vin & Cheng 1996) with device seconds as the cost: a key that
-    comes back after a pause starts level with the others, so that nobody saves up turns.
+    comes back after a pause starts level with the others, so that pauses earn no extra turns.
     """
 
     def __init__(self) -> None:
@@ -123,7 +123,7 @@ class FairShare:
         self._now = 0.0
 
     def pick(self, keys: Iterable[Hashable]) -> Hashable:
-        """The key of `keys` whose turn it is; the first of several that are level."""
+        """The key of `keys` that is next; the first of several that are level."""
         candidates = list(keys)
         for key in candidates:
             self._used[key] = max(self._used.get(key, self._now), self._now)
@@ -132,10 +132,10 @@ class FairShare:
         return chosen
 
     def charge(self, key: Hashable, seconds: float) -> None:
-        """`key` has used the device for `seconds`."""
+        """Add `seconds` of device time to `key`."""
         self._used[key] = self._used.get(key, self._now) + seconds
 
     def forget_all_but(self, keys: Iterable[Hashable]) -> None:
-        """Drop the accounts of keys that have no work left."""
+        """Drop the accounts of all other keys."""
         keep = set(keys)
         self._used = {key: used for key, used in self._used.items() if key in keep}

@@ -1,7 +1,7 @@
-"""A picture as a generator: it yields what it wants from the device and returns the picture.
+"""A picture as a generator: it yields requests for device work and returns the picture.
 
-The engine drives many drawings at once. A drawing never knows of the others: it yields a `Denoise`
-and is sent the guided prediction, whichever batch that was computed in. Closing it cancels it.
+The engine drives many drawings at once. A drawing knows nothing of the others: it yields a
+`Denoise` and receives the guided prediction, whatever batch computed it. Closing it cancels it.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from imagine_core.types import GenerationRequest, Phase
 
 UNREAD_SHOWN = 16
-"""How many of the words that a model does not know are named."""
+"""The most unknown words that a warning lists."""
 
 
 @dataclass(frozen=True, slots=True)
 class Guidance:
-    """What a prediction is conditioned on; without `negative` it costs one row, not two."""
+    """The conditioning of a prediction; without `negative` it costs one row, not two."""
 
     positive: Conditioning
     negative: Conditioning | None
@@ -37,7 +37,7 @@ class Guidance:
 
     @property
     def warnings(self) -> list[str]:
-        """How the prompts were encoded, where that is not as written."""
+        """Notes on where the encoding of the prompts differs from their text."""
         notes = [f"prompt: {note}" for note in self.positive.warnings]
         unread = {word.casefold(): word for word in self.positive.unread}  # a negative one's: meant
         if words := list(unread.values()):
@@ -61,7 +61,7 @@ class Guidance:
 
 
 class Denoise(NamedTuple):
-    """Wanted: the guided prediction for `latent` at `timestep`; may share a forward.
+    """Asks for the guided prediction for `latent` at `timestep`; may share a forward.
 
     `size` is the width and height of the picture in this pass.
     """
@@ -73,14 +73,14 @@ class Denoise(NamedTuple):
 
 
 class Alone(NamedTuple):
-    """Wanted: the result of `work`, which has the device for itself."""
+    """Asks for the result of `work`, run alone on the device."""
 
     phase: Phase
     work: Callable[[], Any]
 
 
 class StepDone(NamedTuple):
-    """`step` of `steps` is finished; `original` computes the predicted result, if anyone looks."""
+    """`step` of `steps` is finished; `original` computes the predicted result on demand."""
 
     step: int
     steps: int
@@ -88,14 +88,14 @@ class StepDone(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """Steps behind us, and steps in all."""
+    """Steps done, and steps in total."""
 
     done: int
     steps: int
 
 
 class Note(NamedTuple):
-    """Something that the user should know."""
+    """A warning for the user."""
 
     message: str
 
@@ -106,7 +106,7 @@ Drawing = Generator[Want, Any, "Image.Image"]
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One sampling: txt2img where no picture goes in, else img2img with `strength`."""
+    """One sampling: txt2img without an input picture, else img2img with `strength`."""
 
     width: int
     height: int
@@ -129,12 +129,12 @@ def hires_size(request: GenerationRequest) -> tuple[int, int]:
 
 
 def latent_size(downsampling: int, width: int, height: int) -> tuple[int, int]:
-    """Latent (height, width) that covers a picture; what juts out is cut off after decoding."""
+    """Latent (height, width) that covers a picture; the excess is cropped after decoding."""
     return -(-height // downsampling), -(-width // downsampling)
 
 
 def total_steps(request: GenerationRequest) -> int:
-    """The steps that run in all: img2img skips the noisiest part of the schedule."""
+    """The steps that run in total: img2img skips the noisiest part of the schedule."""
     strengths = [p.strength for p in passes(request)]
     if request.init_image is None:
         strengths[0] = 1.0
@@ -152,7 +152,7 @@ def draw(  # noqa: PLR0913 - what a picture is made of
 ) -> Drawing:
     """Draw the picture of `request` that belongs to `seed`.
 
-    `init_image` is the request's, decoded and in the request's size. `halved` says whether the
+    `init_image` is the request's, decoded and at the request's size. `halved` says whether the
     model computes in less than float32.
     """
     import torch
@@ -164,7 +164,7 @@ def draw(  # noqa: PLR0913 - what a picture is made of
         guidance = yield Alone("encoding", partial(_guidance, model, request, each))
         for message in guidance.warnings:
             yield Note(message)
-        # Seeded anew for each pass: the hires fix equals txt2img followed by img2img by hand.
+        # Reseeded for each pass: the hires fix equals txt2img followed by img2img by hand.
         generator = torch.Generator("cpu").manual_seed(seed)
         init = None
         if image is not None:
@@ -196,7 +196,7 @@ def _guidance(model: DiffusionModel, request: GenerationRequest, size: Pass) -> 
     if request.guidance_scale > 1:
         try:
             negative = encode(request.negative_prompt)
-        except RequestError as error:  # a model knows of prompts only
+        except RequestError as error:  # the model does not know which prompt it is
             fields = [FieldError("negative_prompt", each.message) for each in error.fields]
             raise RequestError(fields) from error
     return Guidance(positive, negative, request.guidance_scale)
@@ -221,7 +221,7 @@ def _denoise(
     size: tuple[int, int],
     progress: Progress,
 ) -> Generator[Want, Any, torch.Tensor]:
-    """Run one sampling, of which `progress` tells what lies behind it already."""
+    """Run one sampling; `progress` holds the steps done before it."""
     done, steps = progress
     sampling = sampler.begin(task)
     prediction = None

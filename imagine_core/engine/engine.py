@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 ADMITTING = 2
-"""Requests that are looked at at once."""
+"""Requests that are admitted at once."""
 
 LOST = "the engine's thread has ended; the log says why, and the server must be started again"
 
@@ -80,24 +80,24 @@ class Engine:
 
     @property
     def _lost(self) -> bool:
-        """Whether the thread has ended before its time: nobody would answer a request."""
+        """Whether the device's thread has died: no request would be answered."""
         return self._worker.ended and not self._closed
 
     async def admit(
         self, request: GenerationRequest, *, errors: Sequence[FieldError] = ()
     ) -> Admitted:
-        """Find out what `request` means, once for all that comes of it.
+        """Validate and resolve `request`, once for all later stages.
 
-        However many callers there are, no more than `ADMITTING` requests are looked at at once: a
-        picture to start from may take a quarter of a gigabyte while it is decoded.
+        At most `ADMITTING` requests are admitted at once: decoding a picture to start from may take
+        a quarter of a gigabyte.
 
         Args:
             request: What to make.
-            errors: Fields of it that could not even be read.
+            errors: Fields of it that could not be parsed.
 
         Raises:
-            RequestError: Fields that cannot be served, all of them, `errors` included.
-            UnknownName, UnusableModel, ShuttingDown, Stalled, GenerationFailed: It would not run.
+            RequestError: Fields are invalid; lists all of them, `errors` included.
+            UnknownName, UnusableModel, ShuttingDown, Stalled, GenerationFailed: It cannot run.
         """
         self._require_open()
         look = partial(
@@ -114,13 +114,13 @@ class Engine:
         self,
         request: GenerationRequest | Admitted,
         *,
-        id: str | None = None,  # noqa: A002 - what it is called
+        id: str | None = None,  # noqa: A002 - the public name
     ) -> AsyncGenerator[GenerationEvent, None]:
         """The events of one request, its pictures in the last; closing the iterator cancels it.
 
         Args:
-            request: What to make; `admit` may have looked at it already.
-            id: The name of the generation for `status` and observers; drawn where there is none.
+            request: What to make; `admit` is called unless it has been.
+            id: Identifies the generation in `status` and for observers; random by default.
 
         Raises:
             RequestError, UnknownName, UnusableModel, Busy: before the first event.
@@ -139,7 +139,7 @@ class Engine:
             self._worker.cancel(job)
 
     def unload(self, name: str) -> Unloaded:
-        """Let go of the model `name`: now, or as soon as the pictures in progress are done."""
+        """Unload the model `name`: now, or as soon as its pictures in progress are done."""
         done = self._worker.models.unload(name)
         if done == "not loaded":
             self.catalogue.find(name)
@@ -197,7 +197,7 @@ class Engine:
         raise SettingsError("no device is available on this machine")
 
     def _first_models(self) -> list[ModelInfo]:
-        """What is to be loaded at the start."""
+        """The models to load at the start."""
         infos = [self.catalogue.get(name) for name in self.settings.preload]
         if self.settings.default_model is not None:
             infos.insert(0, self.catalogue.default())
@@ -223,8 +223,8 @@ class Engine:
 def build_engine(settings: Settings, plugins: Plugins) -> Engine:
     """An engine over what `plugins` registered; nothing heavy happens before it starts.
 
-    Call it before other threads start: from here on, this process's allocator keeps what is freed
-    while pictures are in progress (`keep_freed`).
+    Call it before other threads start: from here on, this process's allocator keeps freed
+    memory while pictures are in progress (`keep_freed`).
     """
     keep_freed()
     return Engine(settings, plugins)

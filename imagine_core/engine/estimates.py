@@ -1,4 +1,4 @@
-"""How fast the device works, measured, and what that means for those who wait."""
+"""Measures how fast the device works, and estimates how long jobs wait."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ if TYPE_CHECKING:
     from imagine_core.models.memory import Work
 
 SMOOTHING = 8
-"""Forwards that a mean reaches back to."""
+"""Forwards that a moving average covers."""
 
 REMEMBERED = 256
-"""Kinds of work whose pace is kept."""
+"""Models and sizes whose pace is kept."""
 
 
 class Pace:
-    """Seconds that one row of a forward takes, for each model and size, and a job besides them."""
+    """Seconds per row of a forward, for each model and size, and per job outside its forwards."""
 
     def __init__(self) -> None:
         self._rows: dict[Work, float] = {}
         self._besides = 0.0
 
     def forward(self, work: Work, rows: int, seconds: float) -> None:
-        """A forward of `rows` rows took so long, the samplers' own work included."""
+        """Record a forward of `rows` rows; `seconds` includes the samplers' work."""
         while work not in self._rows and len(self._rows) >= REMEMBERED:
             del self._rows[next(iter(self._rows))]
         self._rows[work] = _mean(self._rows.get(work), seconds / rows)
 
     def job(self, besides: float) -> None:
-        """A job is done; what it did beside its steps, prompts and decoding, took so long."""
+        """Record the seconds of a finished job outside its steps: prompts and decoding."""
         self._besides = _mean(self._besides or None, besides)
 
     def row(self, work: Work) -> float | None:
-        """Seconds of a row; from another size of the model by area, None if nothing is known."""
+        """Seconds per row; scaled by area from another size of the model, None if unknown."""
         if work in self._rows:
             return self._rows[work]
         model, width, height = work
@@ -48,11 +48,10 @@ class Pace:
     def waits(
         self, running: Iterable[Job], waiting: Sequence[Job], *, most_rows: Callable[[Work], int]
     ) -> list[float | None]:
-        """The seconds until each of `waiting` gets its turn, about; None where nothing is known.
+        """The estimated seconds until each of `waiting` starts; None where unknown.
 
-        Plays the queue through: within a size, a job begins when those before it have left enough
-        rows; sizes share the device. What nobody knows yet (models to load, those who will leave)
-        is left out.
+        Simulates the queue: within a size, a job starts when those before it have left enough rows;
+        sizes share the device. Loads of models and cancellations to come are ignored.
         """
         lanes: defaultdict[Work, Lane] = defaultdict(Lane)
         for job in running:
@@ -69,7 +68,7 @@ class Pace:
 
 
 class Lane:
-    """The jobs of one size, played through; time is counted in full forwards."""
+    """Simulates the jobs of one size; time is counted in full forwards."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -78,14 +77,14 @@ class Lane:
         self._ends: list[tuple[float, int]] = []
 
     def wait(self, job: Job, most_rows: int) -> None:
-        """Let time pass until there is room for `job`."""
+        """Advance the time until there is room for `job`."""
         while self._ends and self._taken + job.rows > most_rows:
             self.now, rows = heapq.heappop(self._ends)
             self._taken -= rows
             self.left += 1
 
     def run(self, job: Job, most_rows: int) -> None:
-        """Begin `job` now."""
+        """Start `job` now."""
         rows = job.rows * job.request.images
         forwards = job.evaluations_left * max(1.0, rows / most_rows)
         heapq.heappush(self._ends, (self.now + forwards, rows))

@@ -1,4 +1,4 @@
-"""What a failure in somebody's picture is called when its caller is told."""
+"""Turns a failure during generation into the error its caller sees."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ log = logging.getLogger("imagine")
 
 
 def explain(job: Job, error: BaseException, *, fits: Fits) -> ImagineError:
-    """`error` in words for the caller of `job`; what they cannot mend is in the log as well.
+    """The error that the caller of `job` sees; an unexpected one is logged as well.
 
     Args:
         job: The job.
-        error: What ended it.
-        fits: Says what size there should be memory for.
+        error: The exception that ended it.
+        fits: Returns a size that memory should suffice for, or None.
     """
     if isinstance(error, ImagineError):
         return error

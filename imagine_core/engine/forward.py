@@ -1,4 +1,4 @@
-"""One forward for many requests: stacks what they want, calls the model, hands out the parts."""
+"""One forward for many requests: stacks their rows, calls the model, splits the result."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def forward(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Tensor]:
-    """The guided prediction for each of `wants`: one call of the model.
+    """The guided prediction for each of `wants`, in one call of the model.
 
-    More than one where the lengths of their prompts have a common multiple that is far longer
-    than any of them, and cross-attention over it would cost more than another call.
+    Several calls are made where the common multiple of the prompts' lengths is so long that
+    cross-attention over it would cost more than another call.
     """
     answers: dict[int, torch.Tensor] = {}
     for group in groups([_tokens(want) for want in wants]):
@@ -28,7 +28,7 @@ def forward(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Tenso
 
 
 def groups(lengths: Sequence[int]) -> list[list[int]]:
-    """The places of `lengths` in groups whose common multiple is at most twice the longest."""
+    """The indices of `lengths` in groups whose common multiple is at most twice the longest."""
     found: list[tuple[int, list[int]]] = []
     for place, length in enumerate(lengths):
         for number, (common, members) in enumerate(found):
@@ -64,8 +64,8 @@ def _together(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Ten
 def stack(rows: Sequence[Conditioning]) -> Conditioning:
     """The conditioning of a batch, one row each.
 
-    Prompts of different length are brought to one length by repetition, which leaves
-    cross-attention as it is: every token's weight is shared among its copies.
+    Prompts of different length are repeated to one length, which leaves cross-attention
+    unchanged: every token's weight is shared among its copies.
     """
     import torch
 

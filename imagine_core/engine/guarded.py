@@ -1,4 +1,4 @@
-"""A plugin's sampler at arm's length: started, fed, checked and closed, and blamed by name."""
+"""Runs a plugin's sampler, checks what it yields, and names it in errors."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ T = TypeVar("T")
 
 
 class Guard(Protocol):
-    """Runs code of a sampler, and minds that it comes back."""
+    """Runs code of a sampler under a time limit."""
 
     def __call__(self, work: Callable[[], T], /) -> T:
         """The result of `work`."""
 
 
 class Finished(NamedTuple):
-    """A sampler's last word."""
+    """A sampler's final latent."""
 
     latent: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class Sampler:
-    """A sampler, what minds that it comes back, and what it is called if something goes wrong."""
+    """A sampler, the guard that runs its code, and its name in errors."""
 
     spec: SamplerSpec
     guard: Guard
@@ -46,7 +46,7 @@ class Sampler:
 
 
 class Run:
-    """A sampling in progress. Whatever goes wrong in it is a `GenerationFailed`."""
+    """A sampling in progress; every failure in it becomes a `GenerationFailed`."""
 
     def __init__(self, sampler: Sampler, task: SamplingTask) -> None:
         self._sampler, self._task, self._guard = sampler, task, sampler.guard
@@ -54,21 +54,21 @@ class Run:
         self._sampling = self._begin()
 
     def send(self, prediction: torch.Tensor | None) -> Evaluation | Finished:
-        """What it wants next, now that it is given `prediction`; None at the beginning."""
+        """Send `prediction`, None at first; returns the next evaluation, or the final latent."""
         try:
             wanted = self._guard(partial(self._sampling.send, prediction))  # type: ignore[arg-type]
         except StopIteration as stop:
             return Finished(self._latent(stop.value))
         except GenerationFailed:
             raise
-        except BaseException as error:  # whatever a stranger's code raises is its own end
+        except BaseException as error:  # a plugin may raise anything
             raise self._failed(error) from error
         self._check(wanted)
         self._at = f"at step {wanted.step + 1}"
         return wanted
 
     def close(self) -> None:
-        """Let it tidy up."""
+        """Close the sampler's generator."""
         self._guard(self._sampling.close)
 
     def _begin(self) -> Sampling:
@@ -76,7 +76,7 @@ class Run:
             sampling: object = self._guard(partial(self._sampler.spec.sample, self._task))
         except GenerationFailed:
             raise
-        except BaseException as error:  # whatever a stranger's code raises is its own end
+        except BaseException as error:  # a plugin may raise anything
             raise self._failed(error) from error
         if isinstance(sampling, Generator):
             return sampling

@@ -45,15 +45,15 @@ if TYPE_CHECKING:
     from imagine_core.interfaces import DiffusionModel, ModelInfo, SamplerSpec
     from imagine_core.models.memory import Work
 
-NEWS_SECONDS = 5.0
-"""How often a job that stands still in the queue is told a new estimate, at most."""
+ESTIMATE_SECONDS = 5.0
+"""Least seconds between two estimates for a job whose position has not changed."""
 
 log = logging.getLogger("imagine")
 
 
 @dataclass(eq=False, slots=True)
 class Trajectory:
-    """One picture on its way: a drawing and what it wants next."""
+    """One picture in progress: a drawing and the work it wants next."""
 
     job: Job
     index: int
@@ -64,7 +64,7 @@ class Trajectory:
     image: Image.Image | None = None
 
     def resume(self, answer: Any = None) -> None:
-        """Hand the drawing what it wanted, up to its next want of the device."""
+        """Send `answer` to the drawing, and run it up to its next request for device work."""
         try:
             while True:
                 want = self.drawing.send(answer)
@@ -113,7 +113,7 @@ class Job:
 
     @property
     def request(self) -> GenerationRequest:
-        """What is made."""
+        """The request, resolved."""
         return self.admitted.request
 
     @property
@@ -128,12 +128,12 @@ class Job:
 
     @property
     def work(self) -> Work:
-        """The kind of work that its first pass is."""
+        """The model and size of its first pass."""
         return self.admitted.work
 
     @property
     def rows(self) -> int:
-        """Rows that one evaluation of one of its pictures takes."""
+        """Rows per evaluation of one of its pictures."""
         return 2 if self.request.guidance_scale > 1 else 1
 
     @property
@@ -148,21 +148,21 @@ class Job:
 
     @property
     def step(self) -> int:
-        """The step that all of its pictures have done."""
+        """The last step that all of its pictures have finished."""
         return min((trajectory.step for trajectory in self.trajectories), default=0)
 
     @property
     def culprit(self) -> str:
-        """Its sampler, where that is to blame."""
+        """Its sampler's name in errors."""
         return f"sampler {self.sampler.name!r} of plugin {self.admitted.plugin!r}"
 
     def start(
         self, model: DiffusionModel, resources: ExitStack, *, guard: Guard, halved: bool
     ) -> None:
-        """Begin the drawings, one a picture.
+        """Start one drawing per picture.
 
         `resources` holds the lease of `model`, which computes in less than float32 if `halved`;
-        `guard` runs what is the sampler's own code.
+        `guard` runs the sampler's code.
         """
         self.model, self.resources = model, resources
         seed = self.request.seed or 0
@@ -181,17 +181,17 @@ class Job:
             trajectory.resume()
 
     def enter(self, phase: Phase) -> None:
-        """Say so if the job has entered another phase."""
+        """Emit an event if the job has entered another phase."""
         if phase != self.phase:
             self.phase, self.position, self.wait = phase, 0, None
             self.emit(PhaseEvent(phase=phase))
 
     def stand(self, *, position: int, wait: float | None) -> None:
-        """Say where the job stands in the queue, if that is news: `wait` counts down by itself."""
+        """Emit the place in the queue if it changed; clients count `wait` down themselves."""
         now = time.perf_counter()
         moved = position != self.position or (wait is None) != (self.wait is None)
         if not moved:
-            if wait is None or self.wait is None or now - self.waited_at < NEWS_SECONDS:
+            if wait is None or self.wait is None or now - self.waited_at < ESTIMATE_SECONDS:
                 return
             expected = max(0.0, self.wait - (now - self.waited_at))
             if abs(wait - expected) <= max(1.0, expected / 4):
@@ -200,7 +200,7 @@ class Job:
         self.emit(PhaseEvent(phase="queued", position=position, wait=wait))
 
     def loading(self, fraction: float) -> None:
-        """Say how much of the model is there, in steps of a twentieth; on the loader's thread."""
+        """Emit how much of the model is loaded, in twentieths; on the loader's thread."""
         fraction = math.floor(fraction * 20) / 20
         if fraction != self.fraction:
             self.fraction = fraction
@@ -225,14 +225,14 @@ class Job:
         )
 
     def fail(self, error: ImagineError) -> None:
-        """Say what made it fail; the first error counts, and a result counts more."""
+        """Emit `error`; the first one decides the outcome, unless there is a result."""
         if self.outcome is None:
             self.outcome, self.error = "failed", error
         self.cancelled = True
         self.emit(error)
 
     def finish(self) -> None:
-        """All pictures are there: say so."""
+        """Emit the result with all pictures."""
         self.outcome = "done"
         images = tuple(
             GeneratedImage(image=trajectory.image, seed=trajectory.seed)
@@ -251,14 +251,14 @@ class Job:
         )
 
     def emit(self, event: GenerationEvent | BaseException) -> None:
-        """Hand an event to the caller's loop; nobody listens if that has gone."""
+        """Hand an event to the caller's loop; cancel the job if that is closed."""
         try:
             self.loop.call_soon_threadsafe(self._events.put_nowait, event)
         except RuntimeError:  # the loop is closed
             self.cancelled = True
 
     def close(self) -> None:
-        """Close the drawings and give the model back; safe to call twice."""
+        """Close the drawings and release the model; safe to call twice."""
         for trajectory in self.trajectories:
             try:
                 trajectory.drawing.close()
@@ -286,7 +286,7 @@ class Job:
         )
 
     def report(self, *, ended: bool) -> Generation:
-        """What observers are told of it; a job that has `ended` without a word was cancelled."""
+        """The report for observers; a job that has `ended` without an outcome was cancelled."""
         timings = dict(self.timings)
         if ended:
             timings.setdefault("queued", time.perf_counter() - self.submitted)

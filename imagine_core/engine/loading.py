@@ -1,4 +1,4 @@
-"""Brings models into memory for the jobs that wait for them, on a thread beside the device's."""
+"""Loads the models of waiting jobs, on a thread beside the device's."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("imagine")
 
 PATIENCE_SECONDS = 5.0
-"""How long a job waits for other models to make room before nobody overtakes it any more."""
+"""How long jobs may overtake one whose model has no room."""
 
 
 class Loading:
@@ -45,7 +45,7 @@ class Loading:
 
     Args:
         device: The device, once it is chosen.
-        load: Loads a model onto the device, and tells how far it is.
+        load: Loads a model onto the device, and reports progress.
         keep_alive: Seconds that an idle model stays loaded; -1 for ever.
         full_precision: Whether weights are float32 whatever the device would choose.
     """
@@ -76,11 +76,11 @@ class Loading:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="imagine-load")
 
     def start(self, preload: Callable[[], Iterable[ModelInfo]]) -> None:
-        """Load the models of `preload`, then be ready."""
+        """Load the models of `preload`, then set `ready`."""
         self._pool.submit(self._load_first, preload)
 
     def close(self) -> None:
-        """Finish the load in progress, then let go of every model."""
+        """Finish the load in progress, then unload every model."""
         self._pool.shutdown()
         self.models.close()
 
@@ -92,22 +92,22 @@ class Loading:
     # -- on the device's thread ------------------------------------------------------------
 
     def has_room(self, job: Job) -> bool:
-        """Whether the memory that `job` needs is there; idle models leave for it."""
-        if not self.ready.is_set():  # it loads after what is to be loaded first
+        """Whether there is memory for `job`; unloads idle models for it."""
+        if not self.ready.is_set():  # its load is queued behind the preloads
             return True
         loading = {each.info.path for each in self.jobs}
         warm = self.models.has(job.info)
         if job.info.path in loading:
             return True
-        if loading and not warm:  # what loads now has not taken all of its memory yet
+        if loading and not warm:  # the load in progress has yet to take memory
             return False
         needed = self._workspace.expect(job.work, self._itemsize())
         return self.models.make_room(job.info, work=needed) or warm
 
     def waits_too_long(self, job: Job) -> bool:
-        """Whether `job`, which has no room, has waited so long that those behind it must wait too.
+        """Whether `job` has lacked room for so long that the jobs behind it must wait too.
 
-        Models in use become idle that way, however many requests for them come.
+        So models in use become idle, however many requests for them come.
         """
         now = time.monotonic()
         if job.wants_room_since is None:
@@ -115,36 +115,36 @@ class Loading:
         return now - job.wants_room_since > PATIENCE_SECONDS
 
     def submit(self, job: Job, *, loaded: Loaded, failed: Failed) -> None:
-        """Load the model of `job`; one of the two is called in the end, on the loader's thread."""
+        """Load the model of `job`, then call `loaded` or `failed` on the loader's thread."""
         self.jobs.append(job)
         self._pool.submit(self._load, job, loaded, failed)
 
     @contextmanager
     def watching_memory(self, work: Work, phase: Phase, rows: int = 1) -> Iterator[None]:
-        """Remember what the block takes, unless that is known, or a load takes memory as well."""
+        """Measure the memory of the block, unless it is known or a load takes memory too."""
         self._rested = False
         if not self._workspace.is_new(work, phase, rows):
             yield
             return
-        trim()  # what is kept from larger work would hide what this takes
+        trim()  # memory kept from larger work would hide what this takes
         taken = self._device().watch_memory()
         yield
         if self.ready.is_set() and not self.jobs:
             self._workspace.record(work, phase, rows, taken())
 
     def rest(self) -> None:
-        """Nothing is in progress: give back the memory that was kept for the next step."""
+        """Return the memory kept for the next step, once no job is in progress."""
         if not self._rested:
             self._rested = True
             trim()
 
     def smaller(self, job: Job) -> tuple[int, int] | None:
-        """A size that memory should do for, where that of `job` was too large."""
+        """A smaller size than that of `job` that memory should suffice for."""
         free = self._device().free_memory()
         return self._workspace.smaller(job.work, self._itemsize(), free=free)
 
-    def make_do(self) -> bool:
-        """Memory ran out: give back what can be. Whether idle models could go."""
+    def reclaim(self) -> bool:
+        """Return unused memory after it ran out; whether idle models were unloaded."""
         self._give_back()
         return self.models.drop_idle()
 
@@ -154,7 +154,7 @@ class Loading:
         try:
             for info in preload():
                 self._preload(info)
-        except BaseException as error:  # a request for it will be told the same
+        except BaseException as error:  # a request for the model will raise it again
             log.error("not every model was preloaded: %s", error)  # noqa: TRY400
         self.ready.set()
 
@@ -172,14 +172,14 @@ class Loading:
         started, resources = time.perf_counter(), ExitStack()
         try:
             model = resources.enter_context(self.models.lease(job.info))
-        except BaseException as error:  # a future would keep it to itself
+        except BaseException as error:  # the future, which nothing reads, would swallow it
             failed(job, _explained(job, error))
         else:
             job.timings["loading"] = time.perf_counter() - started
             loaded(job, model, resources)
 
     def _tell(self, path: Path, fraction: float) -> None:
-        """Tell all who wait for a model how much of it is there."""
+        """Tell all jobs that wait for a model how much of it is loaded."""
         for job in list(self.jobs):
             if job.info.path == path:
                 job.loading(fraction)

@@ -1,4 +1,4 @@
-"""Tells plugins which generations begin and end, and lets none of them harm one."""
+"""Tells plugins which generations start and end, so that no plugin can harm one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("imagine")
 
 BACKLOG = 10_000
-"""News that observers may be behind by; one that hangs must not fill the memory."""
+"""Calls that may wait for observers; one that hangs must not fill the memory."""
 
 HOOKS = ("generation_started", "generation_finished")
 
@@ -25,7 +25,7 @@ HOOKS = ("generation_started", "generation_finished")
 class Observers:
     """Calls the observing hooks on a thread of their own: a slow plugin delays only other plugins.
 
-    Of each job it is told once that it started and once that it finished, in that order.
+    Each job is reported once as started and once as finished, in that order.
     """
 
     def __init__(self, plugins: Plugins) -> None:
@@ -36,24 +36,24 @@ class Observers:
         self._thread = threading.Thread(target=self._run, name="imagine-observers", daemon=True)
 
     def start(self) -> None:
-        """Begin to tell."""
+        """Start the thread."""
         if self._needed:
             self._thread.start()
 
     def close(self, *, seconds: float = 2.0) -> None:
-        """Tell what there is to tell, within `seconds`, and no more."""
+        """Make the calls that wait, within `seconds`, then stop."""
         if self._thread.is_alive():
             self._put(None)
             self._thread.join(seconds)
 
     def started(self, job: Job) -> None:
-        """`job` was taken on."""
+        """Report that `job` was accepted."""
         if self._needed:
             self._open[job] = None
             self._tell("generation_started", job.report(ended=False))
 
     def finished(self, job: Job) -> None:
-        """`job` has ended; the second time, from whichever thread, this does nothing."""
+        """Report that `job` has ended; the second time, from any thread, does nothing."""
         try:
             del self._open[job]  # atomic: only one of two threads succeeds
         except KeyError:

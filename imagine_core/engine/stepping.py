@@ -1,4 +1,4 @@
-"""The forwards of the device: whose turn it is, how many share one, and what came of it."""
+"""Runs the forwards of the device: picks the batch, calls the model, and retries failures."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 
 class Prediction(NamedTuple):
-    """What a trajectory wanted, or why it cannot have it."""
+    """The prediction that a trajectory wanted, or the error instead."""
 
     trajectory: Trajectory
     answer: torch.Tensor | BaseException
 
 
 class Stepping:
-    """Steps trajectories, as many at once as pays.
+    """Steps trajectories in batches.
 
     Args:
-        loading: Knows the memory that forwards take, and gives some back when it runs out.
+        loading: Measures the memory of forwards, and reclaims some when it runs out.
         fence: Marks a point of the device's work; see `Device.fence`.
         max_rows: Most rows of one forward; None measures it.
 
     Attributes:
         forwards, evaluations: How many there were so far; several evaluations share a forward.
-        seconds: How long the last one took, the samplers' own work included.
+        seconds: Duration of the last forward, the samplers' own work included.
     """
 
     def __init__(
@@ -52,9 +52,10 @@ class Stepping:
         self._before: Callable[[], None] = lambda: None
 
     def step(self, trajectories: Iterable[Trajectory]) -> Iterator[Prediction]:
-        """One forward for the batch key whose turn it is; nothing where nobody wants one.
+        """Run one forward for the batch key that is next, if any trajectory wants one.
 
-        Whoever takes the predictions works while the device does; that time is charged as well.
+        Samplers run between yields while the device computes; their time is charged to the batch
+        too.
         """
         wanting: dict[Hashable, list[Trajectory]] = {}
         for trajectory in trajectories:
@@ -73,7 +74,7 @@ class Stepping:
         self.pace.forward(work, rows, self.seconds)
 
     def room(self, work: Work) -> int:
-        """The most rows of a forward of this size that pay."""
+        """The row limit of a forward for `work`."""
         return self.limits[work].rows
 
     def settle(self) -> None:
@@ -92,7 +93,7 @@ class Stepping:
         return batch
 
     def _forward(self, batch: Sequence[Trajectory]) -> Iterator[Prediction]:
-        """Step `batch`; what fails together is tried apart, so that one cannot spoil the rest."""
+        """Step `batch`; retry a failed one apart, so that one job cannot fail the rest."""
         model = batch[0].job.model
         assert model is not None
         work, rows = work_of(batch[0]), rows_of(batch)
@@ -116,7 +117,7 @@ class Stepping:
     def _failed(self, batch: Sequence[Trajectory], error: BaseException) -> Iterator[Prediction]:
         if out_of_memory(error):
             self.limits[work_of(batch[0])].shrink(rows_of(batch))
-            if self._loading.make_do():
+            if self._loading.reclaim():
                 yield from self._forward(batch)
                 return
         if len(batch) == 1:
@@ -127,7 +128,7 @@ class Stepping:
                 yield from self._forward([trajectory])
 
     def _count(self, batch: Iterable[Trajectory]) -> None:
-        """Put the time since the last count on the accounts of these jobs, before they may end."""
+        """Charge the time since the last count to these jobs, before they may end."""
         now = time.perf_counter()
         for job in {trajectory.job: None for trajectory in batch}:
             job.timings["denoising"] += now - self._counted
@@ -137,7 +138,7 @@ class Stepping:
         """Stay at most one forward ahead of an asynchronous device.
 
         Waiting for the forward before this one keeps the device busy while samplers compute, and
-        still lets a cancelled job go within a step.
+        still drops a cancelled job within a step.
         """
         before, self._before = self._before, self._fence()
         before()
@@ -150,7 +151,7 @@ def batch_key(trajectory: Trajectory) -> Hashable:
 
 
 def work_of(trajectory: Trajectory) -> Work:
-    """The kind of work: what the row limit was measured for. The hires pass has its own."""
+    """The model and size that a row limit is measured for; the hires pass has its own."""
     want = trajectory.want
     if isinstance(want, Denoise):
         return Work(trajectory.job.info.path, *want.size)
@@ -158,7 +159,7 @@ def work_of(trajectory: Trajectory) -> Work:
 
 
 def rows_of(batch: Iterable[Trajectory]) -> int:
-    """The rows that a forward of these has."""
+    """The rows of a forward of `batch`."""
     return sum(len(_wanted(trajectory).guidance.rows) for trajectory in batch)
 
 

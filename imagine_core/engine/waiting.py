@@ -1,4 +1,4 @@
-"""The jobs that wait for their turn: bounded, first come first served, told where they stand."""
+"""The queue of jobs: bounded, first come first served, and it tells each job its position."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from imagine_core.engine.jobs import Job
 
 SMOOTHING = 8
-"""Jobs that the estimate of how long one takes is averaged over."""
+"""Jobs that the moving average of their duration covers."""
 
 
 class Waiting:
     """The queue of a worker.
 
-    A job is claimed a place by its caller's thread, at once, and joins the queue on the worker's.
+    The caller's thread claims a place for a job at once; the worker's thread queues the job.
     """
 
     def __init__(self) -> None:
@@ -29,7 +29,7 @@ class Waiting:
         return iter(list(self._jobs))
 
     def claim(self, job: Job, *, limit: int, running: int) -> None:
-        """A place for `job`; raises `Busy` where `limit` of them are taken."""
+        """Claim a place for `job`; raises `Busy` if `limit` places are taken."""
         waiting = len(self._claimed)
         if waiting >= limit:
             wait = round(self._seconds * waiting / max(1, running))
@@ -41,7 +41,7 @@ class Waiting:
         self._claimed.add(job)
 
     def claimed(self) -> list[Job]:
-        """All jobs that have a place, those among them that have not joined yet."""
+        """All jobs that have a place, whether they have joined or not."""
         return list(self._claimed)
 
     def join(self, job: Job) -> None:
@@ -49,17 +49,17 @@ class Waiting:
         self._jobs.append(job)
 
     def leave(self, job: Job) -> None:
-        """`job` waits no longer, whether its turn has come or not."""
+        """Remove `job`, whether it starts or was cancelled."""
         self._claimed.discard(job)
         if job in self._jobs:
             self._jobs.remove(job)
 
     def took(self, seconds: float) -> None:
-        """A job was done so many seconds after its turn had come."""
+        """Record that a job finished `seconds` after it had started."""
         self._seconds += (seconds - self._seconds) / SMOOTHING
 
     def tell(self, waits: Callable[[Sequence[Job]], Iterable[float | None]]) -> None:
-        """Tell each job how many are before it, and how long that takes by what `waits` says."""
+        """Tell each job its position and the wait that `waits` estimates."""
         if not self._jobs:
             return
         for position, (job, wait) in enumerate(zip(self._jobs, waits(self._jobs), strict=True)):

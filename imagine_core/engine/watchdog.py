@@ -1,8 +1,8 @@
-"""Watches over samplers: a plugin's code must give the device's thread back in time.
+"""Interrupts samplers that hold the device's thread for too long.
 
-A loop in Python is ended by an exception that another thread raises in it. Such an exception can be
-raised only in a thread, not in a call, so whoever raises it and whoever leaves the call must agree
-on who was first: each call has one ticket, and taking it is atomic.
+The watchdog ends a loop in Python by raising an exception in its thread. It can aim at a thread,
+but not at a call, so the watchdog and the returning call must agree on which was first: each call
+has one ticket, and taking it is atomic.
 """
 
 from __future__ import annotations
@@ -23,34 +23,34 @@ log = logging.getLogger("imagine")
 
 T = TypeVar("T")
 
-LOOKS = 8
-"""How often a call is looked at before its time is over."""
+CHECKS = 8
+"""Checks of a call within its time limit."""
 
 IMPORT_MACHINERY = "<frozen importlib._bootstrap>"
 LONGEST_PAUSE = 1.0
 IMPORTS = 10
-"""How many times as long a sampler may take that imports: half an import is worse than none."""
+"""Factor on the time limit during an import: half an import is worse than none."""
 
-AN_INSTANT = 0.01
+SHORT_WAIT = 0.01
 MERCY_SECONDS = 2.0
-"""After the exception was raised: how long until the thread is held to be lost in C code."""
+"""Seconds after the exception was raised until the thread counts as lost in C code."""
 
 
 class Stuck(BaseException):
-    """Raised in a sampler that does not come back; no `except Exception` holds it up."""
+    """Raised in a sampler that does not return; `except Exception` does not catch it."""
 
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """A sampler at work.
+    """One call into a sampler.
 
     Attributes:
-        sampler: Its name, and its plugin's, for people.
+        sampler: Its name, and its plugin's, for messages.
         thread: Where it runs.
         began: When, on the monotonic clock.
-        ticket: Empty once somebody has decided how the call ends: it returns, or it is interrupted.
-        settled: Whether the device was done with what it was given before.
-        interrupted: Whether the exception is on its way.
+        ticket: Empty once it is decided how the call ends: it returns, or it is interrupted.
+        settled: Whether the device has finished its earlier work.
+        interrupted: Whether the exception was raised.
     """
 
     sampler: str
@@ -61,7 +61,7 @@ class Call:
     interrupted: bool = False
 
     def take_ticket(self) -> bool:
-        """Whether the caller may decide how this ends."""
+        """Take the ticket; whether it was still there."""
         try:
             self.ticket.pop()
         except IndexError:
@@ -70,13 +70,13 @@ class Call:
 
 
 class Watchdog:
-    """Interrupts samplers that do not come back, and says so where even that is no use.
+    """Interrupts samplers that do not return, and reports those that cannot be interrupted.
 
     Args:
-        seconds: How long a sampler may think about one evaluation.
+        seconds: How long a sampler may compute between two evaluations.
         on_stall: Called on the watchdog's thread when the device's thread is lost.
         settle: Waits until an asynchronous device is done with the last forward. A sampler that
-            looks at a number waits for that too, and is not to blame.
+            reads a number waits for that too, which is not its fault.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class Watchdog:
         self._thread = threading.Thread(target=self._watch, name="imagine-watchdog", daemon=True)
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Watch no more."""
+        """Stop watching."""
         self._ended.set()
 
     # -- on the watched thread -------------------------------------------------------------
@@ -110,7 +110,7 @@ class Watchdog:
         `Stuck` is raised within this function or not at all.
 
         Raises:
-            GenerationFailed: It did not come back in time.
+            GenerationFailed: It did not return in time.
         """
         call = Call(sampler)
         try:
@@ -132,17 +132,17 @@ class Watchdog:
         return result
 
     def _leave(self, call: Call) -> None:
-        """After this, nothing is raised in this thread on account of `call`."""
+        """After this, no exception for `call` is raised in this thread."""
         if call.take_ticket():
             return
-        while not call.interrupted:  # an instant; `Stuck` may be raised here, as in the sampler
+        while not call.interrupted:  # briefly; `Stuck` may be raised here, as in the sampler
             time.sleep(0.001)
-        _raise_in(call.thread, None)  # whoever swallowed it, or was faster, has come back after all
+        _raise_in(call.thread, None)  # the call has returned after all
 
     # -- on the watchdog's own thread ------------------------------------------------------
 
     def _watch(self) -> None:
-        pause = min(self._seconds / LOOKS, LONGEST_PAUSE)
+        pause = min(self._seconds / CHECKS, LONGEST_PAUSE)
         while not self._ended.wait(pause):
             call = self._call
             if call is None:
@@ -158,23 +158,23 @@ class Watchdog:
 
     def _late(self, call: Call) -> float:
         late = time.monotonic() - call.began - self._seconds
-        if late > 0 and _imports(call.thread):  # torch's own family takes its time
+        if late > 0 and _imports(call.thread):  # importing torch takes long
             late -= self._seconds * (IMPORTS - 1)
         return late
 
     def _wait_for_device(self, call: Call) -> None:
-        """Count from when the device was done; the call is looked at once more in any case."""
+        """Count from when the device was done; the call is checked once more in any case."""
         before = time.monotonic()
         self._settle()
         call.settled = True
-        if time.monotonic() - before > AN_INSTANT:
+        if time.monotonic() - before > SHORT_WAIT:
             call.began = time.monotonic()
 
     def _give_up(self, call: Call) -> None:
         since = datetime.now(UTC) - timedelta(seconds=time.monotonic() - call.began)
         stalled = Stalled(call.sampler, since)
         self.stalled = stalled
-        if self._call is not call:  # it has come back this very moment
+        if self._call is not call:  # it has just returned
             self.stalled = None
             return
         log.error("%s", stalled)
@@ -192,7 +192,7 @@ def _imports(thread: int) -> bool:
 
 
 def _raise_in(thread: int, error: type[BaseException] | None) -> None:
-    """Raise `error` in another thread, as soon as that runs Python code; None takes it back."""
+    """Raise `error` in `thread` as soon as it runs Python code; None withdraws it."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(
         ctypes.c_ulong(thread), None if error is None else ctypes.py_object(error)
     )

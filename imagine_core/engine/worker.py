@@ -38,30 +38,30 @@ if TYPE_CHECKING:
 log = logging.getLogger("imagine")
 
 LONGEST_GRACE = 30 * 24 * 3600.0
-"""Seconds; what is longer, no clock of the system takes."""
+"""Seconds; the system's clocks refuse more."""
 
 SWEEP_SECONDS = 1.0
-"""How often an idle loop looks for models to let go of, and after how long it frees memory."""
+"""How often an idle loop looks for models to unload, and how soon it frees memory."""
 
 
 class Worker:
     """Steps jobs on one device, from their admission to their last event.
 
     Other threads only call `start`, `submit`, `cancel`, `stop` and `jobs`. Everything else happens
-    on the worker's own thread, but for loading models, which has a thread of its own so that the
-    pictures in progress go on meanwhile.
+    on the worker's own thread, except loading models: that has its own thread, so that pictures in
+    progress continue.
 
     Args:
         choose_device: Picks the device; called on the worker's thread, since it imports torch.
-        load: Loads a model onto the device, and tells how far it is.
+        load: Loads a model onto the device, and reports progress.
         settings: How long models stay, in which precision, and how many rows a forward has.
         observers: Are told when a job has ended.
         preload: The models to load at the start.
 
     Attributes:
-        device: What it computes on, as soon as that is chosen.
+        device: The device, once it is chosen.
         failure: Why no picture can be made, if none can.
-        ended: Whether the thread is at its end, whatever brought it there.
+        ended: Whether the thread has ended, for whatever reason.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Worker:
     # -- called from other threads ---------------------------------------------------------
 
     def start(self) -> None:
-        """Start the thread, and the one that watches it."""
+        """Start the worker's thread and the watchdog's."""
         self._thread.start()
         self._watchdog.start()
 
@@ -118,14 +118,14 @@ class Worker:
         return self._stepping.forwards, self._stepping.evaluations
 
     def submit(self, job: Job, *, limit: int) -> None:
-        """Queue a job; raises `Busy` where `limit` of them wait already."""
+        """Queue a job; raises `Busy` if `limit` jobs wait already."""
         self._waiting.claim(job, limit=limit, running=len(self._running))
         self._inbox.put(partial(self._accept, job))
-        if self.stalled is not None:  # since it was admitted; `_stalled` may have missed it
+        if self.stalled is not None:  # since admission; `_stalled` may have missed this job
             job.fail(self.stalled)
 
     def cancel(self, job: Job) -> None:
-        """Let a job go at the next step; no matter if it is done."""
+        """Drop a job at the next step; does nothing if it is done."""
         job.cancelled = True
         self._inbox.put(lambda: None)
 
@@ -156,7 +156,7 @@ class Worker:
             while not (self._stopping and not self.jobs()):
                 try:
                     self._turn()
-                except BaseException:  # the loop outlives whatever went wrong in it
+                except BaseException:  # the loop survives every error
                     log.exception("the engine failed; all requests in progress are given up")
                     self._give_up(GenerationFailed("the engine failed; the log says why"))
         self._loading.close()
@@ -253,7 +253,7 @@ class Worker:
                         self._load(job)
                     elif self._loading.waits_too_long(job):
                         break
-            taken[job.work] += job.rows * job.request.images  # nobody overtakes who still waits
+            taken[job.work] += job.rows * job.request.images  # later jobs must not overtake
         self._waiting.tell(self._waits)
 
     def _waits(self, waiting: Sequence[Job]) -> list[float | None]:
@@ -300,8 +300,8 @@ class Worker:
     def _work_alone(self) -> None:
         """Do work that cannot share a forward, the oldest job's first.
 
-        It may take about as long as a forward: many prompts, which are quick and let their jobs
-        join the next batch, or one large picture to decode, so that the others wait no longer.
+        It takes about as long as a forward: many prompts, which are quick and let their jobs join
+        the next batch, or one large picture to decode, so that other jobs wait no longer.
         """
         started = time.perf_counter()
         while True:
@@ -326,7 +326,7 @@ class Worker:
             self._resume(trajectory, answer)
 
     def _tick(self) -> None:
-        """One forward, and what samplers make of it."""
+        """Run one forward, and resume the samplers that it serves."""
         for trajectory, answer in self._stepping.step(self._trajectories()):
             job = trajectory.job
             if isinstance(answer, BaseException):
@@ -345,14 +345,14 @@ class Worker:
             self._stepping.pace.job(job.timings["encoding"] + job.timings["decoding"])
             self._remove(job)
 
-    # -- faults ----------------------------------------------------------------------------
+    # -- failures ------------------------------------------------------------------------
 
     def _explained(self, job: Job, error: BaseException) -> ImagineError:
         return explain(job, error, fits=self._loading.smaller)
 
     @contextmanager
     def _blaming(self, job: Job) -> Iterator[None]:
-        """Whatever the block raises is the end of `job`, and of no other."""
+        """Fail `job`, and no other, with whatever the block raises."""
         try:
             yield
         except BaseException as error:
@@ -361,7 +361,7 @@ class Worker:
             self._fail(job, self._explained(job, error))
 
     def _stalled(self, error: Stalled) -> None:
-        """A sampler holds this thread for good: nobody shall wait. On the watchdog's thread."""
+        """Fail all jobs: a sampler blocks this thread for good. On the watchdog's thread."""
         for job in {*self.jobs(), *self._waiting.claimed()}:
             job.fail(error)
             self._observers.finished(job)

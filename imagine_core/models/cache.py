@@ -1,4 +1,4 @@
-"""Model lifetime: loaded at first use, leased while in use, let go when idle for too long."""
+"""Model lifetime: loaded at first use, leased while in use, unloaded when idle for too long."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
 log = logging.getLogger("imagine")
 
 TRIES = 2
-"""A file that was replaced is whole the second time; one that was not is still being written."""
+"""A file that was replaced is whole at the second try; else it is still being written."""
 
 Load = Callable[[ModelInfo], DiffusionModel]
 Unloaded = Literal["unloaded", "when idle", "not loaded"]
@@ -39,9 +39,9 @@ class LoadedModel:
         name, family: As in the catalogue.
         size: Bytes on disk.
         memory: Bytes in memory, estimated.
-        in_use: Pictures that it makes.
-        idle_seconds: Since when it makes none.
-        expires_in: Seconds until it is let go of if nobody asks for it; None for never.
+        in_use: Requests that use it.
+        idle_seconds: Seconds since its last use; 0 while in use.
+        expires_in: Seconds until it is unloaded unless it is used; None for never.
     """
 
     name: str
@@ -69,8 +69,8 @@ class ModelCache:
 
     Args:
         load: Loads a model; called for one model at a time.
-        keep_alive: Seconds that an idle model stays; 0 lets it go at once, -1 never.
-        memory: What there is to put them into.
+        keep_alive: Seconds that an idle model stays; 0 unloads it at once, -1 never.
+        memory: The memory of the device.
         clock: Seconds, monotonic.
     """
 
@@ -98,7 +98,7 @@ class ModelCache:
         """The model, loaded if need be, for as long as the block runs.
 
         Concurrent leases of one cold model load it once. A file that has changed on disk since it
-        was loaded is loaded anew; leases of the old one go on with the old one.
+        was loaded is loaded again; leases of the old one keep the old one.
         """
         entry = self._acquire(info)
         try:
@@ -112,19 +112,19 @@ class ModelCache:
             return self._fresh(info) is not None
 
     def loaded(self) -> list[LoadedModel]:
-        """What is in memory, by name."""
+        """The loaded models, by name."""
         with self._lock:
             rows = [self._row(entry) for entry in self._entries.values()]
         return sorted(rows, key=lambda row: row.name)
 
     def make_room(self, info: ModelInfo, *, work: int = 0) -> bool:
-        """Let go of idle models, the longest idle first, until `info` fits with `work` beside it.
+        """Unload idle models, the longest idle first, until `info` fits with `work` beside it.
 
         Returns:
-            False where it will fit once a model that is in use now is let go of.
+            False if it will fit only after a model in use is released.
 
         Raises:
-            OutOfMemory: Its weights alone are more than there will ever be room for.
+            OutOfMemory: Its weights alone can never fit.
         """
         with self._lock:
             entry = self._fresh(info)
@@ -133,10 +133,10 @@ class ModelCache:
             self._refuse_hopeless(info, weights, sum(each.memory for each in others))
             idle = sorted((e for e in others if not e.leases), key=lambda e: e.idle_since)
             if not self._memory.has(weights + work):
-                self._memory.give_back()  # what the allocator keeps counts as taken
+                self._memory.give_back()  # free heap memory counts as taken
             while not self._memory.has(weights + work):
                 if not idle:
-                    return self._goes_without(info, weights, others)
+                    return self._may_try_anyway(info, weights, others)
                 leaving = idle.pop(0)
                 log.info("%s leaves the memory to %s", leaving.info.name, info.name)
                 self._drop(leaving)
@@ -147,14 +147,14 @@ class ModelCache:
         return self._memory.has(self._memory.weigh(info))
 
     def drop_idle(self) -> bool:
-        """Let go of all idle models, as when memory ran out; whether there were any."""
+        """Unload all idle models; whether there were any."""
         with self._lock:
             idle = [entry for entry in self._entries.values() if not entry.leases]
             self._drop(*idle)
             return bool(idle)
 
     def sweep(self) -> None:
-        """Let go of the models that have been idle for longer than `keep_alive`."""
+        """Unload the models that have been idle for longer than `keep_alive`."""
         if self._keep_alive < 0:
             return
         now = self._clock()
@@ -163,7 +163,7 @@ class ModelCache:
             self._drop(*(e for e in idle if now - e.idle_since >= self._keep_alive))
 
     def unload(self, name: str) -> Unloaded:
-        """Let go of the model `name`: now, or as soon as the pictures in progress are done."""
+        """Unload the model `name`: now, or as soon as its pictures in progress are done."""
         with self._lock:
             for entry in list(self._entries.values()):
                 if entry.info.name.casefold() == name.casefold():
@@ -178,7 +178,7 @@ class ModelCache:
         return "not loaded"
 
     def close(self) -> None:
-        """Let go of every model."""
+        """Unload every model."""
         with self._lock:
             for entry in self._held():
                 entry.model.close()
@@ -186,7 +186,7 @@ class ModelCache:
             self._replaced.clear()
 
     def _acquire(self, info: ModelInfo) -> _Entry:
-        entry = self._warm(info)  # whoever finds it loaded does not wait for another's load
+        entry = self._warm(info)  # a loaded model needs no wait for another's load
         if entry is not None:
             return entry
         with self._loading:
@@ -199,7 +199,7 @@ class ModelCache:
 
     @contextmanager
     def _announced(self, info: ModelInfo) -> Iterator[None]:
-        """`info` can be unloaded during the block, though it is not there yet."""
+        """Let `unload` find `info` during the block, which loads it."""
         self._coming, self._unwanted = info.name.casefold(), False
         try:
             yield
@@ -208,7 +208,7 @@ class ModelCache:
 
     def _load_entry(self, info: ModelInfo) -> _Entry:
         try:
-            stamp, model = _load_settled(info, self._load_once_more)
+            stamp, model = _load_settled(info, self._load_or_retry)
         except FileNotFoundError:
             if info.path.exists():
                 raise
@@ -219,8 +219,8 @@ class ModelCache:
             self._entries[info.path] = entry
         return entry
 
-    def _load_once_more(self, info: ModelInfo) -> DiffusionModel:
-        """Load, and try again without the idle models where memory ran out after all."""
+    def _load_or_retry(self, info: ModelInfo) -> DiffusionModel:
+        """Load; if memory runs out, unload the idle models and try again."""
         try:
             return self._load(info)
         except Exception as error:
@@ -246,7 +246,7 @@ class ModelCache:
         entry = self._entries.get(info.path)
         if entry is None:
             return None
-        if not has_changed(info.path, entry.stamp):  # removed, what is in memory still serves
+        if not has_changed(info.path, entry.stamp):  # also if it was removed
             return entry
         if not entry.leases:
             self._drop(entry)
@@ -256,7 +256,7 @@ class ModelCache:
         return None
 
     def _refuse_hopeless(self, info: ModelInfo, weights: int, others: int) -> None:
-        """Raise if `weights` do not fit even where the memory of `others` comes free."""
+        """Raise if `weights` do not fit even once the memory of `others` is free."""
         if not weights or self._memory.has(weights - others):
             return
         self._memory.give_back()
@@ -268,15 +268,15 @@ class ModelCache:
                 "take a smaller model, leave out --full_prec if it is on, or end other programs"
             )
 
-    def _goes_without(self, info: ModelInfo, weights: int, others: list[_Entry]) -> bool:
-        """Whether to go on though there is not as much room as one would like."""
+    def _may_try_anyway(self, info: ModelInfo, weights: int, others: list[_Entry]) -> bool:
+        """Whether to load although there is less room than expected to be needed."""
         if any(each.leases for each in others):
             return False
         self._refuse_hopeless(info, weights, 0)
         return True
 
     def _held(self) -> list[_Entry]:
-        """Everything that takes memory, what was replaced on disk but is still in use included."""
+        """All entries in memory, those replaced on disk but still in use included."""
         return [*self._entries.values(), *self._replaced]
 
     def _drop(self, *entries: _Entry) -> None:
@@ -304,10 +304,10 @@ class ModelCache:
 
 
 def _load_settled(info: ModelInfo, load: Load) -> tuple[Stamp, DiffusionModel]:
-    """The model, read from one version of its file as a whole, and the stamp of that version.
+    """The model, read whole from one version of its file, and the stamp of that version.
 
     Raises:
-        UnusableModel: It cannot be loaded, or its file changes all the time.
+        UnusableModel: It cannot be loaded, or its file keeps changing.
     """
     for _ in range(TRIES):
         stamp = stamp_of(info.path)

@@ -1,4 +1,4 @@
-"""How much memory models and pictures take, and how it goes back to the system."""
+"""Estimates the memory of models and pictures, and returns it to the system."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ OVERHEAD = 1.1
 load holds one tensor twice."""
 
 VALUES_PER_PIXEL = 2048
-"""Bound of what a picture takes that was never measured. The autoencoder's decoder is the peak: it
+"""Upper bound for a picture that was never measured. The autoencoder's decoder is the peak: it
 holds some eight maps of 256 channels at the picture's own size."""
 
 SIZE_STEP = 64
-"""Multiples that sizes are suggested in."""
+"""Suggested sizes are multiples of this."""
 
 REMEMBERED = 256
 
 HEAP_GROWTH = 64 * 2**20
-"""Bytes by which the heap grows at a time; what is not touched takes no memory."""
+"""Bytes by which the heap grows at a time; untouched pages take no memory."""
 
 
 class Work(NamedTuple):
@@ -52,11 +52,11 @@ def weight_bytes(info: ModelInfo, itemsize: int) -> int:
 
 
 def keep_freed() -> None:
-    """Let the allocator keep what is freed until `trim`, for this process from now on.
+    """Make this process's allocator keep freed memory until `trim`.
 
-    By default glibc maps each large block anew and unmaps it again, so that every activation of
-    every forward is page faults and zeroing: a fifth of a CPU's time in float32. To be called
-    before the threads that compute exist, since a thread keeps the arena that it began with.
+    By default glibc maps and unmaps each large block, so that every activation of every forward
+    costs page faults and zeroing: a fifth of a CPU's time in float32. Call it before the threads
+    that compute start, since a thread keeps its first arena.
     """
     arenas, mappings, threshold, padding = -8, -4, -1, -2  # malloc.h: M_ARENA_MAX and so on
     for option, value in ((arenas, 1), (mappings, 0), (threshold, -1), (padding, HEAP_GROWTH)):
@@ -64,12 +64,12 @@ def keep_freed() -> None:
 
 
 def trim() -> None:
-    """Return what the allocator keeps to the system."""
+    """Return free heap memory to the operating system."""
     _glibc("malloc_trim", 0)
 
 
 def give_back() -> None:
-    """Return what nobody uses any more to the system, what only the collector knows of too."""
+    """Collect garbage, then return free heap memory to the operating system."""
     gc.collect()
     trim()
 
@@ -89,7 +89,7 @@ class Memory:
     Attributes:
         free: Bytes that are free, or None where the device cannot tell.
         weigh: Bytes that a model's weights will take.
-        give_back: Returns what nobody uses any more to the system.
+        give_back: Returns unused memory to the system.
     """
 
     free: Callable[[], int | None] = lambda: None
@@ -103,18 +103,18 @@ class Memory:
 
 
 class Workspace:
-    """The memory that pictures take beside the weights: measured, or bounded until it is."""
+    """The memory that pictures take beside the weights: measured, or an upper bound until then."""
 
     def __init__(self) -> None:
         self._most: dict[Work, int] = {}
         self._rows: dict[tuple[Work, Phase], int] = {}
 
     def is_new(self, work: Work, phase: Phase, rows: int) -> bool:
-        """Whether so many rows at once were not measured yet."""
+        """Whether `rows` rows at once are yet to be measured."""
         return rows > self._rows.get((work, phase), 0)
 
     def record(self, work: Work, phase: Phase, rows: int, taken: int | None) -> None:
-        """A phase of `rows` pictures of this model and size took so many bytes."""
+        """Record that a phase of `rows` pictures took `taken` bytes."""
         while len(self._rows) >= 4 * REMEMBERED:
             del self._rows[next(iter(self._rows))]
         self._rows[work, phase] = rows
@@ -137,9 +137,9 @@ class Workspace:
         return taken * max(pixels, nearest) // nearest
 
     def smaller(self, work: Work, itemsize: int, *, free: int | None) -> tuple[int, int] | None:
-        """The largest size of about this shape that `free` bytes should do for, or None.
+        """The largest size of about this shape that should fit in `free` bytes, or None.
 
-        Where more seemed to be free than was needed, half as many pixels should do.
+        Where `free` exceeds the estimate already, it has half as many pixels.
         """
         _, width, height = work
         needed = self.expect(work, itemsize)

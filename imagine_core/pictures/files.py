@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and reading that knows its bounds."""
+"""Writes files whole or not at all, and reads them within bounds."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = [
 ]
 
 NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.EACCES, errno.EMLINK}
-"""What file systems without hard links answer (FAT, some network and Android file systems)."""
+"""Errors of file systems without hard links (FAT, some network and Android file systems)."""
 
-NO_NAMELESS = NO_LINKS | {errno.EISDIR, errno.ENOENT, errno.EXDEV}
-"""What file systems and kernels without nameless files answer, and a system without /proc."""
+NO_UNNAMED = NO_LINKS | {errno.EISDIR, errno.ENOENT, errno.EXDEV}
+"""Errors of file systems and kernels without unnamed files, and of systems without /proc."""
 
 
 def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
@@ -33,7 +33,7 @@ def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
     Args:
         path: Where to; a symbolic link is followed. Pipes and devices get `data` as they are.
         data: All of the content.
-        replace: Whether a file that is there already may go; else `FileExistsError` is raised,
+        replace: Whether to replace an existing file; else `FileExistsError` is raised,
             even where another process takes the name at the same moment.
 
     Raises:
@@ -53,9 +53,9 @@ def write_file(path: Path, data: bytes, *, replace: bool = True) -> None:
 
 
 def is_outlet(path: Path) -> bool:
-    """Whether `path` is a pipe or a device such as /dev/null: nothing to be replaced or renamed.
+    """Whether `path` is a pipe or a device such as /dev/null: written to, never replaced.
 
-    Disks are devices of another kind, and nobody means to have theirs written over.
+    Disks are devices of another kind, which must not be written over.
     """
     try:
         mode = path.stat().st_mode
@@ -65,10 +65,10 @@ def is_outlet(path: Path) -> bool:
 
 
 def check_writable(place: Path) -> None:
-    """Raise `OSError` where no file can be made in `place`: before the work, not after it.
+    """Raise `OSError` if no file can be made in `place`: before the work, not after it.
 
-    Asking the permission bits would not do for a folder: they say nothing of read-only file
-    systems. They have to do for pipes and devices, where a probe would be read by somebody.
+    A folder is probed with a file, since permission bits say nothing of read-only file systems.
+    Pipes and devices are not, since their reader would get the probe.
     """
     with _naming(place):
         if is_outlet(place):
@@ -85,7 +85,7 @@ def _probe(folder: Path) -> None:
 
 @contextmanager
 def reading(path: Path) -> Iterator[BinaryIO]:
-    """`path`, open; an `InvalidFile` names it, be it that it cannot be read or what is in it."""
+    """`path`, open; every `InvalidFile`, from opening it or from the block, names it."""
     try:
         with path.open("rb") as file:
             yield file
@@ -106,7 +106,7 @@ def read_all(file: BinaryIO, *, limit: int) -> bytes:
 @contextmanager
 def _temporary(target: Path) -> Iterator[Path]:
     """A hidden name beside `target`, on the same file system; gone at the end of the block."""
-    # Short, so that the longest name that a file may have still has a temporary one.
+    # Short, so that a file with the longest possible name still has a temporary one.
     temporary = target.with_name(f".imagine-{os.urandom(6).hex()}.part")
     try:
         yield temporary
@@ -116,16 +116,16 @@ def _temporary(target: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Make a file; where the system can, it has no name before it is whole, whatever kills us."""
+    """Make a file; where the system can, it has no name before it is whole, even in a crash."""
     if hasattr(os, "O_TMPFILE"):
         try:
             with _open(path.parent, os.O_TMPFILE) as file:
                 _fill(file, data)
-                # A link to what a link in /proc leads to needs linkat(2), which Python calls only
-                # where a folder is given; the path is absolute, so that any will do.
+                # Following the link in /proc needs linkat(2), which Python calls only where a
+                # folder is given; the path is absolute, so any will do.
                 os.link(f"/proc/self/fd/{file.fileno()}", path, src_dir_fd=file.fileno())
         except OSError as error:
-            if error.errno not in NO_NAMELESS:
+            if error.errno not in NO_UNNAMED:
                 raise
         else:
             return
@@ -159,7 +159,7 @@ def _claim(temporary: Path, target: Path) -> None:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Let errors name the file that the user knows, not the temporary one."""
+    """Make errors name the user's file, not the temporary one."""
     try:
         yield
     except OSError as error:

@@ -74,8 +74,8 @@ def meta_of(
 
     Args:
         request: The request as it ran.
-        seed: The picture's own seed. With it the picture is made again alone, so that the number
-            of pictures is no part of the object.
+        seed: The picture's own seed, which makes it again alone: the number of pictures is left
+            out.
         date: When it was made.
         model_hash: First 10 hex digits of the checkpoint's sha256, where known.
     """
@@ -94,8 +94,8 @@ def finished(
 ) -> tuple[dict[str, Any], bytes]:
     """The `meta` object and the PNG of a finished picture.
 
-    Without a `date`, equal requests give equal bytes: what is left out is the date, the model's
-    hash, which is known only some time after the model, and the picture that the caller sent.
+    Without a `date`, equal requests give equal bytes: the date, the caller's picture and the
+    model's hash, which is known only some time after the model, are left out.
 
     Args:
         made: The picture, one of `result`.
@@ -125,7 +125,7 @@ def png_bytes(
     infotext: str | None = None,
     png: bytes | None = None,
 ) -> bytes:
-    """`image` as a PNG with its metadata in it, for us and for tools that read infotext.
+    """`image` as a PNG with its metadata, for Imagine and for tools that read infotext.
 
     `png` is the same picture as a PNG, where one exists already: its pixels are not encoded again.
     """
@@ -153,7 +153,7 @@ def document_bytes(meta: Mapping[str, Any], png: bytes) -> bytes:
 
 
 def json_text(value: object, *, encoding: str = "utf-8") -> str:
-    """`value` as JSON for people: indented, and escaped only where `encoding` cannot say it."""
+    """`value` as JSON for people: indented, and escaped only where `encoding` requires it."""
     text = json.dumps(value, indent=4, ensure_ascii=False)
     try:
         text.encode(encoding)
@@ -166,7 +166,7 @@ def json_text(value: object, *, encoding: str = "utf-8") -> str:
 
 
 def read_meta(path: Path) -> dict[str, Any]:
-    """The `meta` object of a picture or JSON file; of A1111's pictures, what their infotext says.
+    """The `meta` object of a picture or JSON file; of A1111's pictures, that in their infotext.
 
     Raises:
         InvalidFile: The file cannot be read or holds no metadata.
@@ -209,7 +209,7 @@ def _png_meta(file: BinaryIO) -> dict[str, Any]:
 
 
 def _has_comment(data: bytes) -> bool:
-    """Whether it is a picture in whose Exif data other tools write infotext."""
+    """Whether its format is one in whose Exif data tools write infotext."""
     return is_jpeg(data) or is_webp(data)
 
 
@@ -256,7 +256,7 @@ def _loads(text: str, problem: str) -> Any:
 
 
 def _no_number(written: str) -> None:
-    """Python's own JSON has NaN and Infinity; nobody else could read what we made of them."""
+    """Refuse NaN and Infinity, which Python's JSON reads and writes, but the standard forbids."""
     raise InvalidFile(f"its metadata is damaged: {written[:20]} is no number")
 
 
@@ -285,7 +285,7 @@ def _png(out: object) -> bytes:
 
 
 def _with_meta(png: bytes, meta: Mapping[str, Any]) -> bytes:
-    """`png` with `meta` in it; the same bytes where that is what it holds already."""
+    """`png` with `meta` in it; unchanged where it holds that already."""
     from io import BytesIO
 
     check_png(png)

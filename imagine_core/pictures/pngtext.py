@@ -2,7 +2,7 @@
 
 PNG (third edition, W3C 2025), sections 5 and 11.3.3: a signature, then chunks of length, type,
 data and CRC. Pillow would do, but it takes as long to import as everything else that
-`imagine info` does, and it cannot replace a text without compressing the picture anew.
+`imagine info` does, and it cannot replace a text without compressing the picture again.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _KEYWORD = 80  # bytes: at most 79 of the keyword, and the NUL that ends it
 
 class _Chunk(NamedTuple):
     kind: bytes
-    start: int  # of the chunk, where its length stands
-    data: int  # where its data stands
+    start: int  # offset of the chunk, which begins with its length
+    data: int  # offset of its data
     length: int  # of its data
 
     @property
@@ -73,7 +73,7 @@ def read_exif(file: BinaryIO) -> bytes | None:
 
 
 def replace_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
-    """`png` with `texts` instead of what it holds under their keywords; every pixel stays.
+    """`png` with its texts under these keywords replaced; the pixels are unchanged.
 
     Raises:
         InvalidFile: It is not a whole PNG.
@@ -164,7 +164,7 @@ def _too_large(keyword: str) -> InvalidFile:
 
 
 def _check(chunk: bytes) -> bytes:
-    """The data of a whole chunk whose checksum is right."""
+    """The data of a whole chunk; raises `InvalidFile` if its checksum is wrong."""
     if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:]):
         kind = chunk[4:8].decode("latin-1")
         raise InvalidFile(f"the PNG is damaged: the checksum of its part {kind!r} is wrong")
@@ -172,9 +172,9 @@ def _check(chunk: bytes) -> bytes:
 
 
 def _text_chunk(keyword: str, text: str) -> bytes:
-    """As Latin-1 where that can hold the text and nothing else; else as UTF-8."""
+    """The chunk of a text: in Latin-1 where it is read back alike, else in UTF-8."""
     key = keyword.encode("latin-1")
-    text = text.replace("\0", " ")  # ends a text
+    text = text.replace("\0", " ")  # NUL would end it
     latin1 = text.encode("latin-1", "replace")
     if utf8_or_latin1(latin1) == text:
         return _chunk(b"tEXt", key + b"\0" + latin1)

@@ -1,4 +1,4 @@
-"""The settings file: TOML, whose keys are the flags of commands, and what it means for each.
+"""The settings file: TOML, whose keys are the flags of commands.
 
 click does the rest: the file becomes the program's `default_map`.
 """
@@ -33,12 +33,12 @@ __all__ = [
 ]
 
 VARIABLE = "IMAGINE_CONFIG"
-SAID = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+EXPLICIT = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A value in the file, and the `key` that it stands under, its table's name before it."""
+    """A value in the file and its `key`, with the name of its table before it."""
 
     key: str
     value: Any
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Configuration:
-    """What the file says; nothing, where there is none.
+    """The content of the file; empty if there is none.
 
     Attributes:
         path: The file, whether it exists or not.
@@ -57,7 +57,7 @@ class Configuration:
     table: Mapping[str, Any] = field(default_factory=dict)
 
     def find(self, option: click.Option, names: Sequence[str]) -> Entry | None:
-        """What the file says for `option` of the command that is called by `names`."""
+        """The entry in the file for `option` of the command called by `names`."""
         key, table = plain(key_of(option)), self.table
         for name in names:
             inner = table.get(plain(name))
@@ -69,7 +69,7 @@ class Configuration:
         return None
 
     def defaults(self, command: Command, *names: str) -> dict[str, Any]:
-        """What click takes as the `default_map` of `command`, which is called by `names`."""
+        """The `default_map`, for click, of `command`, which is called by `names`."""
         found: dict[str, Any] = {}
         for option in options_of(command):
             entry = self.find(option, names)
@@ -80,10 +80,10 @@ class Configuration:
         return found
 
     def as_given(self, option: click.Option, entry: Entry) -> str | list[str]:
-        """A value as it would be given to the flag, so that both are read alike.
+        """A value as text, as it would be given to the flag, so that both are read alike.
 
         Raises:
-            SettingsError: It is none that a flag could have.
+            SettingsError: No flag could have this value.
         """
         several = option.multiple or option.nargs != 1 or getattr(option.type, "several", False)
         values = entry.value if several and isinstance(entry.value, list) else [entry.value]
@@ -103,7 +103,7 @@ class Configuration:
         Args:
             root: The program, for its own options.
             commands: Its commands, by name.
-            complete: Says whether these are all; if not, a table may be another one's.
+            complete: Whether these are all; if not, a table may belong to a missing command.
         """
         known = options.keys(root)
         for name, command in commands.items():
@@ -124,7 +124,7 @@ def config_file(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def read_configuration(environ: Mapping[str, str] = os.environ) -> Configuration:
-    """What the file says.
+    """Read the file.
 
     Raises:
         SettingsError: It cannot be read; says why, and where it is wrong.
@@ -142,7 +142,7 @@ def read_configuration(environ: Mapping[str, str] = os.environ) -> Configuration
         raise _wrong_encoding(path, error.object) from error
     if "\0" in text:
         raise _wrong_encoding(path, b"\0")
-    import tomllib  # no run without a file should pay for it
+    import tomllib  # slow, and only needed with a file
 
     try:
         table = tomllib.loads(text)
@@ -152,14 +152,14 @@ def read_configuration(environ: Mapping[str, str] = os.environ) -> Configuration
 
 
 def _wrong_encoding(path: Path, data: bytes) -> SettingsError:
-    encoding = "UTF-16" if b"\0" in data else "no UTF-8"  # there every Latin letter has a zero
+    encoding = "UTF-16" if b"\0" in data else "no UTF-8"  # in UTF-16 every Latin letter has a zero
     return SettingsError(f"{path} cannot be read: it is {encoding} text; save it as UTF-8")
 
 
 def configure(
     context: Context, commands: Mapping[str, Command], *, complete: Callable[[], bool]
 ) -> None:
-    """Let the program in `context` and its `commands` have what the file says.
+    """Give the program in `context` and its `commands` the values of the file.
 
     Raises:
         SettingsError: The file cannot be used; says why.
@@ -167,7 +167,7 @@ def configure(
     configuration = read_configuration()
     context.meta[__name__] = configuration
     configuration.check(context.command, commands, complete=complete)
-    for option in options_of(context.command):  # click has been through them already
+    for option in options_of(context.command):  # click has parsed these already
         _set(context, option, configuration)
     found = {name: configuration.defaults(command, name) for name, command in commands.items()}
     context.default_map = dict(found)
@@ -194,7 +194,7 @@ def origin(context: Context, option: click.Option) -> str | None:
 
 
 def explained(error: click.BadParameter) -> click.BadParameter:
-    """An error about a value that says where the value came from."""
+    """`error`, extended by where its value came from."""
     if error.ctx is None or not isinstance(error.param, click.Option):
         return error
     # click's own hint names the variable even where the value is not from there.
@@ -207,15 +207,15 @@ def explained(error: click.BadParameter) -> click.BadParameter:
 
 
 def _set(context: Context, option: click.Option, configuration: Configuration) -> None:
-    """Do what click would have done if it had known the file when it parsed `option`."""
+    """Apply the file to `option`, which click parsed without it."""
     entry = configuration.find(option, ())
-    if entry is not None and context.get_parameter_source(str(option.name)) not in SAID:
+    if entry is not None and context.get_parameter_source(str(option.name)) not in EXPLICIT:
         context.set_parameter_source(str(option.name), ParameterSource.DEFAULT_MAP)
         option.process_value(context, configuration.as_given(option, entry))
 
 
 def _unknown(key: str, known: Collection[str]) -> str:
-    """What to say of a key that nothing reads."""
+    """The message about a key that nothing reads."""
     homes = [repr(other) for other in known if plain(other).endswith(f".{key}")]
     if homes:
         return f"{key!r} cannot be set for all commands; did you mean {' or '.join(homes)}?"

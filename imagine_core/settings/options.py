@@ -1,9 +1,9 @@
-"""Options that can be set elsewhere than on the command line: their keys, and their variables.
+"""Options that can be set outside the command line: their keys in the file, and their variables.
 
 An option that many commands share, or that people set rather than type, is `shared`: it has one
 variable, IMAGINE_NAME, and one key at the top of the file, `name`. Every other one has
 IMAGINE_COMMAND_NAME, which click calls automatic, and its key in the table `[command]`. One with
-`allow_from_autoenv=False` and no variable takes no part: it has to be said each time.
+`allow_from_autoenv=False` and no variable takes no part: it must be given each time.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ OURS = frozenset(
         "IMAGINE_RUNTIME_DIR",
     }
 )
-"""Variables that are read elsewhere than by an option."""
+"""Variables that are read without an option."""
 
 SECRETS = {"key", "token", "secret", "password"}
 
@@ -51,7 +51,7 @@ def shared(option: click.Option) -> click.Option:
     option.show_envvar = True
     option.allow_from_autoenv = False
     if is_secret(option):
-        option.show_default = False  # --help would print what the file says
+        option.show_default = False  # --help would print the value in the file
     return option
 
 
@@ -83,13 +83,13 @@ def commands_of(command: Command) -> Iterator[tuple[str, Command]]:
 
 
 def key_of(option: click.Option) -> str:
-    """What `option` is called in the file: its flag's name."""
+    """The key of `option` in the file: its flag's name."""
     flags = [flag for flag in option.opts if flag.startswith("--")] or option.opts
     return flags[0].lstrip("-")
 
 
 def plain(key: str) -> str:
-    """The spelling of a key that all of its spellings have in common."""
+    """The canonical spelling of a key."""
     return key.replace("-", "_")
 
 
@@ -107,7 +107,7 @@ def keys(command: Command, *names: str) -> dict[str, str]:
 
 
 def variables(option: click.Option, names: Sequence[str]) -> list[str]:
-    """What click reads `option` of the command `names` from, the variable that wins first."""
+    """The variables from which click reads `option` of the command `names`, by precedence."""
     given = option.envvar or ()
     found = [given] if isinstance(given, str) else list(given)
     return [*found, _variable(*names, str(option.name))] if option.allow_from_autoenv else found
@@ -116,7 +116,7 @@ def variables(option: click.Option, names: Sequence[str]) -> list[str]:
 def unknown_variables(
     commands: Mapping[str, Command], environ: Mapping[str, str] = os.environ
 ) -> list[UnknownName]:
-    """The variables that look like ours and that nothing reads, with the nearest known names."""
+    """The variables with our prefix that nothing reads, with the nearest known names."""
     given = sorted(name for name in environ if name.startswith(f"{PREFIX}_") and name not in OURS)
     if not given:
         return []
@@ -125,7 +125,7 @@ def unknown_variables(
 
 
 def names_of(context: Context) -> list[str]:
-    """What a command was called by, the program's own name left out."""
+    """The names that a command was called by, without the program's own."""
     if context.parent is None:
         return []
     return [*names_of(context.parent), str(context.info_name)]

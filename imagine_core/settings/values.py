@@ -10,19 +10,19 @@ DEFAULT_PORT = 5000
 
 
 def default_models_folder() -> Path:
-    """Where models are looked for unless a flag says otherwise."""
+    """The models folder, unless a flag names another."""
     return Path.home() / ".imagine" / "models"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The bounds of what one request may ask for, and of how many may wait.
+    """The bounds of one request, and of the queue.
 
     Attributes:
         pixels: Width times height of a picture, hires scale included.
         steps: Sampling steps.
         images: Pictures per request.
-        queue: Requests that may wait; one more is told to come back later.
+        queue: Requests that may wait; further ones are refused as busy.
         body: Bytes of a request body.
         prompt: Characters of a prompt.
     """
@@ -40,7 +40,7 @@ class Settings:
     """What an engine is built with.
 
     Attributes:
-        models: The user's models folder; created by nobody, may be missing.
+        models: The user's models folder; may be missing.
         device: Name of a registered device, or "auto".
         full_precision: float32 instead of the device's own choice.
         default_model: The model of requests that name none.
@@ -72,8 +72,8 @@ class ServerSettings:
         origins: Origins of web pages that may call, beside those of this machine.
         hosts: Host names that the server answers to, beside IP addresses and this machine's names.
         keep_results: Seconds that results are kept for clients that asked for it; 0 keeps none.
-        heartbeat: Seconds after which a stream that has nothing to say sends a blank line, so that
-            proxies do not take it for dead; 0 for never.
+        heartbeat: Seconds after which a silent stream sends something, so that proxies keep it;
+            0 for never.
     """
 
     host: str = DEFAULT_HOST

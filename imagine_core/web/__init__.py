@@ -1,1 +1,1 @@
-"""The HTTP application that routes of plugins are composed into, and who may call it."""
+"""The HTTP application, composed of the routes of plugins, and its access control."""

@@ -20,7 +20,7 @@ HOST = re.compile(r"([a-z0-9._-]+|\[[0-9a-f:.]+(?:%[a-z0-9._-]+)?\])(?::[0-9]*)?
 
 
 class Access:
-    """What a server's settings allow.
+    """Decides which hosts, origins and keys a server's settings allow.
 
     Args:
         settings: The origins, the host names and the key.
@@ -51,7 +51,7 @@ class Access:
         return parts[1] in LOCAL or origin.partition("://")[2] == host.lower()
 
     def key(self, authorization: str | None) -> bool:
-        """Whether an Authorization header holds the key, if there is one to hold."""
+        """Whether an Authorization header holds the key, if the server has one."""
         if self._key is None:
             return True
         scheme, _, given = (authorization or "").partition(" ")
@@ -61,7 +61,7 @@ class Access:
 
 
 def machine_names() -> Iterator[str]:
-    """What this machine is called by its own network and by nobody else's."""
+    """The names of this machine in its own network only."""
     yield "localhost"
     yield "*.localhost"
     yield "*.local"  # multicast DNS: no name that a stranger could register

@@ -69,7 +69,7 @@ STATUS: dict[type[ImagineError], int] = {
     errors.SettingsError: 500,
     errors.PluginError: 500,
 }
-"""The HTTP status of every error; nothing else decides on one."""
+"""The HTTP status of every error, decided nowhere else."""
 
 
 def build_app(service: Service) -> Starlette:
@@ -104,7 +104,7 @@ def build_app(service: Service) -> Starlette:
 
 
 class AsciiJSONResponse(Response):
-    """JSON in ASCII: lone surrogates, which a client may have sent us, cannot break it."""
+    """JSON in ASCII: lone surrogates, which a client may have sent, cannot break it."""
 
     media_type = "application/json"
 
@@ -114,15 +114,15 @@ class AsciiJSONResponse(Response):
 
 
 def json_line(content: object) -> bytes:
-    """`content` as one line of ASCII JSON, with the newline that a terminal likes."""
+    """`content` as one line of ASCII JSON, with a newline for terminals."""
     return json.dumps(content, allow_nan=False).encode("ascii") + b"\n"
 
 
 def explain(error: Exception) -> tuple[int, dict[str, Any]]:
-    """The status and the body of `error`; whatever is our fault is logged, with an id to find it.
+    """The status and the body of `error`; a fault of the server is logged under an id in the body.
 
-    Dialects with an error format of their own, and streams that have begun, start from here. An
-    error that several are told of is logged once, and has one id.
+    Dialects with an error format of their own, and streams that have begun, build on this. An
+    error that reaches several clients is logged once, under one id.
     """
     answer: tuple[int, dict[str, Any]] | None = getattr(error, "imagine_answer", None)
     if answer is None:
@@ -161,7 +161,7 @@ def fail_with_json(error: Exception) -> tuple[int, bytes]:
 
 
 def error_response(error: Exception, fail: Fail | None = None) -> Response:
-    """The response that says what `error` is, in the form that `fail` makes."""
+    """The response to `error`, in the form that `fail` makes."""
     status, body = (fail or fail_with_json)(error)
     headers: dict[str, str] = {}
     if isinstance(error, errors.Busy):
@@ -176,12 +176,12 @@ def error_response(error: Exception, fail: Fail | None = None) -> Response:
 def error_body(
     kind: str, message: str, fields: list[dict[str, str]] | None = None, **more: object
 ) -> dict[str, Any]:
-    """The body of every error."""
+    """The body of an error."""
     return {"error": {"type": kind, "message": message, "fields": fields or [], **more}}
 
 
 class Sent:
-    """What is sent for one request; `begun` says whether there is something already."""
+    """The `send` of one request; `begun` says whether anything was sent."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
@@ -194,13 +194,13 @@ class Sent:
 
 
 class Faults:
-    """Turns what an application raises into an answer, and keeps its traceback in the log."""
+    """Turns exceptions of the application into responses, and logs their tracebacks."""
 
     def __init__(self, app: ASGIApp, *, routes: Sequence[BaseRoute]) -> None:
         self.app, self.routes = app, routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer for the application if it raises."""
+        """Call the application; respond for it if it raises."""
         sent = Sent(send)
         try:
             await self.app(scope, receive, sent)
@@ -208,7 +208,7 @@ class Faults:
             log.debug("a client left while it sent its request")
         except Exception as error:
             if scope["type"] != "http" or sent.begun:
-                raise  # the server closes the connection, so that nobody takes half for the whole
+                raise  # the server closes the connection, so the client sees that half is missing
             log_refusal(scope, error)
             response = error_response(error, fail_of(self.routes, scope))
             await response(scope, receive, send)

@@ -1,4 +1,4 @@
-"""What an HTTP dialect is: it reads orders and says what becomes of them, and nothing else."""
+"""The interface of an HTTP dialect, which parses orders and writes the answers, nothing else."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Framing(NamedTuple):
 
     Attributes:
         media_type: Its content type.
-        heartbeat: What readers skip; it is sent where a stream would be silent for too long.
+        heartbeat: Bytes that readers skip, sent where a stream would be silent for too long.
     """
 
     media_type: str
@@ -65,14 +65,14 @@ class Order:
     """A request as it came over HTTP.
 
     Attributes:
-        request: What is to be made.
+        request: What to make.
         errors: Fields that could not be read, under the names of `GenerationRequest`. They are
-            answered together with what the engine finds wrong with the others.
+            reported together with the errors that the engine finds in the others.
         streams: Whether the answer is a stream.
-        enhance: The enhancer that is to make its prompt better, "" for any; None for none.
-        finishes: Whether it goes on when its client leaves.
+        enhance: The enhancer for its prompt, "" for any; None for none.
+        finishes: Whether it continues when its client disconnects.
         warnings: What the client should know, ignored keys for example.
-        details: What the dialect itself needs to answer.
+        details: The dialect's own data for the answer.
     """
 
     request: GenerationRequest
@@ -99,7 +99,7 @@ class Finished:
     seeds: tuple[int, ...]
 
     def to_keep(self) -> Finished:
-        """The same without the decoded pictures, which are several times as large."""
+        """A copy without the decoded pictures, which are several times as large."""
         return replace(self, result=replace(self.result, images=()))
 
 
@@ -108,18 +108,18 @@ Event = PhaseEvent | StepEvent | Finished
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Record:
-    """An order from its first moment on.
+    """The state of an order.
 
     Attributes:
-        id: Nobody can guess it.
+        id: Its id, unguessable.
         order: The order.
-        keeps: Whether it goes on without its client, and its result is kept.
-        request: What is made; once it is admitted, with every name and default settled.
+        keeps: Whether it continues without its client, and its result is kept.
+        request: The request; resolved once it is admitted.
         enhancer: The enhancer that made the prompt.
-        begun: Whether it was taken on; what is refused before leaves nothing to be kept.
-        phase: Where it is; the engine's `JobStatus` of this id knows more while it runs.
+        begun: Whether it was accepted; a refused order leaves nothing to keep.
+        phase: Its phase; the engine's `JobStatus` of this id knows more while it runs.
         finished: Its pictures.
-        error: What ended it instead.
+        error: The error that ended it instead.
         until: When a kept result is dropped.
     """
 
@@ -136,7 +136,7 @@ class Record:
     _scope: asyncio.Timeout | None = None
 
     def take(self, event: GenerationEvent) -> None:
-        """Note how far it is."""
+        """Update the phase by `event`."""
         self.begun = True
         match event:
             case PhaseEvent():
@@ -145,7 +145,7 @@ class Record:
                 self.phase = "denoising"
 
     def finish(self, done: Finished) -> None:
-        """Its pictures are there."""
+        """Store the finished pictures."""
         self.finished = done.to_keep()
 
     @property
@@ -159,7 +159,7 @@ class Record:
 
     @asynccontextmanager
     async def cancellable(self) -> AsyncIterator[None]:
-        """What `cancel` ends, with `Cancelled`."""
+        """A block that `cancel` ends with `Cancelled`."""
         try:
             async with asyncio.timeout(None) as self._scope:
                 yield
@@ -171,13 +171,13 @@ class Record:
             self._scope = None
 
     def cancel(self) -> None:
-        """End it, unless it has ended."""
+        """Cancel the order, unless it has ended."""
         if self._scope is not None and self.outcome is None:
             self._scope.reschedule(asyncio.get_running_loop().time())
 
 
 class Dialect(Protocol):
-    """Translates between the JSON of some API and the core. A stranger's needs to inherit nothing.
+    """Translates between the JSON of an API and the core. A plugin's need not inherit from it.
 
     Attributes:
         framing: How its streams go over the wire.
@@ -186,31 +186,31 @@ class Dialect(Protocol):
     framing: Framing
 
     def read(self, body: bytes, request: Request) -> Order:
-        """The order in a request; called on a thread.
+        """Parse the order in a request; called on a thread.
 
         Raises:
-            MalformedBody: It cannot be read at all.
+            MalformedBody: The body cannot be parsed.
         """
 
     def say(self, event: Event, record: Record) -> bytes | None:
-        """What the client is told of an event, if anything; on a thread where it has pictures.
+        """The message for an event, or None; called on a thread if the event has pictures.
 
-        Of an order that does not stream, only `Finished` is said: the whole answer, in JSON.
+        An order that does not stream gets only `Finished`: the whole answer, in JSON.
         """
 
     def fail(self, error: Exception, *, begun: bool = False) -> tuple[int, bytes]:
         """The status and the JSON body of an error; once a stream has `begun`, its last message.
 
-        `imagine_core.web.app.explain` has the status and the words.
+        `imagine_core.web.app.explain` supplies the status and the message.
         """
 
 
 def speaking(route: R, dialect: Dialect, *, prefix: str | None = None) -> R:
-    """Let a route answer with the errors of `dialect`, those of the guards before it included.
+    """Make a route, and the guards before it, answer errors in the form of `dialect`.
 
     Args:
         route: The route.
-        dialect: Makes the errors.
-        prefix: Paths that begin so and belong to no route have errors of this form as well.
+        dialect: Formats the errors.
+        prefix: Unknown paths that begin with it get errors of this form as well.
     """
     return mark(route, fail=dialect.fail, prefix=prefix)

@@ -1,4 +1,4 @@
-"""Has prompts enhanced for HTTP clients, for so many at a time as may wait for a picture."""
+"""Enhances prompts for HTTP clients, at most as many at once as the queue may hold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger("imagine")
 
 
 class Enhancing:
-    """The enhancers of a server, and how many requests they are at work for.
+    """The enhancers of a server, and the number of requests that they work for.
 
     Args:
         enhancers: What plugins registered.
@@ -49,11 +49,11 @@ class Enhancing:
         The negative prompt stays the client's.
 
         Args:
-            admitted: The request; its seed decides what the enhancer leaves to chance.
+            admitted: The request; its seed decides the enhancer's random choices.
             name: The enhancer, "" for the best that is available.
 
         Raises:
-            EnhancerFailed, Busy, ShuttingDown: There is no better prompt.
+            EnhancerFailed, Busy, ShuttingDown: No prompt could be made.
         """
         asked = admitted.request
         with self.place():
@@ -73,7 +73,7 @@ class Enhancing:
 
     @contextmanager
     def place(self) -> Iterator[None]:
-        """A place among the requests that enhancers work for."""
+        """Count a request that an enhancer works for, within the limit."""
         if self._engine.stopping:
             raise ShuttingDown
         if self._busy >= self._engine.settings.limits.queue:

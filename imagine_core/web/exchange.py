@@ -1,4 +1,4 @@
-"""An exchange with one client: sent as it is made, and given up when the client leaves."""
+"""Answers one request: sends the answer as it is made, and stops when the client disconnects."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ __all__ = [
 log = logging.getLogger("imagine")
 
 STALL_SECONDS = 120.0
-"""A client that takes nothing for so long is given up."""
+"""Seconds without progress until a client that reads nothing is dropped."""
 
 PIECE = 2**18
-"""Bytes that are sent at once: a server buffers whatever it is given, and only then waits."""
+"""Bytes per message: the server buffers a whole message before it waits for the client."""
 
 Header = tuple[bytes, bytes]
 
 
 class Exchange:
-    """An ASGI application that answers one request, and ends its work when the client leaves.
+    """An ASGI application that answers one request, and ends its work when the client disconnects.
 
-    Errors before the first byte are raised, for the application's one table of statuses; later
-    ones are the last message.
+    Errors before the first byte are raised, so that the application decides the status; later ones
+    are sent as the last message.
 
     Args:
         framing: How a stream goes over the wire; None for a single JSON object.
         heartbeat: Seconds after which a silent stream sends something; 0 for never.
-        headers: What its head says beside the usual.
+        headers: Further headers of the response.
 
     Attributes:
-        behind: Holds the work if it goes on when the client leaves, since asyncio holds tasks only
-            weakly; None if it does not go on.
+        behind: Holds the work if it continues without the client, since asyncio holds tasks only
+            weakly; None if it ends with the client.
         logged: Whether another part of the program logs how the request ends.
     """
 
@@ -61,7 +61,7 @@ class Exchange:
         self._headers = headers
 
     async def work(self, out: Output) -> None:
-        """Do what is asked for, and send it."""
+        """Do the work, and send the answer."""
         raise NotImplementedError
 
     def last_words(self, error: Exception) -> bytes:
@@ -69,7 +69,7 @@ class Exchange:
         return fail_with_json(error)[1]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Answer the request."""
         out = Output(send, framing=self._framing, headers=self._headers)
         work = asyncio.create_task(self._answer(out, scope))
         beside = [asyncio.create_task(_watch(receive, out)), asyncio.create_task(out.left.wait())]
@@ -77,7 +77,7 @@ class Exchange:
             beside.append(asyncio.create_task(out.beat(self._framing.heartbeat, self._heartbeat)))
         try:
             await asyncio.wait({work, beside[1]}, return_when=asyncio.FIRST_COMPLETED)
-            if out.complete:  # which servers report as a disconnect too
+            if out.complete:  # servers report this as a disconnect too
                 await work
         finally:
             out.left.set()
@@ -86,7 +86,7 @@ class Exchange:
             await self._end(work, scope)
 
     async def _end(self, work: asyncio.Task[None], scope: Scope) -> None:
-        """The client has its answer, or has gone."""
+        """Detach or cancel the work once the client is served or gone."""
         if not work.done() and self.behind is not None:
             self.behind.add(work)
             keep_body(scope, work)
@@ -113,12 +113,12 @@ class Exchange:
 
 @dataclass(slots=True)
 class Output:
-    """What goes to the client: one JSON object, or the messages of a stream.
+    """Sends one JSON object, or the messages of a stream.
 
     Attributes:
-        accepted: Set once the request will be served: from here on a stream may begin with nothing
-            to say, and errors need no status of their own.
-        left: Set when the client takes no more; what is sent then is dropped.
+        accepted: Set once the request is accepted: from then on a heartbeat may begin the stream,
+            and errors need no status of their own.
+        left: Set when the client is gone; later messages are dropped.
     """
 
     _send: Send
@@ -153,12 +153,12 @@ class Output:
         try:
             if not self.started:
                 self.started = True
-                await self._patiently(self._head(message))
+                await self._send_in_time(self._head(message))
             for start in range(0, len(message), PIECE):
                 more = not last or start + PIECE < len(message)
                 piece = message[start : start + PIECE]
                 body = {"type": "http.response.body", "body": piece, "more_body": more}
-                await self._patiently(body)
+                await self._send_in_time(body)
         except TimeoutError:
             log.warning("a client stopped reading: it is given up")
             self.left.set()
@@ -166,7 +166,7 @@ class Output:
             self.complete = last
         self._sent_at = asyncio.get_running_loop().time()
 
-    async def _patiently(self, message: Message) -> None:
+    async def _send_in_time(self, message: Message) -> None:
         async with asyncio.timeout(STALL_SECONDS):
             await self._send(message)
 
@@ -182,7 +182,7 @@ class Output:
 
 
 async def _watch(receive: Receive, out: Output) -> None:
-    """Note when the client has gone."""
+    """Set `out.left` when the client disconnects."""
     while (await receive())["type"] != "http.disconnect":
         pass
     out.left.set()

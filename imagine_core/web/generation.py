@@ -1,4 +1,4 @@
-"""Serves the orders of any dialect: admits them, has prompts enhanced, and drives the engine."""
+"""Serves the orders of any dialect: admits them, enhances prompts, and drives the engine."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ __all__ = [
 ]
 
 READING = 2
-"""Bodies that one route reads at once: each may be JSON of some 64 MB."""
+"""Bodies that one route parses at once: each may be JSON of some 64 MB."""
 
 
 def generation(
     service: Service, dialect: Dialect
 ) -> Callable[[Request], Awaitable[GenerationExchange]]:
-    """The endpoint that takes orders in `dialect`, makes their pictures and says how it goes."""
+    """The endpoint that takes orders in `dialect`, makes their pictures and reports progress."""
     reading = asyncio.Semaphore(READING)
 
     async def endpoint(request: Request) -> GenerationExchange:
@@ -57,7 +57,7 @@ class GenerationExchange(Exchange):
         self._dialect = dialect
 
     async def work(self, out: Output) -> None:
-        """Make the pictures, of a better prompt if that is asked for."""
+        """Make the pictures, with the prompt enhanced if the order asks for it."""
         service, record = self._service, self.record
         async with service.jobs.at_work(record):
             order = record.order
@@ -69,11 +69,11 @@ class GenerationExchange(Exchange):
             record.request = admitted.request
             async with aclosing(service.engine.generate(admitted, id=record.id)) as events:
                 async for event in events:
-                    self.logged = True  # from here on, observers of generations are told
+                    self.logged = True  # from here on, observers report how it ends
                     await self._send(event, out)
 
     def last_words(self, error: Exception) -> bytes:
-        """The dialect's words for an error."""
+        """The dialect's message for `error`."""
         return self._dialect.fail(error, begun=True)[1]
 
     async def _send(self, event: GenerationEvent, out: Output) -> None:

@@ -1,4 +1,4 @@
-"""The orders that are at work, by id, and the results that are kept for clients that left."""
+"""The orders in progress, by id, and the results kept for clients that disconnected."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from imagine_core.web.dialect import Order, Record
 
 MOST_RESULTS = 64
 MOST_BYTES = 256 * 2**20
-"""Of pictures that are kept in all; the oldest results leave first."""
+"""Of all kept pictures together; the oldest results are dropped first."""
 
 
 class Jobs:
-    """All orders of a server that a client may ask about, whatever dialect they came in.
+    """All orders of a server that clients may query, whatever their dialect.
 
     Args:
         keep: Seconds that results are kept.
@@ -25,7 +25,7 @@ class Jobs:
 
     Attributes:
         keeps: Whether results are kept at all.
-        behind: The work whose clients have left.
+        behind: The work whose clients have disconnected.
     """
 
     def __init__(self, *, keep: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -37,7 +37,7 @@ class Jobs:
         self._kept: OrderedDict[str, Record] = OrderedDict()
 
     def open(self, order: Order) -> Record:
-        """The record of an order that is yet to begin."""
+        """Make the record of an order that is yet to begin."""
         return Record(
             order=order,
             keeps=order.finishes and self.keeps,
@@ -47,7 +47,7 @@ class Jobs:
 
     @asynccontextmanager
     async def at_work(self, record: Record) -> AsyncIterator[None]:
-        """While the block runs, `record` can be found and cancelled; its end is kept if it asks."""
+        """List `record` and let it be cancelled during the block; keep its result if it `keeps`."""
         self._running[record.id] = record
         try:
             async with record.cancellable():
@@ -62,7 +62,7 @@ class Jobs:
                 self._put(record)
 
     def get(self, name: str) -> Record:
-        """The record of this id; raises `UnknownName` where there is none, or none any more."""
+        """The record of this id; raises `UnknownName` if there is none, or it has expired."""
         self._forget_old()
         record = self._running.get(name) or self._kept.get(name)
         if record is None:

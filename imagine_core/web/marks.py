@@ -1,4 +1,4 @@
-"""The marks on the routes of an application: who may call them, and what is known of them."""
+"""The marks on routes: their access rules, their OpenAPI description and their error format."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Marks:
     Attributes:
         without_key: Whether it needs no API key.
         open_to_files: Whether pages that were opened from a file may call it.
-        operation: Its Operation Object of OpenAPI, without what is true of every route.
+        operation: Its Operation Object of OpenAPI, without the parts common to all routes.
         schemas: The schemas that the operation refers to, by name.
-        fail: Makes its errors, those of the guards before it included; None for the usual form.
-        prefix: Paths that begin so and belong to no route have its errors as well.
+        fail: Formats its errors and those of the guards before it; None for the usual form.
+        prefix: Unknown paths that begin with it get errors of its form as well.
     """
 
     without_key: bool = False
@@ -46,7 +46,7 @@ def marks_of(route: BaseRoute | None) -> Marks:
 
 
 def mark(route: R, **changes: Any) -> R:
-    """The route, with some of its marks changed."""
+    """Change some marks of a route, and return it."""
     setattr(route, ATTRIBUTE, replace(marks_of(route), **changes))
     return route
 
@@ -57,7 +57,7 @@ def route_of(routes: Sequence[BaseRoute], scope: Scope) -> BaseRoute | None:
 
 
 def fail_of(routes: Sequence[BaseRoute], scope: Scope) -> Fail | None:
-    """What makes the errors of a request, whether a route answers it or none; None: as usual."""
+    """The error formatter of a request, even if no route answers it; None for the usual form."""
     if scope["type"] != "http":
         return None
     matches = [(route.matches(scope)[0], route) for route in routes]

@@ -1,4 +1,4 @@
-"""The OpenAPI document of an application, made of what its plugins say of their routes."""
+"""Builds the OpenAPI document of an application from the descriptions of its routes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ R = TypeVar("R", bound=BaseRoute)
 OPENAPI = "3.1.0"
 WITH_BODY = {"POST", "PUT", "PATCH"}
 EVERYWHERE: tuple[type[ImagineError], ...] = (MalformedRequest, Forbidden, Busy)
-"""What any request may meet before its route is known."""
+"""Errors that any request may get before its route is known."""
 
 ERROR: Json = {
     "type": "object",
@@ -86,9 +86,9 @@ BUG: Json = {
 def described(
     route: R, operation: Mapping[str, Any], *, schemas: Mapping[str, Any] | None = None
 ) -> R:
-    """Say of a route what `GET /openapi.json` has on it.
+    """Describe a route for `GET /openapi.json`.
 
-    The errors that any route may answer with, the key and parameters of the path need no mention.
+    Errors of every route, the key and parameters of the path are added to the description.
 
     Args:
         route: The route.
@@ -122,12 +122,12 @@ def failures(*kinds: type[ImagineError]) -> dict[str, Json]:
 
 
 def reference(name: str) -> Json:
-    """The schema called `name`, which stands elsewhere in the document."""
+    """A reference to the document's schema `name`."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def document(routes: Sequence[BaseRoute], settings: ServerSettings, *, version: str) -> Json:
-    """What `routes` offer on a server with `settings`."""
+    """The OpenAPI document of `routes` on a server with `settings`."""
     wants_key = settings.api_key is not None
     paths: dict[str, Json] = {}
     schemas: Json = {"Error": ERROR}
@@ -152,12 +152,12 @@ def document(routes: Sequence[BaseRoute], settings: ServerSettings, *, version: 
 
 
 def methods(route: Route) -> list[str]:
-    """The methods that a document has; whatever answers GET answers HEAD, as HTTP wants it."""
+    """The methods to document; every route with GET has HEAD as well, so HEAD is left out."""
     return sorted((route.methods or {"GET"}) - {"HEAD"})
 
 
 def plain(path: str) -> str:
-    """A path of Starlette's as OpenAPI writes it, without types of parameters."""
+    """A Starlette path in OpenAPI's notation, without types of parameters."""
     return re.sub(r"{(\w+):\w+}", r"{\1}", path)
 
 
@@ -176,7 +176,7 @@ def _operation(route: Route, method: str, said: Mapping[str, Any], *, key: bool)
         ],
         **said,
     }
-    # A route that nobody described answers somehow: that is all that can be said.
+    # OpenAPI requires a response, even of a route without a description.
     mine = said.get("responses", {"default": {"description": "Not described."}})
     whole["responses"] = _merged(mine, {**failures(*usual), "500": BUG})
     if key:
@@ -185,7 +185,7 @@ def _operation(route: Route, method: str, said: Mapping[str, Any], *, key: bool)
 
 
 def _merged(mine: Mapping[str, Json], usual: Mapping[str, Json]) -> dict[str, Json]:
-    """The responses of both, by status; what they say of one status stands below each other."""
+    """The responses of both, by status; the descriptions of one status are joined."""
     merged = {**usual, **mine}
     for status in mine.keys() & usual.keys():
         lines = _lines(mine[status], usual[status])

@@ -1,4 +1,4 @@
-"""The line that the log has on a request that was refused before anything was made for it."""
+"""Logs a request that was refused before any work was done for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("imagine")
 
 
 def log_refusal(scope: Scope, error: Exception) -> None:
-    """Say what was refused, and for what kind of reason; not what the client wrote.
+    """Log the route and the kind of error, never what the client wrote.
 
     Routes whose requests are logged elsewhere set `imagine_logged` in their scope.
     """

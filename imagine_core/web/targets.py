@@ -1,4 +1,4 @@
-"""Reads request targets in absolute form, which clients send that take a server for a proxy."""
+"""Reads request targets in absolute form, which clients send to servers they take for proxies."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ ABSOLUTE = re.compile(rb"https?://([^/]*)(.*)", re.IGNORECASE | re.DOTALL)
 class OriginForm:
     """Gives the application the path of `GET http://host/path`, and its host as the Host header.
 
-    RFC 9112, 3.2.2: the host of the target replaces the header, so it is the one to be judged.
+    RFC 9112, 3.2.2: the host of the target replaces the header, so the guards check that one.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Hand on a request whose target is a path."""
+        """Pass the request on with a path as its target."""
         target = ABSOLUTE.fullmatch(scope.get("raw_path") or b"")
         if target is not None:
             path = target[2] or b"/"
