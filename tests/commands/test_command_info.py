@@ -63,7 +63,7 @@ def test_a_terminal_gets_the_kind_and_size_of_input_pictures(
         (None, "cat: cannot be read: No such file or directory"),
         (b"", "cat: it is neither a PNG nor JSON"),
         (b"<html>", "cat: it is neither a PNG nor JSON"),
-        (png_bytes(PICTURE, None), "cat: it holds no metadata: another program made it"),
+        (png_bytes(PICTURE, None), "cat: it holds no metadata known here: another program made it"),
         (png_bytes(PICTURE, None)[:40], "cat: the PNG is cut off: its end is missing"),
         (b'{"meta": [1]}', "cat: it holds no metadata: it is JSON, but has no object"),
         (b'{"meta": {"guidance": NaN}}', "cat: its metadata is damaged: NaN is no number"),

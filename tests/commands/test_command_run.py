@@ -386,7 +386,11 @@ def test_an_answer_that_just_ends_is_one_line(
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("-w", "65", "-n", "0"), 2, "--width: must be a multiple of 8, 64 or more; --steps:"),
+        (
+            ("-w", "65", "-n", "0"),
+            2,
+            "--width: must be a multiple of 8 from 64 to 65,536; --steps:",
+        ),
         (("-m", "tinny"), 1, "unknown model 'tinny'; did you mean 'tiny'?"),
         (("--api-key", "wrong"), 1, "the server wants its API key, and got none or another one"),
     ],
