@@ -309,10 +309,10 @@ class EnhanceTask:
         prompt: What the user wrote.
         seed: Whatever is left to chance is drawn from this: the same seed, the same prompt.
         negative: Whether a negative prompt is wanted too.
-        stream: Whether somebody watches the prompt as it is written.
+        stream: Whether the caller wants the prompt piece by piece.
         model: Which language model to use; None for whichever the enhancer prefers.
         address: Where the server of that model is; None for where it usually is. It comes from
-            the command line alone: who calls our server cannot send it anywhere.
+            the command line alone: a client must not decide where the server connects to.
     """
 
     prompt: str

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-_LARGEST_SEED = 2**64 - 1
+from imagine_core.kinds import SEEDS
+
 _PLAIN_SCHEDULES = ("automatic", "default", "discrete", "uniform")
 _COMPOUND = re.compile(
     r"(.+?)[ _](karras|exponential|beta|simple|normal|sgm[ _]uniform|kl[ _]optimal|"
@@ -36,7 +37,7 @@ def _factor(value: str) -> float | None:
 
 
 def _seed(value: str) -> str | None:
-    if not re.fullmatch("[0-9]{1,20}", value) or int(value) > _LARGEST_SEED:
+    if not re.fullmatch("[0-9]{1,20}", value) or int(value) >= SEEDS:
         return None
     return str(int(value))
 

@@ -167,7 +167,7 @@ RED = GenerationRequest(
 
 
 class Draws:
-    """The fake model and a sampler, under names that nobody else has."""
+    """The fake model and a sampler, under names of their own."""
 
     @hookimpl
     def register_model_loaders(self, register: Callable[[ModelLoader], None]) -> None:

@@ -78,7 +78,7 @@ def prompts(enhanced: Enhanced) -> None:
 
 
 def streaming(enhanced: Enhanced) -> None:
-    """It yields the prompt piece by piece only to somebody who asked for that."""
+    """It yields the prompt piece by piece only if the task asks for that."""
     for task, made in zip(enhanced.tasks, enhanced.together, strict=True):
         assert task.stream or not made.pieces, "it streams to somebody who did not ask for it"
 

@@ -89,7 +89,7 @@ class FakeModel:
 
     Attributes:
         forwards: Rows of each forward so far.
-        closed: Whether it was let go of.
+        closed: Whether it was closed.
     """
 
     latent_channels = 4

@@ -14,15 +14,12 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from imagine_core.errors import UnusableModel
 from imagine_core.testing.loader_under_test import Loaded
 from imagine_core.testing.model_rules import MODEL_RULES
 from imagine_core.testing.plugin_registration import beside_the_installed
-
-if TYPE_CHECKING:
-    pass
 
 HEADER = 2**20
 """Bytes that a loader may read to recognise a model, beside an eighth of it."""

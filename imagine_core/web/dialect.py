@@ -29,6 +29,7 @@ __all__ = [
     "EVENTS",
     "LINES",
     "Dialect",
+    "Ended",
     "Event",
     "Finished",
     "Framing",
@@ -39,6 +40,8 @@ __all__ = [
 
 
 R = TypeVar("R", bound=BaseRoute)
+Ended = Literal["final", "failed", "cancelled"]
+"""How an order has ended."""
 
 
 class Framing(NamedTuple):
@@ -149,7 +152,7 @@ class Record:
         self.finished = done.to_keep()
 
     @property
-    def outcome(self) -> Literal["final", "failed", "cancelled"] | None:
+    def outcome(self) -> Ended | None:
         """How it ended, if it has."""
         if self.finished is not None:
             return "final"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,9 +12,6 @@ from imagine_core.cli import plugins_of
 from imagine_plugins.commands.shared.options import JSON_OPTION, SERVER_OPTIONS
 from imagine_plugins.commands.shared.output import print_json, print_table
 from imagine_plugins.commands.shared.source import ask_for_details, choose
-
-if TYPE_CHECKING:
-    pass
 
 Sampler = dict[str, Any]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from imagine_core.fields import FIELDS
 from imagine_core.types import Phase
+from imagine_core.web.dialect import Ended
 from imagine_core.web.openapi import reference
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ GAVE_UP = record(
     {"id": ID, "status": one_of("failed", "cancelled"), "error": {"type": "object"}},
 )
 JOB = any_of(*(reference(name) for name in ("Standing", "Final", "GaveUp")))
-ENDED = ("final", "failed", "cancelled")
+ENDED = get_args(Ended)
 LISTED = record({"id": ID, "status": one_of(*PHASES, *ENDED)}, {**AT_WORK, "expires_in": NUMBER})
 JOBS = record({"jobs": listed(LISTED)})
 CANCELLED = record({"id": ID, "status": one_of(*ENDED)})
