@@ -102,8 +102,9 @@ class Finished:
     seeds: tuple[int, ...]
 
     def to_keep(self) -> Finished:
-        """A copy without the decoded pictures, which are several times as large."""
-        return replace(self, result=replace(self.result, images=()))
+        """The same without decoded pictures and the picture to start from, which are large."""
+        request = replace(self.result.request, init_image=None)
+        return replace(self, result=replace(self.result, images=(), request=request))
 
 
 Event = PhaseEvent | StepEvent | Finished
@@ -150,6 +151,11 @@ class Record:
     def finish(self, done: Finished) -> None:
         """Store the finished pictures."""
         self.finished = done.to_keep()
+
+    def drop_input(self) -> None:
+        """Drop the picture to start from: a kept record would hold its megabytes for minutes."""
+        self.order = replace(self.order, request=replace(self.order.request, init_image=None))
+        self.request = replace(self.request, init_image=None)
 
     @property
     def outcome(self) -> Ended | None:

@@ -72,11 +72,12 @@ class Exchange:
         """Answer the request."""
         out = Output(send, framing=self._framing, headers=self._headers)
         work = asyncio.create_task(self._answer(out, scope))
-        beside = [asyncio.create_task(_watch(receive, out)), asyncio.create_task(out.left.wait())]
+        left = asyncio.create_task(out.left.wait())
+        beside: list[asyncio.Task[Any]] = [left, asyncio.create_task(_watch(receive, out))]
         if self._framing is not None and self._heartbeat > 0:
             beside.append(asyncio.create_task(out.beat(self._framing.heartbeat, self._heartbeat)))
         try:
-            await asyncio.wait({work, beside[1]}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({work, left}, return_when=asyncio.FIRST_COMPLETED)
             if out.complete:  # servers report this as a disconnect too
                 await work
         finally:

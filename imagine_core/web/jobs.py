@@ -79,6 +79,7 @@ class Jobs:
         return round(record.until - self._clock(), 1) if record.id in self._kept else None
 
     def _put(self, record: Record) -> None:
+        record.drop_input()
         record.until = self._clock() + self._keep
         self._kept[record.id] = record
         self._forget_old()

@@ -350,10 +350,10 @@ def test_other_ways_to_leave_are_refused(start: Callable[..., Server], value: ob
 REQUEST = GenerationRequest(prompt="red")
 
 
-async def make(found: Jobs, png: bytes) -> str:
-    record = found.open(Order(request=REQUEST, finishes=True))
+async def make(found: Jobs, png: bytes, request: GenerationRequest = REQUEST) -> str:
+    record = found.open(Order(request=request, finishes=True))
     async with found.at_work(record):
-        result = GenerationResult(images=(), request=REQUEST)
+        result = GenerationResult(images=(), request=request)
         record.finish(Finished(result=result, pngs=(png,), seeds=(1,)))
     return record.id
 
@@ -394,6 +394,20 @@ def test_the_oldest_results_leave_when_there_are_too_many_or_they_are_too_large(
         assert names(found) == [large]
         await make(found, b"x" * 101)
         assert names(found) == []
+
+    asyncio.run(main())
+
+
+def test_a_kept_result_does_not_hold_the_picture_to_start_from() -> None:
+    async def main() -> None:
+        found = Jobs(keep=600)
+        request = GenerationRequest(prompt="red", init_image=b"x" * 1000)
+        record = found.get(await make(found, b"png", request))
+        assert record.order.request.init_image is None
+        assert record.request.init_image is None
+        assert record.finished is not None
+        assert record.finished.result.request.init_image is None
+        assert record.finished.pngs == (b"png",)
 
     asyncio.run(main())
 
