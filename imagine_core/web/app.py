@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import http
 import json
 import logging
@@ -129,6 +130,13 @@ def explain(error: Exception) -> tuple[int, dict[str, Any]]:
         answer = _explain(error)
         setattr(error, "imagine_answer", answer)  # noqa: B010 - the attribute is ours, not theirs
     return answer
+
+
+def without_frames(error: Exception) -> ImagineError:
+    """`error` to keep, without its traceback, which holds the pictures of its frames."""
+    kept = copy.copy(error) if isinstance(error, ImagineError) else ImagineError(str(error))
+    setattr(kept, "imagine_answer", explain(error))  # noqa: B010 - the attribute is ours
+    return kept
 
 
 def _explain(error: Exception) -> tuple[int, dict[str, Any]]:

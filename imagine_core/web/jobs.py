@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 from imagine_core.errors import UnknownName
+from imagine_core.web.app import without_frames
 from imagine_core.web.dialect import Order, Record
 
 MOST_RESULTS = 64
@@ -54,7 +55,7 @@ class Jobs:
                 yield
         except Exception as error:
             if record.begun:
-                record.error = error
+                record.error = without_frames(error)
             raise
         finally:
             del self._running[record.id]

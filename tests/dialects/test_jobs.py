@@ -412,6 +412,25 @@ def test_a_kept_result_does_not_hold_the_picture_to_start_from() -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("error", [GenerationFailed("broken"), ZeroDivisionError("oops")])
+def test_a_kept_error_has_its_answer_and_no_traceback(error: Exception) -> None:
+    from imagine_core.web.app import explain
+
+    async def main() -> None:
+        found = Jobs(keep=600)
+        record = found.open(Order(request=REQUEST, finishes=True))
+        record.begun = True
+        with pytest.raises(type(error)):
+            async with found.at_work(record):
+                raise error
+        assert record.outcome == "failed"
+        assert record.error is not None
+        assert record.error.__traceback__ is None
+        assert explain(record.error) == explain(error)
+
+    asyncio.run(main())
+
+
 def test_a_failure_is_logged_under_one_id_only(caplog: pytest.LogCaptureFixture) -> None:
     from imagine_core.web.app import explain
 

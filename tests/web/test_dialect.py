@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -190,26 +191,25 @@ def test_jobs_lists_the_orders_of_every_dialect(tmp_path: Path, brings: Brings) 
 # -- streams are never silent ----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("path", "heartbeat"), [("/generate", "\n\n"), ("/plain/draw?stream=1", "\n\n:\n\n")]
-)
+@pytest.mark.parametrize("path", ["/generate", "/plain/draw?stream=1"])
 def test_a_stream_that_has_nothing_to_say_sends_what_readers_skip(
-    tmp_path: Path, brings: Brings, path: str, heartbeat: str
+    tmp_path: Path, brings: Brings, path: str
 ) -> None:
-    server = Server(
-        tmp_path / "models",
-        load_seconds=1.0,
-        extra=[("plain", brings)],
-        server=ServerSettings(host="127.0.0.1", heartbeat=0.05),
-    )
+    server, loads = held(tmp_path, brings, heartbeat=0.05)
+    # With previews alone, the native stream says nothing while the model loads.
+    body, sign = ({**SMALL, "stream": 3}, "\n") if path == "/generate" else (REQUEST, ":\n\n")
     with server.running():
-        # With previews alone, the native stream says nothing while the model loads.
-        body = {**SMALL, "stream": 3} if path == "/generate" else REQUEST
-        text = httpx.post(server.url + path, json=body, timeout=60).text
-        assert heartbeat in text
+        with httpx.stream("POST", server.url + path, json=body, timeout=60) as stream:
+            said = ""
+            for piece in stream.iter_text():
+                said += piece
+                if sign in said.replace("\n\ndata", "data"):
+                    loads.set()
         if path == "/generate":
-            assert text.startswith("\n")
-            assert [line["status"] for line in lines_of(text)] == ["intermediate", "final"]
+            assert said.startswith("\n")
+            assert [line["status"] for line in lines_of(said)] == ["intermediate", "final"]
+        else:
+            assert said.endswith("data: done 1\n\n")
 
 
 def test_no_heartbeat_comes_before_a_request_was_admitted(tmp_path: Path) -> None:
@@ -220,31 +220,38 @@ def test_no_heartbeat_comes_before_a_request_was_admitted(tmp_path: Path) -> Non
         assert httpx.post(url + "/generate", json=body, timeout=60).status_code == 404
 
 
-def test_heartbeats_can_be_left_out(tmp_path: Path) -> None:
-    server = Server(
-        tmp_path / "models",
-        load_seconds=0.3,
-        server=ServerSettings(host="127.0.0.1", heartbeat=0),
-    )
+def test_heartbeats_can_be_left_out(tmp_path: Path, brings: Brings) -> None:
+    server, loads = held(tmp_path, brings, heartbeat=0)
+    loads.set()
     with server.running():
         body = {**SMALL, "stream": 3}
         text = httpx.post(server.url + "/generate", json=body, timeout=60).text
-        assert "\n\n" not in text
-        assert not text.startswith("\n")
+    assert "\n\n" not in text
+    assert not text.startswith("\n")
 
 
-def test_an_error_after_a_heartbeat_is_the_last_line(tmp_path: Path) -> None:
-    server = Server(
-        tmp_path / "models",
-        load_seconds=0.5,
-        server=ServerSettings(host="127.0.0.1", heartbeat=0.05),
-    )
+def test_an_error_after_a_heartbeat_is_the_last_line(tmp_path: Path, brings: Brings) -> None:
+    server, loads = held(tmp_path, brings, heartbeat=0.05)
 
     def fail(rows: int) -> None:
         raise RuntimeError("broken")
 
     server.fake.loader.before = fail
-    with server.running():
-        response = httpx.post(server.url + "/generate", json={**SMALL, "stream": 1}, timeout=60)
-        assert response.status_code == 200
-        assert lines_of(response.text)[-1]["error"]["type"] == "generation_failed"
+    body = {**SMALL, "stream": 1}
+    with (
+        server.running(),
+        httpx.stream("POST", server.url + "/generate", json=body, timeout=60) as stream,
+    ):
+        assert stream.status_code == 200  # the head came with a heartbeat
+        loads.set()
+        text = "".join(stream.iter_text())
+    assert lines_of(text)[-1]["error"]["type"] == "generation_failed"
+
+
+def held(folder: Path, brings: Brings, *, heartbeat: float) -> tuple[Server, threading.Event]:
+    """A server whose model loads when the event is set."""
+    settings = ServerSettings(host="127.0.0.1", heartbeat=heartbeat)
+    server = Server(folder / "models", extra=[("plain", brings)], server=settings)
+    loads = threading.Event()
+    server.fake.loader.before_load = lambda: loads.wait(30)
+    return server, loads
