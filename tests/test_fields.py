@@ -18,7 +18,8 @@ from imagine_core.pictures.infotext import read_infotext, write_infotext
 from imagine_core.settings import Limits
 from imagine_plugins.commands.run import run
 
-SCRIPT = Path(__file__).parent.parent / "ui" / "js" / "parameters.js"
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "ui" / "js" / "parameters.js"
 
 FULL = GenerationRequest(
     prompt="a fox",
@@ -59,6 +60,13 @@ def test_every_field_of_a_request_has_one_row() -> None:
     assert len({field.wire for field in FIELDS}) == len(FIELDS)
     flags = [flag for field in FIELDS for flag in field.flags]
     assert len(set(flags)) == len(flags)
+
+
+def test_every_field_is_used_by_the_engine() -> None:
+    engine = (ROOT / "imagine_core" / "engine").glob("*.py")
+    code = "".join(path.read_text("utf-8") for path in engine)
+    unused = [field.name for field in FIELDS if not re.search(rf"\.{field.name}\b", code)]
+    assert unused == ["original_prompt"]  # it is noted, and nothing else
 
 
 def test_the_full_request_of_these_tests_has_no_default() -> None:

@@ -121,8 +121,8 @@ _QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"[ \t]*(?=[,\n]|\Z)', re.DOTALL)
 _BRACKETS = re.compile(r'"(?:\\.|[^"\\])*(?:"|\\?\Z)|[{}[\]]', re.DOTALL)
 _END = re.compile(r"[ \t]*(?=[,\n]|\Z)")
 _STEPS = re.compile(r"Steps: ?[0-9]+")
-_INLINE = re.compile(r"(?:^|[\s.,])(?=Steps: ?[0-9]+,)")
-_INLINE_NEGATIVE = re.compile(r"(?:^|[\s.,])Negative prompt:")
+_INLINE = re.compile(r"(?:^|,?\s|[.,])(?=Steps: ?[0-9]+,)")
+_INLINE_NEGATIVE = re.compile(r"(?:^|,?\s|[.,])Negative prompt:")
 
 
 def read_infotext(text: str) -> dict[str, Any] | None:
@@ -157,8 +157,11 @@ def _parts(text: str) -> tuple[tuple[str, str], str | None]:
 
 
 def _is_settings(line: str) -> bool:
-    """Whether a line holds the number of steps and two more fields that are known here."""
-    if "steps" not in line.lower():
+    """Whether a line is a list of fields, with the number of steps and two more known here.
+
+    One that begins with no label, or has a negative prompt in it, has prompts in front.
+    """
+    if "steps" not in line.lower() or NEGATIVE in line or not _KEY.match(line):
         return False
     values = _read(line)[1]
     return "steps" in values and len(values) >= 3

@@ -53,8 +53,8 @@ def _name(value: str) -> str | None:
 
 def _model(value: str) -> str | None:
     """Its name here: of a file, which other tools name with its folder, the stem."""
-    stem, _, ending = value.rpartition(".")
-    if ending.lower() in _MODEL_FILES:
+    stem, dot, ending = value.rpartition(".")
+    if dot and ending.lower() in _MODEL_FILES:
         value = re.split(r"[/\\]", stem)[-1]
     return value or None
 

@@ -20,7 +20,7 @@ from imagine_core.errors import (
     Unauthorized,
 )
 from imagine_core.web.app import STATUS
-from imagine_core.web.marks import mark, marks_of
+from imagine_core.web.marks import Marks, mark, marks_of
 
 if TYPE_CHECKING:
     from imagine_core.settings import ServerSettings
@@ -138,7 +138,7 @@ def document(routes: Sequence[BaseRoute], settings: ServerSettings, *, version: 
         schemas |= marks.schemas
         for method in methods(route):
             key = wants_key and not marks.without_key
-            whole = _operation(route, method, marks.operation, key=key)
+            whole = _operation(route, method, marks, key=key)
             paths.setdefault(plain(route.path), {})[method.lower()] = whole
     components: Json = {"schemas": schemas}
     if wants_key:
@@ -161,7 +161,8 @@ def plain(path: str) -> str:
     return re.sub(r"{(\w+):\w+}", r"{\1}", path)
 
 
-def _operation(route: Route, method: str, said: Mapping[str, Any], *, key: bool) -> Json:
+def _operation(route: Route, method: str, marks: Marks, *, key: bool) -> Json:
+    said = marks.operation
     usual: list[type[ImagineError]] = [*EVERYWHERE]
     if method in WITH_BODY:
         usual += [MalformedBody, BodyTooLarge, EncodedBody]
@@ -178,7 +179,10 @@ def _operation(route: Route, method: str, said: Mapping[str, Any], *, key: bool)
     }
     # OpenAPI requires a response, even of a route without a description.
     mine = said.get("responses", {"default": {"description": "Not described."}})
-    whole["responses"] = _merged(mine, {**failures(*usual), "500": BUG})
+    errors = {**failures(*usual), "500": BUG}
+    if marks.fail is not None and not said:  # the dialect of the route has errors of its own form
+        errors = {status: {"description": error["description"]} for status, error in errors.items()}
+    whole["responses"] = _merged(mine, errors)
     if key:
         whole["security"] = [{"key": []}]
     return whole

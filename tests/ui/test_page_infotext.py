@@ -61,7 +61,7 @@ def test_any_text_is_read_as_python_reads_it(page: Page) -> None:
         parts = random.choices(PARTS, k=random.randrange(24))
         texts.append(random.choice(["", "a\nSteps: 20, Seed: 1, Clip skip: 1, "]) + "".join(parts))
     expected = [read_infotext(text) for text in texts]
-    assert sum(meta is not None for meta in expected) > 2000
+    assert sum(meta is not None for meta in expected) > 1500
     for text, meta, found in zip(texts, expected, read(page, texts), strict=True):
         assert found == meta, repr(text)
 

@@ -157,6 +157,12 @@ def test_guards_and_missing_paths_speak_the_dialect(
         assert native.json()["error"]["message"]
 
 
+def test_the_document_does_not_give_a_dialect_the_errors_of_another(engine: Engine) -> None:
+    paths = ask(app_of(engine), "GET", "/openapi.json").json()["paths"]
+    assert "content" not in paths["/plain/draw"]["post"]["responses"]["400"]
+    assert "content" in paths["/generate"]["post"]["responses"]["400"]
+
+
 def test_paths_of_no_dialect_have_the_usual_errors(engine: Engine) -> None:
     assert ask(app_of(engine), "GET", "/nowhere").json()["error"]["type"] == "not_found"
 

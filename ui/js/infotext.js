@@ -159,9 +159,9 @@
     return text.slice(from, to);
   }
 
-  /** Whether a line holds the number of steps and two more known fields. */
+  /** Whether a line is a list of fields: the number of steps, two more, and no prompt in front. */
   function isSettings(line) {
-    if (!/steps/i.test(line)) return false;
+    if (!/steps/i.test(line) || line.includes(NEGATIVE) || !matchAt(KEY, line, 0)) return false;
     const { values } = readSettings(line);
     return 'steps' in values && Object.keys(values).length >= 3;
   }
@@ -175,7 +175,7 @@
 
   /** Some tools write one line; a full stop, a comma or a blank replaces a line break. */
   function promptsOfOneLine(head) {
-    const [negative] = head.matchAll(/(?:^|[\s.,])Negative prompt:/g);
+    const [negative] = head.matchAll(/(?:^|,?\s|[.,])Negative prompt:/g);
     if (!negative) return { prompt: trim(head), neg: '' };
     const neg = head.slice(negative.index + negative[0].length);
     return { prompt: trim(head.slice(0, negative.index)), neg: trim(neg) };
@@ -190,7 +190,7 @@
         return { ...prompts(lines.slice(0, at)), settings: lines.slice(at).join('\n') };
       }
     }
-    const mark = [...text.matchAll(/(?:^|[\s.,])(?=Steps: ?[0-9]+,)/g)].at(-1);
+    const mark = [...text.matchAll(/(?:^|,?\s|[.,])(?=Steps: ?[0-9]+,)/g)].at(-1);
     const settings = mark && text.slice(mark.index + mark[0].length);
     return mark && isSettings(settings.split('\n', 1)[0])
       ? { ...promptsOfOneLine(text.slice(0, mark.index)), settings }

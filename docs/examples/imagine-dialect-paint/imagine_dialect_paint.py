@@ -65,4 +65,5 @@ def register_routes(register, service):
     from imagine_core.web.generation import generation
 
     paint = Paint()
-    register(speaking(Route("/paint", generation(service, paint), methods=["POST"]), paint))
+    route = Route("/paint", generation(service, paint), methods=["POST"])
+    register(speaking(route, paint, prefix="/paint/"))
