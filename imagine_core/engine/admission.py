@@ -92,6 +92,7 @@ def admit(
             found |= {each.field: each for each in error.fields}
         else:
             warnings += [] if remark is None else [remark]
+            warnings += _of_a_step(request)
     if found:
         raise RequestError(in_order(found.values()))
     sampler, schedule = resolve_sampler(samplers, request.sampler, request.noise_schedule)
@@ -115,6 +116,15 @@ def admit(
         pictures=pictures,
         warnings=tuple(warnings),
     )
+
+
+def _of_a_step(request: GenerationRequest) -> list[str]:
+    """What to say of a strength that is less than one step."""
+    share = request.steps * request.strength
+    if not 0 < share < 1:
+        return []
+    asked = f"strength {request.strength:g} of {request.steps} steps is no whole one"
+    return [f"{asked}: one runs, as with strength {1 / request.steps:.2g}"]
 
 
 def _decoded(picture: bytes, size: tuple[int, int]) -> tuple[Image.Image, str | None]:

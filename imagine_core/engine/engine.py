@@ -57,6 +57,7 @@ class Engine:
             preload=self._first_models,
         )
         self._admitting = ThreadPoolExecutor(ADMITTING, thread_name_prefix="imagine-admit")
+        self._looking = 0
         self._started = self._closed = False
 
     def start(self) -> None:
@@ -88,8 +89,8 @@ class Engine:
     ) -> Admitted:
         """Validate and resolve `request`, once for all later stages.
 
-        At most `ADMITTING` requests are admitted at once: decoding a picture to start from may take
-        a quarter of a gigabyte.
+        At most `ADMITTING` requests with a picture to start from are admitted at once: decoding it
+        may take a quarter of a gigabyte. Requests without one do not wait for them.
 
         Args:
             request: What to make.
@@ -98,6 +99,7 @@ class Engine:
         Raises:
             RequestError: Fields are invalid; lists all of them, `errors` included.
             UnknownName, UnusableModel, ShuttingDown, Stalled, GenerationFailed: It cannot run.
+            Busy: As many pictures as may wait are waiting to be decoded.
         """
         self._require_open()
         look = partial(
@@ -108,7 +110,15 @@ class Engine:
             limits=self.settings.limits,
             errors=errors,
         )
-        return await asyncio.get_running_loop().run_in_executor(self._admitting, look)
+        if request.init_image is None:  # does not wait for the pictures of others
+            return await asyncio.to_thread(look)
+        if self._looking >= self.settings.limits.queue:
+            raise Busy(f"{self._looking} pictures to start from are waiting; try again later")
+        self._looking += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._admitting, look)
+        finally:
+            self._looking -= 1
 
     async def generate(
         self,

@@ -46,14 +46,16 @@ def convert(image: Image.Image, transform: ImageCmsTransform) -> Image.Image:
 
 
 def without_profile(data: bytes) -> bytes | None:
-    """The PNG in `data` without its profile; None where there is no such thing."""
+    """The PNG in `data` without its profiles; None where there is no such thing."""
+    kept = [SIGNATURE]
     position = len(SIGNATURE)
     while data.startswith(SIGNATURE) and position < len(data):
         end = position + 12 + int.from_bytes(data[position : position + 4])
-        if data[position + 4 : position + 8] == b"iCCP":
-            return data[:position] + data[end:]
+        if data[position + 4 : position + 8] != b"iCCP":
+            kept.append(data[position:end])
         position = end
-    return None
+    bare = b"".join(kept)
+    return bare if len(bare) < len(data) and data.startswith(SIGNATURE) else None
 
 
 def _transform(data: bytes, mode: str) -> ImageCmsTransform | None:
@@ -80,7 +82,7 @@ def _read_as(space: str, mode: str) -> str | None:
         return "L"
     if space == "CMYK" and mode == "CMYK":
         return "CMYK"
-    if space == "RGB" and mode not in {"CMYK", "LAB"}:
+    if space == "RGB" and not grey and mode not in {"CMYK", "LAB"}:
         return "RGB"
     return None
 

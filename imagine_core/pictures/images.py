@@ -63,10 +63,14 @@ def load_picture(data: bytes) -> Image.Image:
     Raises:
         ValueError: `data` is no picture, or one that is too large, with a reason for people.
     """
-    image = _upright(_decode(data))
-    plain = _plain(image, None)
-    if plain.mode != image.mode:  # the profile is of another kind of colours
-        plain.info.pop("icc_profile", None)
+    image = _decode(data)
+    transform = srgb_transform(image)
+    image = _upright(image)
+    if image.mode in {"RGB", "RGBA"}:
+        return image
+    plain = _plain(image, transform)  # the profile speaks of the colours before
+    plain = plain if transform is None else convert(plain, transform)
+    plain.info.pop("icc_profile", None)
     return plain
 
 

@@ -120,6 +120,7 @@ class Record:
         keeps: Whether it continues without its client, and its result is kept.
         request: The request; resolved once it is admitted.
         enhancer: The enhancer that made the prompt.
+        steps_run: Steps that ran, once they have.
         begun: Whether it was accepted; a refused order leaves nothing to keep.
         phase: Its phase; the engine's `JobStatus` of this id knows more while it runs.
         finished: Its pictures.
@@ -133,6 +134,7 @@ class Record:
     request: GenerationRequest
     enhancer: str | None = None
     begun: bool = False
+    steps_run: int | None = None
     phase: Phase
     finished: Finished | None = None
     error: Exception | None = None
@@ -147,6 +149,8 @@ class Record:
                 self.phase = event.phase
             case StepEvent():
                 self.phase = "denoising"
+            case GenerationResult():
+                self.phase, self.steps_run = "decoding", event.steps_run
 
     def finish(self, done: Finished) -> None:
         """Store the finished pictures."""

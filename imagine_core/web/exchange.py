@@ -117,8 +117,6 @@ class Output:
     """Sends one JSON object, or the messages of a stream.
 
     Attributes:
-        accepted: Set once the request is accepted: from then on a heartbeat may begin the stream,
-            and errors need no status of their own.
         left: Set when the client is gone; later messages are dropped.
     """
 
@@ -127,7 +125,6 @@ class Output:
     headers: Sequence[Header] = ()
     started: bool = False
     complete: bool = False
-    accepted: asyncio.Event = field(default_factory=asyncio.Event)
     left: asyncio.Event = field(default_factory=asyncio.Event)
     _sent_at: float = 0.0
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -140,9 +137,8 @@ class Output:
 
     async def beat(self, heartbeat: bytes, seconds: float) -> None:
         """Send `heartbeat` whenever nothing else was sent for so many seconds."""
-        await self.accepted.wait()
         now = asyncio.get_running_loop().time
-        self._sent_at = self._sent_at or now()
+        self._sent_at = now()
         while not self.complete:
             wait = self._sent_at + seconds - now()
             if wait <= 0:

@@ -78,7 +78,6 @@ class GenerationExchange(Exchange):
 
     async def _send(self, event: GenerationEvent, out: Output) -> None:
         self.record.take(event)
-        out.accepted.set()
         if isinstance(event, GenerationResult):
             done = await asyncio.to_thread(self._finished, event)
             self.record.finish(done)

@@ -121,7 +121,7 @@ NONSENSE: dict[str, list[Any]] = {
     "clip": [None, 0, -1, "1", 1.5],
     "stream": [-1, "5", True, 2.5],
     "preview": [None, "slow", 1],
-    "hires": ["2", 1, 0, -1, 9, float("inf")],
+    "hires": ["2", 1, 0, -1, 9, 1.4e308, float("inf")],
     "n": [None, 0, 5, "2", 1.0],
     "deterministic": [None, 0, "true"],
     "progress": [None, 1, "true"],

@@ -17,8 +17,10 @@ from engines import RED
 from imagine_core import GenerationRequest
 from imagine_core.engine import Engine
 from imagine_core.engine.admission import Admitted
-from imagine_core.errors import FieldError, RequestError, ShuttingDown, UnknownName
+from imagine_core.errors import Busy, FieldError, RequestError, ShuttingDown, UnknownName
 from imagine_core.pictures import images
+from imagine_core.settings import Limits, Settings
+from imagine_core.testing import build_test_engine
 
 
 def png(size: tuple[int, int] = (64, 64)) -> bytes:
@@ -132,6 +134,47 @@ def test_no_more_than_two_requests_are_looked_at_at_once(
 
     asyncio.run(many())
     assert most == 2
+
+
+def test_a_strength_of_less_than_a_step_is_remarked_on(engine: Engine) -> None:
+    fields: dict[str, Any] = {
+        "sampler": "test euler",
+        "init_image": png(),
+        "width": 64,
+        "height": 64,
+    }
+    found = admitted(engine, **fields, strength=0.01, steps=4)
+    assert found.warnings == (
+        "strength 0.01 of 4 steps is no whole one: one runs, as with strength 0.25",
+    )
+    assert admitted(engine, **fields, strength=0.25, steps=4).warnings == ()
+    assert admitted(engine, **fields, strength=0, steps=4).warnings == ()
+
+
+def test_pictures_wait_to_be_decoded_only_up_to_the_limit_of_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = Limits(queue=3)
+    settings = Settings(models=tmp_path / "m", limits=limits)
+    engine = build_test_engine(tmp_path / "m", settings=settings)
+    decodes, decode = threading.Event(), images._decode
+
+    def slow(data: bytes) -> Image.Image:
+        decodes.wait(30)
+        return decode(data)
+
+    monkeypatch.setattr(images, "_decode", slow)
+
+    async def many() -> list[object]:
+        request = GenerationRequest(prompt="red", sampler="test euler", init_image=png())
+        tasks = [asyncio.create_task(engine.admit(request)) for _ in range(4)]
+        with pytest.raises(Busy):
+            await tasks[3]
+        decodes.set()
+        return list(await asyncio.gather(*tasks[:3]))
+
+    assert len(asyncio.run(many())) == 3
+    engine.close()
 
 
 def test_an_engine_that_was_closed_admits_nothing(engine: Engine, tmp_path: Path) -> None:

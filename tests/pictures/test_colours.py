@@ -13,7 +13,7 @@ import pytest
 from PIL import Image, ImageCms
 
 import profiles
-from imagine_core.pictures.images import load_init_image
+from imagine_core.pictures.images import load_init_image, load_picture
 from judged import init_image_problem
 
 P3, ADOBE = profiles.display_p3(), profiles.adobe_rgb()
@@ -221,6 +221,20 @@ def test_a_profile_that_says_nothing_of_the_picture_is_ignored(
     data = tagged(image, profile, "TIFF")
     assert init_image_problem(data) is None
     assert shown(data) == STORED
+
+
+@pytest.mark.parametrize(("mode", "colour"), [("L", 100), ("LA", (100, 255)), ("I;16", 25700)])
+def test_a_grey_picture_ignores_a_profile_of_three_channels(mode: str, colour: Any) -> None:
+    assert near(shown(tagged(plain(mode, colour), ADOBE)), (100, 100, 100), within=0)
+
+
+def test_a_picture_that_changes_its_mode_is_converted_by_its_profile() -> None:
+    kept = load_picture(tagged(plain("L", 100), LINEAR_GREY))
+    assert (kept.mode, "icc_profile" in kept.info) == ("RGB", False)
+    assert kept.getpixel((8, 8)) == shown(tagged(plain("L", 100), LINEAR_GREY))
+    untouched = load_picture(tagged(plain(), P3))
+    assert untouched.getpixel((8, 8)) == STORED
+    assert untouched.info["icc_profile"] == P3
 
 
 def test_no_broken_byte_of_a_profile_is_an_error() -> None:

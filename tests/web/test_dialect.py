@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from PIL import Image
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
-from calls import SMALL, app_of, ask, lines_of, live
+from calls import SMALL, app_of, ask, lines_of
 from imagine_core import (
     Enhancement,
     Enhancer,
@@ -25,6 +30,7 @@ from imagine_core import (
 )
 from imagine_core.engine import Engine
 from imagine_core.errors import FieldError
+from imagine_core.pictures import images
 from imagine_core.service import Service
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import FakePlugin, build_test_engine
@@ -218,12 +224,36 @@ def test_a_stream_that_has_nothing_to_say_sends_what_readers_skip(
             assert said.endswith("data: done 1\n\n")
 
 
-def test_no_heartbeat_comes_before_a_request_was_admitted(tmp_path: Path) -> None:
-    settings = ServerSettings(host="127.0.0.1", heartbeat=0.001)
-    engine = build_test_engine(tmp_path / "models")
-    with live(app_of(engine, settings), on_stop=engine.close) as url:
-        body = {**SMALL, "stream": 1, "sampler": "eulr"}
-        assert httpx.post(url + "/generate", json=body, timeout=60).status_code == 404
+def test_a_stream_is_not_silent_while_pictures_of_others_are_decoded(
+    tmp_path: Path, brings: Brings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decodes, decode = threading.Event(), images._decode
+
+    def slow(data: bytes) -> Image.Image:
+        decodes.wait(30)
+        return decode(data)
+
+    monkeypatch.setattr(images, "_decode", slow)
+    server, loads = held(tmp_path, brings, heartbeat=0.05)
+    loads.set()
+    picture = BytesIO()
+    Image.new("RGB", (64, 64)).save(picture, "PNG")
+    body = {**SMALL, "stream": 1, "img": base64.b64encode(picture.getvalue()).decode()}
+    with server.running(), ThreadPoolExecutor(3) as clients:
+        post = partial(httpx.post, server.url + "/generate", json=body, timeout=60)
+        others = [clients.submit(post) for _ in range(3)]
+        with httpx.stream("POST", server.url + "/generate", json=body, timeout=60) as stream:
+            assert stream.status_code == 200  # a heartbeat came, with nothing decoded yet
+            text_alone = httpx.post(server.url + "/generate", json=SMALL, timeout=60)
+            assert text_alone.json()["status"] == "final"  # it has no picture to wait for
+            decodes.set()
+            assert lines_of("".join(stream.iter_text()))[-1]["status"] == "final"
+        assert [other.result().status_code for other in others] == [200] * 3
+
+
+def test_a_stream_that_is_refused_at_once_has_its_status(engine: Engine) -> None:
+    body = {**SMALL, "stream": 1, "sampler": "eulr"}
+    assert ask(app_of(engine), "POST", "/generate", json=body).status_code == 404
 
 
 def test_heartbeats_can_be_left_out(tmp_path: Path, brings: Brings) -> None:

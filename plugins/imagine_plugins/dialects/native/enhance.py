@@ -104,7 +104,6 @@ class Enhanced(Exchange):
         prompt = ""
         with self._enhancing.place():
             enhancer = await self._enhancing.choose(wish.enhancer, model=wish.model)
-            out.accepted.set()
             async with aclosing(enhance(enhancer, task)) as events:
                 async for event in events:
                     if isinstance(event, Enhancement):
@@ -143,7 +142,8 @@ def read_wish(body: bytes, *, longest: int) -> Wish:
     refused = {error.field for error in problems}
     problems += [error for error in _problems(wish, longest) if error.field not in refused]
     if problems:
-        raise RequestError(problems)
+        places = list(FIELDS)
+        raise RequestError(sorted(problems, key=lambda error: places.index(error.field)))
     return wish
 
 

@@ -97,9 +97,10 @@ def standing_line(record: Record, status: JobStatus | None) -> dict[str, Any]:
     if record.outcome is not None:
         return {"status": record.outcome}
     if status is None:
-        return {"status": record.phase}
+        done = {"step": record.steps_run, "steps": record.steps_run}
+        return {"status": record.phase, **(done if record.phase == "decoding" else {})}
     line = phase_line(PhaseEvent(**{name: getattr(status, name) for name in STANDING}))
-    if status.step:
+    if status.phase in {"denoising", "decoding"}:
         line |= {"step": status.step, "steps": status.steps}
     return line
 
