@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from imagine_core.engine.guarded import Finished, Sampler
+from imagine_core.engine.guarded import Finished, GuardedSampler
 from imagine_core.errors import FieldError, GenerationFailed, RequestError
 from imagine_core.interfaces import Conditioning, Evaluation, SamplingTask, steps_to_run
 from imagine_core.types import HIRES_STRENGTH
@@ -144,7 +144,7 @@ def total_steps(request: GenerationRequest) -> int:
 def draw(  # noqa: PLR0913 - what a picture is made of
     model: DiffusionModel,
     request: GenerationRequest,
-    sampler: Sampler,
+    sampler: GuardedSampler,
     *,
     seed: int,
     halved: bool,
@@ -214,7 +214,7 @@ def _noise(
 
 
 def _denoise(
-    sampler: Sampler,
+    sampler: GuardedSampler,
     task: SamplingTask,
     guidance: Guidance,
     *,

@@ -33,7 +33,7 @@ class Finished(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Sampler:
+class GuardedSampler:
     """A sampler, the guard that runs its code, and its name in errors."""
 
     spec: SamplerSpec
@@ -48,7 +48,7 @@ class Sampler:
 class Run:
     """A sampling in progress; every failure in it becomes a `GenerationFailed`."""
 
-    def __init__(self, sampler: Sampler, task: SamplingTask) -> None:
+    def __init__(self, sampler: GuardedSampler, task: SamplingTask) -> None:
         self._sampler, self._task, self._guard = sampler, task, sampler.guard
         self._at = "at its start"
         self._sampling = self._begin()

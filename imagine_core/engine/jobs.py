@@ -21,7 +21,7 @@ from imagine_core.engine.drawing import (
     draw,
     total_steps,
 )
-from imagine_core.engine.guarded import Guard, Sampler
+from imagine_core.engine.guarded import Guard, GuardedSampler
 from imagine_core.errors import ImagineError
 from imagine_core.executor import JobStatus
 from imagine_core.kinds import SEEDS
@@ -171,7 +171,7 @@ class Job:
             drawing = draw(
                 model,
                 self.request,
-                Sampler(self.sampler, guard, self.culprit),
+                GuardedSampler(self.sampler, guard, self.culprit),
                 seed=own,
                 halved=halved,
                 init_image=self.admitted.pictures.get("init"),

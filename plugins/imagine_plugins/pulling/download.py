@@ -14,7 +14,7 @@ from typing import Protocol
 from imagine_core.errors import ServerFailed
 from imagine_plugins.loaders.header import HEADER_LIMIT
 from imagine_plugins.pulling.retries import Lost, Retries
-from imagine_plugins.pulling.web import Answer, Web, require_good, shown
+from imagine_plugins.pulling.web import Response, Web, require_good, shown
 
 RANGE_NOT_SATISFIABLE = http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 BLOCK = 2**22
@@ -138,7 +138,7 @@ class Downloader:
             raise Lost("the connection ended early")
         return stated
 
-    def _receive(self, answer: Answer, part: Path, size: int | None) -> None:
+    def _receive(self, answer: Response, part: Path, size: int | None) -> None:
         with part.open("ab") as file:
             resumed = file.tell() > 0
             try:
@@ -192,7 +192,7 @@ def sha256_of(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _agreed(remote: Remote, answer: Answer) -> Remote:
+def _agreed(remote: Remote, answer: Response) -> Remote:
     """`remote` with the facts of `answer`; raises `ServerFailed` if they contradict each other."""
     if remote.size is not None and answer.size not in (None, remote.size):
         raise ServerFailed(
@@ -204,7 +204,7 @@ def _agreed(remote: Remote, answer: Answer) -> Remote:
     return replace(remote, size=size, sha256=remote.sha256 or answer.sha256)
 
 
-def _continues(answer: Answer, first: int | None, remote: Remote, part: Path) -> bool:
+def _continues(answer: Response, first: int | None, remote: Remote, part: Path) -> bool:
     """Whether a body that begins at byte `first` of the file can be joined to `part`."""
     have, known, stated = _length(part), _validator(part), answer.validator
     if first is None or first > have:

@@ -38,7 +38,7 @@ SETTLED_SECONDS = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Response:
     """A response, and facts about the file from all servers on the way to it.
 
     Attributes:
@@ -91,7 +91,7 @@ class Web:
         self._retries = retries or Retries()
 
     @contextmanager
-    def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[Answer]:
+    def get(self, url: str, *, headers: Mapping[str, str] | None = None) -> Iterator[Response]:
         """The answer to a request, of any status but a redirect.
 
         Raises:
@@ -120,7 +120,7 @@ class Web:
             require_good(answer.response)
             return read_at_most(answer.response, JSON_LIMIT)
 
-    def _get(self, url: str, headers: Mapping[str, str]) -> Iterator[Answer]:
+    def _get(self, url: str, headers: Mapping[str, str]) -> Iterator[Response]:
         import httpx
 
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
@@ -135,7 +135,9 @@ class Web:
                     size = size or _linked_size(response)
                     sha256 = sha256 or _linked_sha256(response)
                     if not response.has_redirect_location:
-                        yield Answer(response=response, size=_size(response) or size, sha256=sha256)
+                        yield Response(
+                            response=response, size=_size(response) or size, sha256=sha256
+                        )
                         return
                     url = _redirected(url, response.headers["location"])
         raise ServerFailed(f"{shown(url)}: too many redirects")

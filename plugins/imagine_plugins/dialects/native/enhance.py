@@ -61,13 +61,13 @@ class Wish:
         )
 
 
-def enhance_endpoint(service: Service) -> Callable[[Request], Coroutine[Any, Any, Enhanced]]:
+def enhance_endpoint(service: Service) -> Callable[[Request], Coroutine[Any, Any, EnhanceExchange]]:
     """`POST /enhance`: a better prompt, or a stream that ends with one."""
     longest = service.engine.settings.limits.prompt
 
-    async def endpoint(request: Request) -> Enhanced:
+    async def endpoint(request: Request) -> EnhanceExchange:
         wish = await asyncio.to_thread(read_wish, await request.body(), longest=longest)
-        return Enhanced(service, wish)
+        return EnhanceExchange(service, wish)
 
     return endpoint
 
@@ -88,7 +88,7 @@ def _details(enhancer: Enhancer) -> dict[str, Any]:
     }
 
 
-class Enhanced(Exchange):
+class EnhanceExchange(Exchange):
     """The answer to `POST /enhance`."""
 
     def __init__(self, service: Service, wish: Wish) -> None:
