@@ -83,7 +83,6 @@ class Text(Kind):
         return {"type": "string", "maxLength": limits.prompt, **pattern}
 
 
-@dataclass(frozen=True, slots=True)
 class Name(Kind):
     """The name of something that is registered; whether it is known, the engine finds out."""
 
@@ -161,7 +160,6 @@ class Every(Whole):
         return {"anyOf": [Whole.schema(self, limits), {"const": False}]}
 
 
-@dataclass(frozen=True, slots=True)
 class Side(Kind):
     """A side of a picture, in pixels."""
 
@@ -204,7 +202,6 @@ class Decimal(Kind):
         return {"type": "number", least: self.least, "maximum": self.most}
 
 
-@dataclass(frozen=True, slots=True)
 class Flag(Kind):
     """True or false."""
 
@@ -216,7 +213,6 @@ class Flag(Kind):
         return {"type": "boolean"}
 
 
-@dataclass(frozen=True, slots=True)
 class Seed(Kind):
     """A seed, written as a string, since most readers of JSON keep 53 bits of a number.
 
@@ -240,7 +236,6 @@ class Seed(Kind):
         return {"anyOf": [number, digits]}
 
 
-@dataclass(frozen=True, slots=True)
 class Picture(Kind):
     """An encoded picture, in base64; whether it can be decoded, the engine finds out."""
 
