@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 __all__ = [
-    "UNSAFE_FORMATS",
+    "safe_formats",
 ]
 
 MAX_PIXELS = 8192 * 8192
@@ -31,6 +31,14 @@ WHITE = "white"
 ORIENTATION = 0x0112  # the EXIF tag
 DISTORTED = 1.05
 """Ratio between the scales of the two sides from which a picture looks distorted."""
+
+
+def safe_formats() -> list[str]:
+    """The formats of Pillow that it decodes itself."""
+    from PIL import Image
+
+    Image.init()
+    return [name for name in Image.ID if name not in UNSAFE_FORMATS]
 
 
 def load_init_image(data: bytes, width: int, height: int) -> tuple[Image.Image, str | None]:
@@ -106,8 +114,7 @@ def _open(data: bytes) -> Image.Image:
 
     from PIL import Image, UnidentifiedImageError
 
-    Image.init()
-    formats = [name for name in Image.ID if name not in UNSAFE_FORMATS]
+    formats = safe_formats()
     try:
         return Image.open(BytesIO(data), formats=formats)
     except (ValueError, UnidentifiedImageError):

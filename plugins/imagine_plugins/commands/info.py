@@ -13,7 +13,6 @@ from typing import Any
 import click
 
 from imagine_core import hookimpl
-from imagine_core.pictures.images import UNSAFE_FORMATS
 from imagine_core.pictures.metadata import read_meta
 from imagine_plugins.commands.shared.output import file_size, print_json
 
@@ -54,12 +53,12 @@ def _kind(data: bytes) -> str:
 
     from PIL import Image
 
-    Image.init()
-    formats = [name for name in Image.ID if name not in UNSAFE_FORMATS]
+    from imagine_core.pictures.images import safe_formats
+
     try:
         with (
             warnings.catch_warnings(action="ignore"),
-            Image.open(BytesIO(data), formats=formats) as image,
+            Image.open(BytesIO(data), formats=safe_formats()) as image,
         ):
             return f"{image.format}, {image.width} x {image.height}"
     except Exception:  # decoders raise whatever broken bytes lead them to

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import click
 
@@ -12,8 +11,6 @@ from imagine_core.cli import plugins_of
 from imagine_plugins.commands.shared.options import JSON_OPTION, SERVER_OPTIONS
 from imagine_plugins.commands.shared.output import print_json, print_table
 from imagine_plugins.commands.shared.source import ask_for_details, choose
-
-Sampler = dict[str, Any]
 
 
 def _samplers(*, address: str | None, api_key: str | None, as_json: bool) -> None:

@@ -25,7 +25,7 @@ from imagine_plugins.dialects.native.lines import final_line, standing_line
 from imagine_plugins.loaders.hashing import file_hash
 
 if TYPE_CHECKING:
-    from imagine_core.executor import Executor
+    from imagine_core.executor import Executor, JobStatus
     from imagine_core.interfaces import ModelInfo
     from imagine_core.service import Service
     from imagine_core.web.dialect import Record
@@ -55,7 +55,7 @@ def native_routes(service: Service) -> Iterator[Route]:
 
 def jobs(service: Service) -> dict[str, Any]:
     """`GET /jobs`: the state of all orders, ended ones last."""
-    statuses = {status.id: status for status in service.engine.status().jobs}
+    statuses = _statuses(service)
     listed = []
     for record in service.jobs:
         expires_in = service.jobs.expires_in(record)
@@ -69,8 +69,7 @@ def job(service: Service, record: Record) -> dict[str, Any]:
     """`GET /jobs/ID`: the state of an order; at its end, the reply of `/generate`."""
     if record.finished is not None:
         return {"id": record.id, **final_line(record.finished, record)}
-    statuses = {status.id: status for status in service.engine.status().jobs}
-    standing = {"id": record.id, **standing_line(record, statuses.get(record.id))}
+    standing = {"id": record.id, **standing_line(record, _statuses(service).get(record.id))}
     return standing if record.error is None else standing | explained(record.error)[1]
 
 
@@ -149,6 +148,11 @@ def stop(engine: Executor, body: bytes) -> dict[str, Any]:
     except strict_json.Refused as error:
         raise RequestError([FieldError("model", str(error))]) from error
     return {"model": name, "status": engine.unload(name)}
+
+
+def _statuses(service: Service) -> dict[str, JobStatus]:
+    """What the engine says of each order that it has, by id."""
+    return {status.id: status for status in service.engine.status().jobs}
 
 
 def _model(info: ModelInfo) -> dict[str, Any]:
