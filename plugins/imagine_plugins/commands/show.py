@@ -36,7 +36,7 @@ def show(
 
 
 def _local(name: str, folder: Path) -> Model:
-    from imagine_plugins.loaders.hashing import file_hash
+    from imagine_core.models.hashing import file_hash
 
     plugins = plugins_of(click.get_current_context())
     info = plugins.catalogue(Settings(models=folder.expanduser())).find(name)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from imagine_core.interfaces import Device
+    from imagine_core.models.hashing import FileHash
     from imagine_plugins.loaders.autoencoder import Autoencoder
-    from imagine_plugins.loaders.hashing import FileHash
     from imagine_plugins.loaders.stable_diffusion import StableDiffusion
     from imagine_plugins.loaders.text import TextEncoder
 

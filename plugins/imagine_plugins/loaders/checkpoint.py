@@ -62,8 +62,8 @@ class CheckpointLoader:
         progress: Callable[[float], object] = id,
     ) -> DiffusionModel:
         """Load a checkpoint; its header is read once more, for the file may have changed."""
+        from imagine_core.models.hashing import FileHash
         from imagine_plugins.loaders.assembly import assemble
-        from imagine_plugins.loaders.hashing import FileHash
 
         with named(info.name):
             return assemble(

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from imagine_core.models.hashing import FileHash
     from imagine_core.noise import NoiseModel
     from imagine_plugins.loaders.autoencoder import Autoencoder
-    from imagine_plugins.loaders.hashing import FileHash
     from imagine_plugins.loaders.text import TextEncoder
 
 MASKED_LATENTS = 4  # picture sizes whose masked latents an inpainting model caches

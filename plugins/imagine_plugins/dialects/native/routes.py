@@ -14,6 +14,7 @@ from starlette.routing import Route
 from imagine_core import strict_json
 from imagine_core.errors import FieldError, RequestError, UnknownName, UnusableModel
 from imagine_core.kinds import SIDE_STEP, SMALLEST_SIDE
+from imagine_core.models.hashing import file_hash
 from imagine_core.version import version
 from imagine_core.web.app import AsciiJSONResponse
 from imagine_core.web.dialect import speaking
@@ -22,7 +23,6 @@ from imagine_core.web.security import open_to_files, without_key
 from imagine_plugins.dialects.native.dialect import Native, explained
 from imagine_plugins.dialects.native.enhance import enhance_endpoint, enhancers
 from imagine_plugins.dialects.native.lines import final_line, standing_line
-from imagine_plugins.loaders.hashing import file_hash
 
 if TYPE_CHECKING:
     from imagine_core.executor import Executor, JobStatus

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imagine_plugins.loaders import hashing
-from imagine_plugins.loaders.hashing import FileHash
+from imagine_core.models import hashing
+from imagine_core.models.hashing import FileHash
 
 
 def wanted(content: bytes) -> str:

@@ -11,6 +11,12 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+__all__ = [
+    "FileHash",
+    "file_hash",
+    "known_hash",
+]
+
 BLOCK = 2**22
 REMEMBERED = 1000
 SHOWN_DIGITS = 10
@@ -77,6 +83,13 @@ class FileHash:
 def file_hash(path: Path) -> str | None:
     """The first digits of the sha256 of the file at `path`, waited for; None for a folder."""
     return FileHash(path).start().wait() if path.is_file() else None
+
+
+def known_hash(path: Path) -> str | None:
+    """`file_hash` where it is remembered; None otherwise, at once."""
+    with suppress(OSError):
+        return _remembered(cache_file()).get(_identity(path)) if path.is_file() else None
+    return None
 
 
 def _identity(path: Path) -> str:
