@@ -65,16 +65,18 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Text(Kind):
-    """Text of any language, up to the server's limit of characters."""
+    """Text of any language, up to the server's limit of characters.
+
+    Attributes:
+        required: Whether JSON must have one that is not blank.
+    """
 
     required: bool = False
 
     def read(self, value: object) -> str:
-        return strict_json.text(value)
+        return strict_json.name(value) if self.required else strict_json.text(value)
 
     def problem(self, value: str | None, limits: Limits) -> str | None:
-        if self.required and value is not None and not value.strip():
-            return EMPTY
         longest = f"must have at most {limits.prompt:,} characters"
         return longest if value is not None and len(value) > limits.prompt else None
 
