@@ -218,7 +218,10 @@ class Unauthorized(ImagineError):
     type = "unauthorized"
 
     def __init__(self) -> None:
-        super().__init__("this server wants its API key: send 'Authorization: Bearer KEY'")
+        super().__init__(
+            "this server wants its API key: send 'Authorization: Bearer KEY', "
+            "or the key as the password of HTTP Basic"
+        )
 
 
 class Forbidden(ImagineError):

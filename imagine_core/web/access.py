@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import ipaddress
 import re
 import socket
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from imagine_core.errors import SettingsError
 
 if TYPE_CHECKING:
+    from starlette.datastructures import Headers
+
     from imagine_core.settings import ServerSettings
 
 LOCAL = ("localhost", "127.0.0.1", "0.0.0.0", "[::1]")  # noqa: S104 - names, not an address to bind
@@ -50,14 +54,29 @@ class Access:
             return False
         return parts[1] in LOCAL or origin.partition("://")[2] == host.lower()
 
-    def key(self, authorization: str | None) -> bool:
-        """Whether an Authorization header holds the key, if the server has one."""
+    def key(self, headers: Headers) -> bool:
+        """Whether the headers of a request hold the key, if the server has one.
+
+        Clients send it as a bearer token, as the password of HTTP Basic (RFC 7617) with any user
+        name, or, as those of Azure do, in an api-key header.
+        """
         if self._key is None:
             return True
-        scheme, _, given = (authorization or "").partition(" ")
-        # Headers are bytes that Starlette reads as Latin-1.
-        fits = hmac.compare_digest(given.strip().encode("latin-1"), self._key)
-        return fits and scheme.lower() == "bearer"
+        return any(hmac.compare_digest(given, self._key) for given in _keys(headers))
+
+
+def _keys(headers: Headers) -> Iterator[bytes]:
+    """What may be the key in some headers; Starlette reads their bytes as Latin-1."""
+    scheme, _, given = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        yield given.strip().encode("latin-1")
+    elif scheme.lower() == "basic":
+        with suppress(ValueError):  # not base64
+            pair = base64.b64decode(given.strip().encode("latin-1"), validate=True)
+            yield pair  # a key that looks like "user:password"
+            yield pair.partition(b":")[2]
+    if "api-key" in headers:
+        yield headers["api-key"].strip().encode("latin-1")
 
 
 def machine_names() -> Iterator[str]:

@@ -36,7 +36,10 @@ FILE_ORIGINS = ("null", "file://")
 """The Origin of pages that were opened as files. Sandboxed frames of any site send "null" too, so
 it opens only routes that do not show the work of other clients."""
 
-SINGLE = ("host", "origin", "authorization", "content-type", "access-control-request-method")
+SINGLE = (
+    *("host", "origin", "authorization", "api-key", "content-type"),
+    "access-control-request-method",
+)
 """Headers that a request may have once (RFC 9110, 5.3). Of two, a proxy may judge one and this
 server the other, so requests with two are refused."""
 
@@ -123,9 +126,8 @@ class KeyGuard:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Check the key."""
         if scope["type"] in ("http", "websocket"):
-            given = Headers(scope=scope).get("authorization")
             free = marks_of(route_of(self.routes, scope)).without_key
-            if not (free or self.access.key(given)):
+            if not (free or self.access.key(Headers(scope=scope))):
                 raise Unauthorized
         await self.app(scope, receive, send)
 
