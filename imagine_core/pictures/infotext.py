@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from imagine_core.types import GenerationRequest
 
 __all__ = [
+    "infotext_details",
     "read_infotext",
 ]
 
@@ -120,6 +121,7 @@ _PLAIN = re.compile(r"[^,\n]*")
 _QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"[ \t]*(?=[,\n]|\Z)', re.DOTALL)
 _BRACKETS = re.compile(r'"(?:\\.|[^"\\])*(?:"|\\?\Z)|[{}[\]]', re.DOTALL)
 _END = re.compile(r"[ \t]*(?=[,\n]|\Z)")
+_SIDES = re.compile(r"([0-9]+)x([0-9]+)")
 _STEPS = re.compile(r"Steps: ?[0-9]+")
 _INLINE = re.compile(r"(?:^|,?\s|[.,])(?=Steps: ?[0-9]+,)")
 _INLINE_NEGATIVE = re.compile(r"(?:^|,?\s|[.,])Negative prompt:")
@@ -130,8 +132,7 @@ def read_infotext(text: str) -> dict[str, Any] | None:
 
     What is missing or makes no sense is left out.
     """
-    text = text.replace("\r\n", "\n").replace("\r", "\n").strip(_BLANKS + "\0")
-    prompts, settings = _parts(text)
+    prompts, settings = _parts(_normal(text))
     if settings is None:
         return None
     prompt, negative = prompts
@@ -140,6 +141,28 @@ def read_infotext(text: str) -> dict[str, Any] | None:
     if "hires_strength" not in values and any(label.startswith("hires") for label in labels):
         meta.pop("strength", None)  # it is the second pass's
     return {key: meta[key] for key in _ORDER if key in meta}
+
+
+def infotext_details(text: str) -> dict[str, str]:
+    """The fields of an infotext under their own labels, as A1111 names them; {} of no infotext.
+
+    The prompts stand under "Prompt" and "Negative prompt", a size as "Size-1" and "Size-2".
+    """
+    prompts, settings = _parts(_normal(text))
+    if settings is None:
+        return {}
+    details = dict(zip(("Prompt", "Negative prompt"), prompts, strict=True))
+    for label, value in _details(settings):
+        sides = _SIDES.fullmatch(value)
+        if sides is None:
+            details.setdefault(label, value)
+        else:
+            details |= {f"{label}-1": sides[1], f"{label}-2": sides[2]}
+    return details
+
+
+def _normal(text: str) -> str:
+    return text.replace("\r\n", "\n").replace("\r", "\n").strip(_BLANKS + "\0")
 
 
 def _parts(text: str) -> tuple[tuple[str, str], str | None]:
@@ -186,7 +209,8 @@ def _prompts_of_one_line(head: str) -> tuple[str, str]:
 def _read(settings: str) -> tuple[set[str], dict[str, Any]]:
     """The labels of some settings, and the values by field; of several readable ones the first."""
     labels, values = set(), {}
-    for label, text in _details(settings):
+    for written, text in _details(settings):
+        label = written.lower()
         labels.add(label)
         field = _FIELDS.get(label)
         if field is None or field in values:
@@ -198,7 +222,7 @@ def _read(settings: str) -> tuple[set[str], dict[str, Any]]:
 
 
 def _details(settings: str) -> Iterator[tuple[str, str]]:
-    """The fields of `label: value, label: "quoted, value", ...`, labels in lower case."""
+    """The fields of `label: value, label: "quoted, value", ...`."""
     position, brackets = 0, True
     while position < len(settings):
         key = _KEY.match(settings, position)
@@ -211,7 +235,7 @@ def _details(settings: str) -> Iterator[tuple[str, str]]:
             found = _bracketed(settings, start)
             brackets = found is not None  # one that fails is the last: each may scan to the end
         value, end = found or _plain(settings, start)
-        yield " ".join(key[1].lower().split()), value
+        yield " ".join(key[1].split()), value
         position = end + 1
 
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = [
     "document_bytes",
     "finished",
+    "infotext_of",
     "json_text",
     "meta_of",
     "png_bytes",
@@ -138,8 +140,6 @@ def png_bytes(
 
 
 def _encoded(image: Image.Image) -> bytes:
-    from io import BytesIO
-
     buffer = BytesIO()
     # Level 1 is several times faster than the usual 6, for a few per cent of size.
     image.save(buffer, "PNG", compress_level=1)
@@ -195,6 +195,18 @@ def read_picture(path: Path) -> PictureFile:
             return PictureFile(meta=meta, png=_as_png(data, meta), source="picture")
         meta, out = _document(data)
         return PictureFile(meta=meta, png=_with_meta(_png(out), meta), source="json")
+
+
+def infotext_of(data: bytes) -> str | None:
+    """The infotext in a PNG, JPEG or WebP as it is written there, or None if there is none.
+
+    Raises:
+        InvalidFile: The PNG is damaged.
+    """
+    if not is_png(data):
+        return picture_comment(data)
+    file = BytesIO(data)
+    return read_texts(file, (INFOTEXT,)).get(INFOTEXT) or exif_comment(read_exif(file) or b"")
 
 
 def _png_meta(file: BinaryIO) -> dict[str, Any]:
@@ -286,8 +298,6 @@ def _png(out: object) -> bytes:
 
 def _with_meta(png: bytes, meta: Mapping[str, Any]) -> bytes:
     """`png` with `meta` in it; unchanged where it holds that already."""
-    from io import BytesIO
-
     check_png(png)
     text = json.dumps(meta)
     if read_texts(BytesIO(png), (META,)).get(META) == text:
