@@ -170,8 +170,8 @@ def fail_with_json(error: Exception) -> tuple[int, bytes]:
 
 def error_response(error: Exception, fail: Fail | None = None) -> Response:
     """The response to `error`, in the form that `fail` makes."""
-    status, body = (fail or fail_with_json)(error)
-    headers: dict[str, str] = {}
+    status, body, *further = (fail or fail_with_json)(error)
+    headers: dict[str, str] = dict(*further)
     if isinstance(error, errors.Busy):
         headers["Retry-After"] = str(error.retry_after)
     if isinstance(error, errors.Unauthorized):
@@ -237,6 +237,7 @@ async def _no_such_route(request: Request, error: Exception) -> Response:
         405: f"{request.url.path[:200]!r} does not take {request.method[:20]}",
     }
     detail = messages.get(error.status_code, str(error.detail))
-    fail = fail_of(request.app.routes, request.scope) or fail_with_json
-    status, body = fail(HTTPException(error.status_code, detail))
-    return Response(body, status, error.headers, media_type="application/json")
+    fail = fail_of(request.app.routes, request.scope)
+    response = error_response(HTTPException(error.status_code, detail), fail)
+    response.headers.update(error.headers or {})
+    return response

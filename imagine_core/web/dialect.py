@@ -20,9 +20,10 @@ from imagine_core.types import (
     StepEvent,
     new_id,
 )
-from imagine_core.web.marks import mark
+from imagine_core.web.marks import Failure, mark
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from starlette.requests import Request
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "Dialect",
     "Ended",
     "Event",
+    "Failure",
     "Finished",
     "Framing",
     "Order",
@@ -74,6 +76,10 @@ class Order:
         streams: Whether the answer is a stream.
         enhance: The enhancer for its prompt, "" for any; None for none.
         finishes: Whether it continues when its client disconnects.
+        keeps: Whether its result is kept for a while, although its client has received it.
+        idempotency_key: The same for each repetition of a request by its client; None if the
+            client never repeats one.
+        retry: Whether it is a repetition: it gets the result of the first.
         warnings: What the client should know, ignored keys for example.
         details: The dialect's own data for the answer.
     """
@@ -83,6 +89,9 @@ class Order:
     streams: bool = False
     enhance: str | None = None
     finishes: bool = False
+    keeps: bool = False
+    idempotency_key: str | None = None
+    retry: bool = False
     warnings: tuple[str, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -107,7 +116,7 @@ class Finished:
         return replace(self, result=replace(self.result, images=(), request=request))
 
 
-Event = PhaseEvent | StepEvent | Finished
+Event = PhaseEvent | StepEvent | Finished | Cancelled
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
@@ -117,27 +126,35 @@ class Record:
     Attributes:
         id: Its id, unguessable.
         order: The order.
-        keeps: Whether it continues without its client, and its result is kept.
+        caller: The client that it came from, see `imagine_core.web.callers`.
+        keeps: Whether its result is kept.
+        clients: How many connections wait for it: several if its client sent it again.
         request: The request; resolved once it is admitted.
         enhancer: The enhancer that made the prompt.
         steps_run: Steps that ran, once they have.
         begun: Whether it was accepted; a refused order leaves nothing to keep.
         phase: Its phase; the engine's `JobStatus` of this id knows more while it runs.
+        preview: The latest preview of its first picture.
         finished: Its pictures.
         error: The error that ended it instead.
+        ended: Set once it has ended.
         until: When a kept result is dropped.
     """
 
     id: str = field(default_factory=new_id)
     order: Order
-    keeps: bool
+    caller: str = ""
+    keeps: bool = False
+    clients: int = 1
     request: GenerationRequest
     enhancer: str | None = None
     begun: bool = False
     steps_run: int | None = None
     phase: Phase
+    preview: Image | None = None
     finished: Finished | None = None
     error: Exception | None = None
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
     until: float = 0.0
     _scope: asyncio.Timeout | None = None
 
@@ -149,6 +166,8 @@ class Record:
                 self.phase = event.phase
             case StepEvent():
                 self.phase = "denoising"
+                if event.preview is not None and event.image == 0:
+                    self.preview = event.preview
             case GenerationResult():
                 self.phase, self.steps_run = "decoding", event.steps_run
 
@@ -156,8 +175,9 @@ class Record:
         """Store the finished pictures."""
         self.finished = done.to_keep()
 
-    def drop_input(self) -> None:
-        """Drop the picture to start from: a kept record would hold its megabytes for minutes."""
+    def drop_pictures(self) -> None:
+        """Drop all but the result: a kept record would hold megabytes for minutes."""
+        self.preview = None
         self.order = replace(self.order, request=replace(self.order.request, init_image=None))
         self.request = replace(self.request, init_image=None)
 
@@ -188,6 +208,16 @@ class Record:
         if self._scope is not None and self.outcome is None:
             self._scope.reschedule(asyncio.get_running_loop().time())
 
+    def leave(self, patience: float) -> None:
+        """Count a client out; without any for `patience` seconds, cancel what needs one."""
+        self.clients -= 1
+        if not self.order.finishes:
+            asyncio.get_running_loop().call_later(patience, self._cancel_if_alone)
+
+    def _cancel_if_alone(self) -> None:
+        if self.clients == 0:
+            self.cancel()
+
 
 class Dialect(Protocol):
     """Translates between the JSON of an API and the core. A plugin's need not inherit from it.
@@ -208,13 +238,15 @@ class Dialect(Protocol):
     def say(self, event: Event, record: Record) -> bytes | None:
         """The message for an event, or None; called on a thread if the event has pictures.
 
-        An order that does not stream gets only `Finished`: the whole answer, in JSON.
+        An order that does not stream gets only `Finished`: the whole answer, in JSON. Of an order
+        that was cancelled by its id, `Cancelled` is the last event; None answers with the error.
         """
 
-    def fail(self, error: Exception, *, begun: bool = False) -> tuple[int, bytes]:
+    def fail(self, error: Exception, *, begun: bool = False) -> Failure:
         """The status and the JSON body of an error; once a stream has `begun`, its last message.
 
-        `imagine_core.web.app.explain` supplies the status and the message.
+        Headers may be a third value. `imagine_core.web.app.explain` supplies the status and the
+        message.
         """
 
 

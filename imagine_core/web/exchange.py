@@ -64,6 +64,9 @@ class Exchange:
         """Do the work, and send the answer."""
         raise NotImplementedError
 
+    def leave_behind(self) -> None:
+        """Note that the client is gone while the work continues."""
+
     def last_words(self, error: Exception) -> bytes:
         """The message that ends a stream with `error`."""
         return fail_with_json(error)[1]
@@ -89,6 +92,7 @@ class Exchange:
     async def _end(self, work: asyncio.Task[None], scope: Scope) -> None:
         """Detach or cancel the work once the client is served or gone."""
         if not work.done() and self.behind is not None:
+            self.leave_behind()
             self.behind.add(work)
             keep_body(scope, work)
             work.add_done_callback(self.behind.discard)

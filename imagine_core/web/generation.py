@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 
 from PIL.Image import Image
 
+from imagine_core.errors import Cancelled
 from imagine_core.pictures.metadata import finished
 from imagine_core.types import GenerationEvent, GenerationResult, PhaseEvent, StepEvent
+from imagine_core.web.callers import caller_of
 from imagine_core.web.dialect import Dialect, Event, Finished, Order
 from imagine_core.web.exchange import Exchange, Output
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 __all__ = [
     "generation",
 ]
+
+RETURN_SECONDS = 5.0
+"""How long an order whose client may send it again continues without one."""
 
 READING = 2
 """Bodies that one route parses at once: each may be JSON of some 64 MB."""
@@ -37,26 +42,52 @@ def generation(
         body = await request.body()
         async with reading:
             order = await asyncio.to_thread(dialect.read, body, request)
-        return GenerationExchange(service, dialect, order)
+        return GenerationExchange(service, dialect, order, caller=caller_of(request))
 
     return endpoint
 
 
 class GenerationExchange(Exchange):
-    """The answer to one order."""
+    """The answer to one order, or to the repetition of one."""
 
-    def __init__(self, service: Service, dialect: Dialect, order: Order) -> None:
-        self.record = service.jobs.open(order)
+    def __init__(self, service: Service, dialect: Dialect, order: Order, *, caller: str) -> None:
+        first = service.jobs.first(order, caller=caller)
+        self._repeats = first is not None
+        self.record = first or service.jobs.open(order, caller=caller)
         super().__init__(
             framing=dialect.framing if order.streams else None,
             heartbeat=service.settings.heartbeat,
             headers=[(b"x-job-id", self.record.id.encode())],
         )
-        self.behind = service.jobs.behind if self.record.keeps else None
+        stays = order.finishes or order.idempotency_key is not None
+        if stays and service.jobs.keeps and not self._repeats:
+            self.behind = service.jobs.behind
+        self.logged = self._repeats
         self._service = service
         self._dialect = dialect
 
     async def work(self, out: Output) -> None:
+        """Make the pictures, or take those that the order has brought before."""
+        try:
+            await (self._rejoin(out) if self._repeats else self._draw(out))
+        except Cancelled as cancelled:
+            said = await asyncio.to_thread(self._dialect.say, cancelled, self.record)
+            if said is None:
+                raise
+            await out.send(said, last=True)
+
+    async def _rejoin(self, out: Output) -> None:
+        """Wait for the order that is in progress already, or send its result again."""
+        self.record.clients += 1
+        try:
+            await self.record.ended.wait()
+        finally:
+            self.record.leave(RETURN_SECONDS)
+        if self.record.finished is None:
+            raise self.record.error or Cancelled
+        await self._say(self.record.finished, out, last=True)
+
+    async def _draw(self, out: Output) -> None:
         """Make the pictures, with the prompt enhanced if the order asks for it."""
         service, record = self._service, self.record
         async with service.jobs.at_work(record):
@@ -71,6 +102,10 @@ class GenerationExchange(Exchange):
                 async for event in events:
                     self.logged = True  # from here on, observers report how it ends
                     await self._send(event, out)
+
+    def leave_behind(self) -> None:
+        """Leave the order to itself, or to a client that sends it again."""
+        self.record.leave(RETURN_SECONDS)
 
     def last_words(self, error: Exception) -> bytes:
         """The dialect's message for `error`."""

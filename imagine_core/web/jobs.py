@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
@@ -14,7 +13,10 @@ from imagine_core.web.dialect import Order, Record
 
 MOST_RESULTS = 64
 MOST_BYTES = 256 * 2**20
-"""Of all kept pictures together; the oldest results are dropped first."""
+"""Of all kept pictures together; the results that expire first are dropped first."""
+
+RETRY_SECONDS = 60.0
+"""How long a received result is kept for a client that may send its request again."""
 
 
 class Jobs:
@@ -35,16 +37,33 @@ class Jobs:
         self._keep = keep
         self._clock = clock
         self._running: dict[str, Record] = {}
-        self._kept: OrderedDict[str, Record] = OrderedDict()
+        self._kept: dict[str, Record] = {}
 
-    def open(self, order: Order) -> Record:
+    def open(self, order: Order, *, caller: str = "") -> Record:
         """Make the record of an order that is yet to begin."""
         return Record(
             order=order,
-            keeps=order.finishes and self.keeps,
+            caller=caller,
+            keeps=self.keeps
+            and (order.finishes or order.keeps or order.idempotency_key is not None),
             request=order.request,
             phase="queued" if order.enhance is None else "enhancing",
         )
+
+    def first(self, order: Order, *, caller: str = "") -> Record | None:
+        """The record of the order that `order` repeats, unless it failed or has expired."""
+        if not order.retry or order.idempotency_key is None:
+            return None
+        asked = (caller, order.idempotency_key)
+        for record in reversed(list(self)):
+            known = (record.caller, record.order.idempotency_key)
+            if known == asked and record.outcome in (None, "final"):
+                return record
+        return None
+
+    def of(self, caller: str) -> list[Record]:
+        """The orders of `caller` that are in progress, the oldest first."""
+        return [record for record in self._running.values() if record.caller == caller]
 
     @asynccontextmanager
     async def at_work(self, record: Record) -> AsyncIterator[None]:
@@ -59,6 +78,7 @@ class Jobs:
             raise
         finally:
             del self._running[record.id]
+            record.ended.set()
             if record.keeps and record.outcome is not None:
                 self._put(record)
 
@@ -80,13 +100,15 @@ class Jobs:
         return round(record.until - self._clock(), 1) if record.id in self._kept else None
 
     def _put(self, record: Record) -> None:
-        record.drop_input()
-        record.until = self._clock() + self._keep
+        record.drop_pictures()
+        needs_it = record.order.finishes or record.order.keeps or record.clients == 0
+        seconds = self._keep if needs_it else min(self._keep, RETRY_SECONDS)
+        record.until = self._clock() + seconds
         self._kept[record.id] = record
         self._forget_old()
         while len(self._kept) > MOST_RESULTS or self._bytes() > MOST_BYTES:
-            self._kept.popitem(last=False)
-        asyncio.get_running_loop().call_later(self._keep, self._forget_old)
+            del self._kept[min(self._kept, key=lambda name: self._kept[name].until)]
+        asyncio.get_running_loop().call_later(seconds, self._forget_old)
 
     def _bytes(self) -> int:
         kept = (record.finished for record in self._kept.values())
@@ -94,5 +116,4 @@ class Jobs:
 
     def _forget_old(self) -> None:
         now = self._clock()
-        while self._kept and next(iter(self._kept.values())).until <= now:
-            self._kept.popitem(last=False)
+        self._kept = {name: each for name, each in self._kept.items() if each.until > now}

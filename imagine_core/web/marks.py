@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from starlette.types import Scope
 
 R = TypeVar("R", bound=BaseRoute)
-Fail = Callable[[Exception], tuple[int, bytes]]
-"""Makes the status and the JSON body of an error."""
+Failure = tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]
+"""The status and the JSON body of an error, and further headers if it needs any."""
+
+Fail = Callable[[Exception], Failure]
+"""Makes the answer to an error."""
 
 ATTRIBUTE = "imagine_marks"
 
