@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from imagine_core.interfaces import Device, Enhancer, ModelLoader, SamplerSpec
+from imagine_core.interfaces import Device, Enhancer, HttpApi, ModelLoader, SamplerSpec
 from imagine_core.types import Generation
 
 if TYPE_CHECKING:
@@ -54,6 +54,11 @@ def register_enhancers(register: Callable[[Enhancer], None]) -> None:
 @hookspec
 def register_routes(register: Callable[[BaseRoute], None], service: Service) -> None:
     """Register HTTP routes: an API dialect, a page, a probe."""
+
+
+@hookspec
+def register_apis(register: Callable[[HttpApi], None]) -> None:
+    """Register the APIs among this plugin's routes that other programs know."""
 
 
 @hookspec

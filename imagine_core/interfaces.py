@@ -21,6 +21,7 @@ __all__ = [
     "Enhancement",
     "Enhancer",
     "Evaluation",
+    "HttpApi",
     "ModelInfo",
     "ModelLoader",
     "SamplerSpec",
@@ -367,3 +368,25 @@ class Enhancer:
         what to do.
         """
         raise NotImplementedError
+
+
+# ---------------------------------------------------------------------------------- HTTP APIs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpApi:
+    """An API of the server that other programs know; `imagine serve` prints what to enter there.
+
+    Attributes:
+        name: Its name: "OpenAI API".
+        path: What follows the server's address: "/v1".
+        programs: Programs that draw through it.
+        key: What to enter for the key of a server that has one.
+        no_key: What to enter where it has none.
+    """
+
+    name: str
+    path: str
+    programs: tuple[str, ...]
+    key: str
+    no_key: str

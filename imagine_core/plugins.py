@@ -16,7 +16,7 @@ import pluggy
 
 from imagine_core import hookspecs
 from imagine_core.errors import FAULTS, ImagineError, PluginError, SettingsError, UnknownName
-from imagine_core.interfaces import Device, Enhancer, ModelLoader, SamplerSpec
+from imagine_core.interfaces import Device, Enhancer, HttpApi, ModelLoader, SamplerSpec
 from imagine_core.registry import Registry
 
 if TYPE_CHECKING:
@@ -105,6 +105,11 @@ class Plugins:
         return self._registry("enhancer", "register_enhancers", Enhancer)
 
     @property
+    def apis(self) -> Registry[HttpApi]:
+        """The APIs of the server that other programs know."""
+        return self._registry("API", "register_apis", HttpApi)
+
+    @property
     def commands(self) -> Registry[click.Command]:
         """The commands of the `imagine` program."""
         import click
@@ -152,7 +157,8 @@ class Plugins:
 
     def reports(self) -> list[PluginReport]:
         """The report on each plugin, by name. Fills every registry, so that problems show."""
-        for kind in (self.devices, self.samplers, self.loaders, self.enhancers, self.commands):
+        registries = (self.devices, self.samplers, self.loaders, self.enhancers)
+        for kind in (*registries, self.apis, self.commands):
             len(kind)
         return sorted(self._reports.values(), key=lambda report: report.name)
 

@@ -74,6 +74,8 @@ class ServerSettings:
         keep_results: Seconds that results are kept for clients that asked for it; 0 keeps none.
         heartbeat: Seconds after which a silent stream sends something, so that proxies keep it;
             0 for never.
+        strict_models: Whether the model names of cloud services, such as "dall-e-3", are unknown;
+            otherwise they mean the default model.
     """
 
     host: str = DEFAULT_HOST
@@ -83,3 +85,4 @@ class ServerSettings:
     hosts: tuple[str, ...] = ()
     keep_results: float = 600.0
     heartbeat: float = 10.0
+    strict_models: bool = False

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import click
 
 from imagine_core import hookimpl
 from imagine_core.cli import FAILED, plugins_of
+from imagine_core.errors import ImagineError
 from imagine_core.network import is_loopback
 from imagine_core.settings import (
     DEFAULT_HOST,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 
     from imagine_core.engine import Engine
     from imagine_core.plugins import Plugins
+    from imagine_core.service import Service
     from imagine_plugins.server.readiness import Readiness
     from imagine_plugins.server.serving import GracefulServer
 
@@ -133,6 +136,12 @@ OPTIONS = [
         help="How long a stream may be silent before it sends a blank line; 0 sends none.",
     ),
     click.Option(
+        ["--strict-models"],
+        is_flag=True,
+        help="Refuse model names of cloud services, such as dall-e-3, instead of drawing with the "
+        "default model.",
+    ),
+    click.Option(
         ["--log-format"],
         type=click.Choice(["text", "json"]),
         default="text",
@@ -162,6 +171,7 @@ class Options:
     api_key: str | None
     keep_results: float
     heartbeat: float
+    strict_models: bool
     log_format: str
 
     @property
@@ -189,6 +199,7 @@ class Options:
             hosts=self.hosts,
             keep_results=self.keep_results,
             heartbeat=self.heartbeat,
+            strict_models=self.strict_models,
         )
 
 
@@ -220,7 +231,7 @@ def serve(options: Options, plugins: Plugins) -> int:
     sock = listen(options.host, options.port)
     say = start_logging(options.log_format)
     _warn(options, engine, sock, say)
-    announcer = Announcer(engine, sock, readiness, say)
+    announcer = Announcer(service, sock, readiness, say)
 
     def stop() -> None:
         readiness.stopping(within=options.grace)
@@ -244,14 +255,14 @@ def serve(options: Options, plugins: Plugins) -> int:
 
 
 class Announcer:
-    """Reports the address and the device of the server once the device is chosen.
+    """Reports the addresses and the device of the server once the device is chosen.
 
     The socket answers earlier: choosing a device takes as long as importing torch.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        service: Service,
         sock: socket.socket,
         readiness: Readiness,
         say: Callable[[str], None],
@@ -259,7 +270,8 @@ class Announcer:
         from imagine_plugins.server.serving import shown_address
 
         self._readiness, self._say = readiness, say
-        self.engine, self.address = engine, shown_address(sock)
+        self._service, self.engine = service, service.engine
+        self.address = shown_address(sock)
         self.exit_code = 0
         self._task: asyncio.Task[None] | None = None
 
@@ -286,6 +298,19 @@ class Announcer:
         said = f"listening on {self.address}, device {status.device} ({status.dtype}), {models}"
         self._readiness.ready(said)
         self._say(said)
+        for line in api_lines(self._service, self.address):
+            self._say(line)
+
+
+def api_lines(service: Service, address: str) -> Iterator[str]:
+    """What to enter into programs that know an API of the server: address, key and model."""
+    any_address = address.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
+    with suppress(ImagineError):
+        model = service.engine.catalogue.default().name
+        for api in service.plugins.apis:
+            key = api.no_key if service.settings.api_key is None else api.key
+            programs = ", ".join(api.programs)
+            yield f"{api.name}: {any_address}{api.path}, {key}, model {model} ({programs})"
 
 
 def _is_preparing(engine: Engine) -> bool:

@@ -278,7 +278,7 @@ def build_server(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,  # the client's address is not used
+        proxy_headers=True,  # of a proxy on this machine: it tells callers apart
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=LAST_WORDS_SECONDS,
