@@ -84,6 +84,7 @@ def machine_names() -> Iterator[str]:
     yield "localhost"
     yield "*.localhost"
     yield "*.local"  # multicast DNS: no name that a stranger could register
+    yield "*.internal"  # reserved for private use too: host.docker.internal, for one
     name = socket.gethostname().lower()
     if name:
         yield name
