@@ -34,6 +34,7 @@ __all__ = [
     "from_json",
     "in_core",
     "on_wire",
+    "renamed",
     "to_json",
 ]
 
@@ -236,15 +237,16 @@ def in_order(errors: Iterable[FieldError]) -> list[FieldError]:
 
 def on_wire(error: RequestError) -> RequestError:
     """`error` under the wire names of its fields."""
-    return _renamed(error, WIRE_NAMES)
+    return renamed(error, WIRE_NAMES)
 
 
 def in_core(error: RequestError) -> RequestError:
     """`error` under the names that its fields have in `GenerationRequest`."""
-    return _renamed(error, CORE_NAMES)
+    return renamed(error, CORE_NAMES)
 
 
-def _renamed(error: RequestError, names: Mapping[str, str]) -> RequestError:
+def renamed(error: RequestError, names: Mapping[str, str]) -> RequestError:
+    """`error` with its fields under other names."""
     return RequestError(FieldError(names.get(e.field, e.field), e.message) for e in error.fields)
 
 

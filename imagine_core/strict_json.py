@@ -7,7 +7,7 @@ import binascii
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from imagine_core.errors import MalformedBody
@@ -21,10 +21,12 @@ __all__ = [
     "kind_of",
     "name",
     "number",
+    "one_of",
     "parse_object",
     "picture",
     "seed",
     "text",
+    "within",
 ]
 
 MAX_VALUES = 100_000
@@ -177,6 +179,29 @@ def choice(value: object) -> str | None:
     if not isinstance(value, str) or not value.strip():
         raise Refused(f"must be true, false or a name, not {kind_of(value)}")
     return text(value)
+
+
+def one_of(words: Iterable[str]) -> Callable[[object], str]:
+    """A reader of one of `words`."""
+    known = list(words)
+
+    def read(value: object) -> str:
+        if value not in known:
+            raise Refused(f"must be one of {', '.join(known)}")
+        return str(value)
+
+    return read
+
+
+def within(least: int, most: int) -> Callable[[object], int]:
+    """A reader of a whole number from `least` to `most`."""
+
+    def read(value: object) -> int:
+        if not least <= integer(value) <= most:
+            raise Refused(f"must be from {least} to {most}")
+        return integer(value)
+
+    return read
 
 
 def picture(value: object) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from io import BytesIO
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "MEDIA_TYPES",
+    "base64_of",
     "converted",
     "encoded",
 ]
@@ -29,17 +31,18 @@ FULL_COLOUR = 90
 
 
 def encoded(
-    image: Image.Image, to: str, *, quality: int = 100, infotext: str | None = None
+    image: Image.Image, to: str, *, quality: int | None = None, infotext: str | None = None
 ) -> bytes:
     """`image` in a format.
 
     Args:
         image: The picture.
         to: A key of `MEDIA_TYPES`.
-        quality: Of JPEG and WebP, 0 (smallest) .. 100; PNG loses nothing.
+        quality: Of JPEG and WebP, 0 (smallest) .. 100; None is 100. PNG loses nothing.
         infotext: What JPEG and WebP get as their Exif comment; a JPEG has no room for more than
             some 32,000 characters, and goes without then.
     """
+    quality = 100 if quality is None else quality
     options: dict[str, Any] = {"compress_level": 1} if to == "png" else {"quality": quality}
     if to == "jpeg" and quality >= FULL_COLOUR:
         options["subsampling"] = 0
@@ -51,7 +54,7 @@ def encoded(
     return buffer.getvalue()
 
 
-def converted(png: bytes, to: str, *, quality: int = 100) -> bytes:
+def converted(png: bytes, to: str, *, quality: int | None = None) -> bytes:
     """A PNG in another format, with its infotext; see `encoded`."""
     from PIL import Image
 
@@ -59,6 +62,11 @@ def converted(png: bytes, to: str, *, quality: int = 100) -> bytes:
         return png
     with Image.open(BytesIO(png), formats=["PNG"]) as image:
         return encoded(image, to, quality=quality, infotext=infotext_of(png))
+
+
+def base64_of(data: bytes) -> str:
+    """`data` in base64."""
+    return base64.b64encode(data).decode("ascii")
 
 
 def _exif(infotext: str) -> bytes:

@@ -250,12 +250,19 @@ class Dialect(Protocol):
         """
 
 
-def speaking(route: R, dialect: Dialect, *, prefix: str | None = None) -> R:
+def speaking(
+    route: R,
+    dialect: Dialect,
+    *,
+    prefix: str | None = None,
+    error: Mapping[str, Any] | None = None,
+) -> R:
     """Make a route, and the guards before it, answer errors in the form of `dialect`.
 
     Args:
         route: The route.
         dialect: Formats the errors.
         prefix: Unknown paths that begin with it get errors of this form as well.
+        error: The JSON Schema of the errors, for `GET /openapi.json`.
     """
-    return mark(route, fail=dialect.fail, prefix=prefix)
+    return mark(route, fail=dialect.fail, prefix=prefix, error=error)

@@ -31,6 +31,7 @@ class Marks:
         operation: Its Operation Object of OpenAPI, without the parts common to all routes.
         schemas: The schemas that the operation refers to, by name.
         fail: Formats its errors and those of the guards before it; None for the usual form.
+        error: The schema of its errors; None for that of the usual form.
         prefix: Unknown paths that begin with it get errors of its form as well.
     """
 
@@ -39,6 +40,7 @@ class Marks:
     operation: Mapping[str, Any] = field(default_factory=dict)
     schemas: Mapping[str, Any] = field(default_factory=dict)
     fail: Fail | None = None
+    error: Mapping[str, Any] | None = None
     prefix: str | None = None
 
 

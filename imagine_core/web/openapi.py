@@ -29,6 +29,7 @@ __all__ = [
     "described",
     "document",
     "failures",
+    "json_content",
     "reference",
 ]
 
@@ -126,6 +127,11 @@ def reference(name: str) -> Json:
     return {"$ref": f"#/components/schemas/{name}"}
 
 
+def json_content(schema: Json | Mapping[str, Any]) -> Json:
+    """The content of a body in JSON."""
+    return {"application/json": {"schema": schema}}
+
+
 def document(routes: Sequence[BaseRoute], settings: ServerSettings, *, version: str) -> Json:
     """The OpenAPI document of `routes` on a server with `settings`."""
     wants_key = settings.api_key is not None
@@ -180,8 +186,12 @@ def _operation(route: Route, method: str, marks: Marks, *, key: bool) -> Json:
     # OpenAPI requires a response, even of a route without a description.
     mine = said.get("responses", {"default": {"description": "Not described."}})
     errors = {**failures(*usual), "500": BUG}
-    if marks.fail is not None and not said:  # the dialect of the route has errors of its own form
-        errors = {status: {"description": error["description"]} for status, error in errors.items()}
+    if marks.fail is not None and (marks.error is not None or not said):
+        own = {} if marks.error is None else {"content": json_content(marks.error)}
+        errors = {
+            status: {name: value for name, value in error.items() if name != "content"} | own
+            for status, error in errors.items()
+        }
     whole["responses"] = _merged(mine, errors)
     if key:
         whole["security"] = [{"key": []}]

@@ -17,7 +17,7 @@ from imagine_core.strict_json import Refused
 from imagine_core.web.app import json_line
 from imagine_core.web.dialect import LINES
 from imagine_core.web.exchange import Exchange, Output
-from imagine_plugins.dialects.native.wire import ignored
+from imagine_core.web.reading import ignored
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from imagine_core.pictures.formats import base64_of
 from imagine_core.types import (
     GeneratedImage,
     GenerationEvent,
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
     from imagine_core.executor import JobStatus
     from imagine_core.web.dialect import Finished, Record
-
-
-def base64_of(data: bytes) -> str:
-    """`data` in base64."""
-    return base64.b64encode(data).decode("ascii")
 
 
 def phase_line(event: PhaseEvent) -> dict[str, Any]:

@@ -1,0 +1,56 @@
+"""Serves pictures of orders that keep theirs, at addresses that need no key."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from starlette.responses import Response
+from starlette.routing import Route
+
+from imagine_core.errors import UnknownName
+from imagine_core.pictures.formats import MEDIA_TYPES, converted
+from imagine_core.web.openapi import described
+from imagine_core.web.security import open_to_files, without_key
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from imagine_core.service import Service
+
+__all__ = [
+    "kept_pictures",
+]
+
+PICTURE = {"type": "string", "contentMediaType": "application/octet-stream"}
+DESCRIPTION = {
+    "summary": "A picture of a request that keeps its result",
+    "responses": {
+        "200": {
+            "description": "The picture.",
+            "content": {kind: {"schema": PICTURE} for kind in MEDIA_TYPES.values()},
+        },
+    },
+}
+
+
+def kept_pictures(service: Service, path: str) -> Route:
+    """The route under `path` of the pictures of orders with `keeps`: `{path}/JOB/INDEX.FORMAT`.
+
+    The id of a job is a secret that only its client knows; so is the address of its pictures. The
+    detail "output_compression" of the order is the quality of JPEG and WebP.
+    """
+
+    async def picture(request: Request) -> Response:
+        record = service.jobs.get(request.path_params["id"])
+        index, _, to = request.path_params["name"].partition(".")
+        pngs = record.finished.pngs if record.order.keeps and record.finished else ()
+        known = [str(each) for each in range(len(pngs))]
+        if index not in known or to not in MEDIA_TYPES:
+            raise UnknownName("picture", request.path_params["name"], known=())
+        quality = record.order.details.get("output_compression")
+        data = await asyncio.to_thread(converted, pngs[int(index)], to, quality=quality)
+        return Response(data, media_type=MEDIA_TYPES[to], headers={"Cache-Control": "private"})
+
+    route = Route(path + "/{id}/{name}", picture, methods=["GET"])
+    return without_key(open_to_files(described(route, DESCRIPTION)))
