@@ -30,6 +30,7 @@ from imagine_core.types import GenerationRequest
 __all__ = [
     "DEFAULTS",
     "FIELDS",
+    "PLACEHOLDER",
     "Field",
     "from_json",
     "in_core",
