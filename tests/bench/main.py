@@ -6,6 +6,7 @@ import sys
 
 from against_diffusers import against_diffusers
 from crowd import crowd
+from dialects import dialects
 from loading import loading
 from memory import memory
 from page import page
@@ -20,6 +21,7 @@ BENCHMARKS = {
     "picture": picture,
     "diffusers": against_diffusers,
     "crowd": crowd,
+    "dialects": dialects,
     "loading": loading,
     "memory": memory,
     "switching": switching,
