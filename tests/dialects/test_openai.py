@@ -22,7 +22,7 @@ from calls import SMALL, app_of, ask, live
 from engines import png
 from imagine_core.engine import Engine
 from imagine_core.pictures.metadata import infotext_of
-from imagine_core.settings import ServerSettings
+from imagine_core.settings import Limits, ServerSettings, Settings
 from imagine_core.testing import FakePlugin, build_test_engine
 from slow_server import Server, wait_until
 
@@ -523,10 +523,20 @@ def check_bodies(app: Starlette, count: int) -> None:
         one()
 
 
-def test_no_body_makes_the_server_fail(app: Starlette) -> None:
-    check_bodies(app, 300)
+@pytest.fixture
+def bounded(tmp_path: Path) -> Iterator[Starlette]:
+    """The application of a server on which no picture takes long."""
+    limits = Limits(steps=8, images=2, pixels=128 * 128, prompt=200)
+    engine = build_test_engine(tmp_path, settings=Settings(models=tmp_path, limits=limits))
+    yield app_of(engine)
+    engine.close()
+
+
+def test_no_body_makes_the_server_fail(bounded: Starlette) -> None:
+    check_bodies(bounded, 300)
 
 
 @pytest.mark.slow
-def test_twenty_thousand_bodies_do_not_make_the_server_fail(app: Starlette) -> None:
-    check_bodies(app, 20_000)
+@pytest.mark.timeout(3600)
+def test_twenty_thousand_bodies_do_not_make_the_server_fail(bounded: Starlette) -> None:
+    check_bodies(bounded, 20_000)
