@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,19 +15,23 @@ __all__ = [
     "SEEDS",
     "SIDE_STEP",
     "SMALLEST_SIDE",
+    "Absent",
     "Choice",
     "Decimal",
     "Every",
+    "FirstPicture",
     "Flag",
     "Json",
     "Kind",
     "Name",
+    "Object",
     "Picture",
     "Seed",
     "Side",
     "Text",
     "Whole",
     "draw_seed",
+    "loosely",
 ]
 
 Json = dict[str, Any]
@@ -35,6 +40,11 @@ SEEDS = 2**64
 
 SEED_BITS = 63
 """Of seeds that are drawn: a reader of JSON that knows signed integers alone can hold them."""
+
+WORDS = dict.fromkeys(("true", "yes", "on", "t", "y"), True) | dict.fromkeys(
+    ("false", "no", "off", "f", "n"), False
+)
+"""How forms and lenient clients write truth values."""
 
 EMPTY = "must not be empty"
 SMALLEST_SIDE = 64
@@ -252,9 +262,76 @@ class Picture(Kind):
         return {"type": "string", "pattern": r"\S", "contentEncoding": "base64"}
 
 
+class FirstPicture(Picture):
+    """A list of encoded pictures, the first of which counts."""
+
+    def read(self, value: object) -> bytes:
+        return super().read(value[0] if isinstance(value, list) and value else value)
+
+    def schema(self, limits: Limits) -> Json:
+        return {"type": "array", "items": super().schema(limits), "minItems": 1}
+
+
+class Object(Kind):
+    """A JSON object with any keys."""
+
+    def read(self, value: object) -> Json:
+        if not isinstance(value, dict):
+            raise strict_json.Refused(f"must be an object, not {strict_json.kind_of(value)}")
+        return value
+
+    def schema(self, limits: Limits) -> Json:
+        del limits
+        return {"type": "object"}
+
+
+@dataclass(frozen=True, slots=True)
+class Absent(Kind):
+    """A field that asks for what is not there; `missing` says so of its value, {}."""
+
+    missing: str
+
+    def read(self, value: object) -> None:
+        raise strict_json.Refused(self.missing.format(value))
+
+    def schema(self, limits: Limits) -> Json:
+        del limits
+        return {"const": ""}
+
+
 def draw_seed() -> int:
     """A random seed, for a request that names none."""
     return secrets.randbits(SEED_BITS)
+
+
+def loosely(kind: Kind, value: object) -> Any:
+    """`kind.read` of what other servers take for it too: "20" and 20.0 are 20, "on" and 1 are true.
+
+    Raises:
+        strict_json.Refused: It is nothing of the kind.
+    """
+    if isinstance(kind, Picture | Object | Absent):
+        return kind.read(value)
+    if isinstance(kind, Text | Name | Choice):
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return kind.read(str(value) if number else value)
+    if isinstance(value, str):
+        value = _from_text(value)
+    if isinstance(kind, Flag):
+        return kind.read(bool(value) if value in (0, 1) else value)
+    if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+        value = int(value)
+    return kind.read(value)
+
+
+def _from_text(text: str) -> object:
+    """The number or the truth value that `text` is, or `text`."""
+    if (word := text.strip().casefold()) in WORDS:
+        return WORDS[word]
+    for read in (int, float):
+        with suppress(ValueError):
+            return read(word)
+    return text
 
 
 def _longest_side(limits: Limits) -> int:

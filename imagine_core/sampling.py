@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from imagine_core.errors import FieldError, RequestError, UnknownName
 from imagine_core.interfaces import Evaluation, ModelInfo, SamplerSpec, Sampling, SamplingTask
 from imagine_core.schedules import SCHEDULES, noise_levels
+from imagine_core.types import GenerationRequest
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SigmaWalk",
+    "resolve_or_default",
     "sigma_sampler",
 ]
+
+SCHEDULE_WORDS = 4
+"""Words at the end of a sampler's name that may be its schedule."""
 
 # ------------------------------------------------------------------------ sigma-space samplers
 
@@ -137,6 +142,20 @@ def resolve_sampler(
     return spec, chosen
 
 
+def resolve_or_default(
+    samplers: Registry[SamplerSpec], name: str, schedule: str
+) -> tuple[SamplerSpec, str, list[str]]:
+    """As `resolve_sampler`, with the default instead of what is unknown, and warnings of that."""
+    warnings: list[str] = []
+    for asked in ((name, schedule), (name, "default")):
+        try:
+            return *resolve_sampler(samplers, *asked), warnings
+        except (UnknownName, RequestError) as error:
+            warnings.append(f"{error}; the default is taken")
+    default = resolve_sampler(samplers, GenerationRequest(prompt="").sampler)
+    return *default, list(dict.fromkeys(warnings))
+
+
 def require_noise(spec: SamplerSpec, info: ModelInfo, samplers: Iterable[SamplerSpec]) -> None:
     """Refuse a sampler that does not know how the noise of a model mixes with its pictures.
 
@@ -163,7 +182,7 @@ def _split_name(samplers: Registry[SamplerSpec], name: str) -> tuple[SamplerSpec
         return samplers.get(name), ""
     except UnknownName as unknown:
         words = name.split()
-        for count in range(1, len(words)):
+        for count in range(max(1, len(words) - SCHEDULE_WORDS), len(words)):
             with suppress(UnknownName):
                 spec = samplers.get(" ".join(words[:count]))
                 carried = _schedule_name(" ".join(words[count:]))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SCHEDULES",
     "noise_levels",
+    "schedule_label",
 ]
 
 
@@ -88,3 +89,8 @@ def noise_levels(model: NoiseModel, steps: int, schedule: str = "default") -> li
     except KeyError:
         raise UnknownName("schedule", schedule, known=SCHEDULES) from None
     return [*levels(model, steps), 0.0]
+
+
+def schedule_label(name: str) -> str:
+    """The name of a schedule for people, as A1111 spells it: "SGM Uniform"."""
+    return name.replace("_", " ").title().replace("Sgm", "SGM").replace("Kl", "KL")

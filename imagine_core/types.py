@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
+    "HIRES_STRENGTH",
     "GeneratedImage",
     "Generation",
     "GenerationEvent",

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
+from imagine_core.models.hashing import known_hash
 from imagine_core.settings import default_models_folder
 
 __all__ = [
@@ -101,6 +103,40 @@ class Catalogue:
             if info.problem is not None and info.path.stem.casefold() == wanted:
                 return info
         raise UnknownName("model", name, known=[i.name for i in models if i.problem is None])
+
+    def match(self, text: str) -> ModelInfo:
+        """The usable model that other programs mean by `text`; raises `UnknownName`.
+
+        A name, a file name, a hash of ten digits or more, or "FILE [HASH]", in any case.
+        """
+        usable, wanted = self.usable(), text[:1000].strip().casefold()
+        name, bracket, digits = wanted.removesuffix("]").rpartition(" [")
+        for each in (wanted, name) if bracket else (wanted,):
+            for info in usable:
+                if each in (info.path.name.casefold(), info.name.casefold()):
+                    return info
+            for info in usable:
+                if Path(each).stem == info.name.casefold():
+                    return info
+        for info in usable:
+            if (digits if bracket else wanted).startswith(known_hash(info.path) or "-"):
+                return info
+        raise UnknownName("model", text, known=[info.path.name for info in usable])
+
+    def match_or_default(self, *texts: object) -> tuple[ModelInfo | None, list[str]]:
+        """The first model that one of `texts` means, else the default one; None without any.
+
+        Empty texts mean none; for those that mean an unknown model, there are warnings.
+        """
+        warnings: list[str] = []
+        for text in filter(None, texts):
+            try:
+                return self.match(str(text)), warnings
+            except UnknownName as error:
+                warnings.append(f"{error}; another one is taken")
+        with suppress(UnknownName, UnusableModel):
+            return self.default(), warnings
+        return None, warnings
 
     def default(self) -> ModelInfo:
         """The model of a request that names none.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagine_core.fields import FIELDS
 from imagine_core.pictures.infotext_values import READERS, in_our_words
+from imagine_core.schedules import schedule_label
 from imagine_core.types import HIRES_STRENGTH
 
 if TYPE_CHECKING:
@@ -64,10 +65,11 @@ def write_infotext(
         model_hash: First 10 hex digits of the checkpoint's sha256, where known.
         version: What made the picture.
     """
+    schedule = request.noise_schedule
     details = {
         "Steps": request.steps,
         "Sampler": sampler_label,
-        "Schedule type": _schedule_label(request.noise_schedule),
+        "Schedule type": None if schedule == "default" else schedule_label(schedule),
         "CFG scale": float(request.guidance_scale),
         "Seed": seed,
         "Size": f"{request.width}x{request.height}",
@@ -100,12 +102,6 @@ def _hires_details(request: GenerationRequest) -> dict[str, object]:
         "Hires upscale": request.hires_scale,
         "Hires upscaler": "Lanczos",
     }
-
-
-def _schedule_label(schedule: str) -> str | None:
-    if schedule == "default":
-        return None
-    return schedule.replace("_", " ").title().replace("Sgm", "SGM").replace("Kl", "KL")
 
 
 def _quoted(value: str) -> str:

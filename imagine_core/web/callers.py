@@ -1,16 +1,40 @@
-"""Tells clients apart: by their key and their address."""
+"""Tells clients apart by their key and their address, and remembers what belongs to them."""
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import json
+import threading
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from imagine_core.errors import FieldError, RequestError
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
 __all__ = [
+    "CallerOptions",
+    "Newest",
     "caller_of",
 ]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MOST = 1000
+MOST_CHARACTERS = 2**16
+
+
+class Newest(dict[K, V]):
+    """A dictionary of the newest entries: any number of clients takes no more memory."""
+
+    def put(self, key: K, value: V) -> None:
+        """Set an entry; the oldest one is dropped if there are too many."""
+        self.pop(key, None)
+        self[key] = value
+        if len(self) > MOST:
+            del self[next(iter(self))]
 
 
 def caller_of(request: Request) -> str:
@@ -21,3 +45,31 @@ def caller_of(request: Request) -> str:
     address = "" if request.client is None else request.client.host
     key = request.headers.get("authorization") or request.headers.get("api-key") or ""
     return hashlib.sha256(f"{address} {key}".encode()).hexdigest()
+
+
+class CallerOptions:
+    """What each client has set for its later requests: JSON values by name."""
+
+    def __init__(self) -> None:
+        self._set: Newest[str, dict[str, Any]] = Newest()
+        self._turn = threading.Lock()
+
+    def of(self, caller: str) -> dict[str, Any]:
+        """What a client has set."""
+        return self._set.get(caller, {})
+
+    def set(self, caller: str, given: Mapping[str, Any]) -> None:
+        """Add to what a client has set; raises `RequestError` if that is too much to keep."""
+        with self._turn:
+            options = {**self.of(caller), **given}
+            if not _fits(options):
+                problem = f"must be finite, and at most {MOST_CHARACTERS:,} characters together"
+                raise RequestError([FieldError("options", problem)])
+            self._set.put(caller, options)
+
+
+def _fits(options: dict[str, Any]) -> bool:
+    try:
+        return len(json.dumps(options, allow_nan=False)) <= MOST_CHARACTERS
+    except ValueError:  # no JSON has NaN or Infinity
+        return False

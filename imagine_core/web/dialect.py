@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 from starlette.routing import BaseRoute
 
 from imagine_core.errors import Cancelled, FieldError
+from imagine_core.pictures.metadata import png_bytes
 from imagine_core.types import (
     GenerationEvent,
     GenerationRequest,
@@ -132,6 +134,7 @@ class Record:
         request: The request; resolved once it is admitted.
         enhancer: The enhancer that made the prompt.
         steps_run: Steps that ran, once they have.
+        opened: When it came, in seconds of `time.monotonic`.
         begun: Whether it was accepted; a refused order leaves nothing to keep.
         phase: Its phase; the engine's `JobStatus` of this id knows more while it runs.
         preview: The latest preview of its first picture.
@@ -148,6 +151,7 @@ class Record:
     clients: int = 1
     request: GenerationRequest
     enhancer: str | None = None
+    opened: float = field(default_factory=time.monotonic)
     begun: bool = False
     steps_run: int | None = None
     phase: Phase
@@ -157,6 +161,7 @@ class Record:
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     until: float = 0.0
     _scope: asyncio.Timeout | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
 
     def take(self, event: GenerationEvent) -> None:
         """Update the phase by `event`."""
@@ -170,6 +175,11 @@ class Record:
                     self.preview = event.preview
             case GenerationResult():
                 self.phase, self.steps_run = "decoding", event.steps_run
+
+    def preview_png(self) -> bytes | None:
+        """The latest preview as a PNG of the picture's size."""
+        preview, size = self.preview, (self.request.width, self.request.height)
+        return None if preview is None else png_bytes(preview.resize(size), None)
 
     def finish(self, done: Finished) -> None:
         """Store the finished pictures."""
@@ -193,6 +203,7 @@ class Record:
     @asynccontextmanager
     async def cancellable(self) -> AsyncIterator[None]:
         """A block that `cancel` ends with `Cancelled`."""
+        self._loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(None) as self._scope:
                 yield
@@ -204,15 +215,19 @@ class Record:
             self._scope = None
 
     def cancel(self) -> None:
-        """Cancel the order, unless it has ended."""
-        if self._scope is not None and self.outcome is None:
-            self._scope.reschedule(asyncio.get_running_loop().time())
+        """Cancel the order, unless it has ended; from any thread."""
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(self._expire)
 
     def leave(self, patience: float) -> None:
         """Count a client out; without any for `patience` seconds, cancel what needs one."""
         self.clients -= 1
         if not self.order.finishes:
             asyncio.get_running_loop().call_later(patience, self._cancel_if_alone)
+
+    def _expire(self) -> None:
+        if self._scope is not None and self.outcome is None:
+            self._scope.reschedule(asyncio.get_running_loop().time())
 
     def _cancel_if_alone(self) -> None:
         if self.clients == 0:

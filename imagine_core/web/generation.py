@@ -11,9 +11,15 @@ from PIL.Image import Image
 
 from imagine_core.errors import Cancelled
 from imagine_core.pictures.metadata import finished
-from imagine_core.types import GenerationEvent, GenerationResult, PhaseEvent, StepEvent
+from imagine_core.types import (
+    GeneratedImage,
+    GenerationEvent,
+    GenerationResult,
+    PhaseEvent,
+    StepEvent,
+)
 from imagine_core.web.callers import caller_of
-from imagine_core.web.dialect import Dialect, Event, Finished, Order
+from imagine_core.web.dialect import Dialect, Event, Finished, Order, Record
 from imagine_core.web.exchange import Exchange, Output
 
 if TYPE_CHECKING:
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "generation",
+    "so_far",
 ]
 
 RETURN_SECONDS = 5.0
@@ -33,16 +40,21 @@ READING = 2
 
 
 def generation(
-    service: Service, dialect: Dialect
+    service: Service, dialect: Dialect, *, opened: Callable[[Record], object] = id
 ) -> Callable[[Request], Awaitable[GenerationExchange]]:
-    """The endpoint that takes orders in `dialect`, makes their pictures and reports progress."""
+    """The endpoint that takes orders in `dialect`, makes their pictures and reports progress.
+
+    `opened` is called with the record of each.
+    """
     reading = asyncio.Semaphore(READING)
 
     async def endpoint(request: Request) -> GenerationExchange:
         body = await request.body()
         async with reading:
             order = await asyncio.to_thread(dialect.read, body, request)
-        return GenerationExchange(service, dialect, order, caller=caller_of(request))
+        exchange = GenerationExchange(service, dialect, order, caller=caller_of(request))
+        opened(exchange.record)
+        return exchange
 
     return endpoint
 
@@ -114,7 +126,7 @@ class GenerationExchange(Exchange):
     async def _send(self, event: GenerationEvent, out: Output) -> None:
         self.record.take(event)
         if isinstance(event, GenerationResult):
-            done = await asyncio.to_thread(self._finished, event)
+            done = await asyncio.to_thread(_finished, self._service, event)
             self.record.finish(done)
             await self._say(done, out, last=True)
         elif self._framing is not None and not out.left.is_set():
@@ -130,10 +142,24 @@ class GenerationExchange(Exchange):
         if message is not None:
             await out.send(message, last=last)
 
-    def _finished(self, result: GenerationResult) -> Finished:
-        label = self._service.plugins.samplers.get(result.request.sampler).label
-        return Finished(
-            result=result,
-            pngs=tuple(finished(made, result, sampler_label=label)[1] for made in result.images),
-            seeds=tuple(made.seed for made in result.images),
-        )
+
+def so_far(service: Service, record: Record) -> Finished:
+    """What there is of an order that has not finished: its latest preview as its picture.
+
+    Without a preview there is none.
+    """
+    request = record.request
+    images: tuple[GeneratedImage, ...] = ()
+    if record.preview is not None:
+        preview = record.preview.resize((request.width, request.height))
+        images = (GeneratedImage(image=preview, seed=request.seed or 0),)
+    return _finished(service, GenerationResult(images=images, request=request))
+
+
+def _finished(service: Service, result: GenerationResult) -> Finished:
+    label = service.plugins.samplers.get(result.request.sampler).label
+    return Finished(
+        result=result,
+        pngs=tuple(finished(made, result, sampler_label=label)[1] for made in result.images),
+        seeds=tuple(made.seed for made in result.images),
+    )

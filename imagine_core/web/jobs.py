@@ -6,8 +6,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 from imagine_core.errors import UnknownName
+from imagine_core.executor import JobStatus
+from imagine_core.types import Phase
 from imagine_core.web.app import without_frames
 from imagine_core.web.dialect import Order, Record
 
@@ -17,6 +20,38 @@ MOST_BYTES = 256 * 2**20
 
 RETRY_SECONDS = 60.0
 """How long a received result is kept for a client that may send its request again."""
+
+
+__all__ = [
+    "Progress",
+]
+
+LEAST_SHARE = 0.01
+
+
+class Progress(NamedTuple):
+    """How far an order is.
+
+    Attributes:
+        share: How much is done, more than 0 and less than 1.
+        seconds: The rest, estimated; until its turn comes while it is queued.
+        step, steps: Steps that all of its pictures have done, and those that run.
+        phase: Its phase.
+        ahead: Orders ahead of it in the queue.
+    """
+
+    share: float
+    seconds: float
+    step: int
+    steps: int
+    phase: Phase
+    ahead: int
+
+    @property
+    def text(self) -> str | None:
+        """What it waits for, in words; None if it is being drawn."""
+        waits = {"queued": f"In queue, {self.ahead} ahead", "loading": "Loading the model"}
+        return waits.get(self.phase)
 
 
 class Jobs:
@@ -64,6 +99,19 @@ class Jobs:
     def of(self, caller: str) -> list[Record]:
         """The orders of `caller` that are in progress, the oldest first."""
         return [record for record in self._running.values() if record.caller == caller]
+
+    @staticmethod
+    def progress(record: Record, status: JobStatus | None) -> Progress:
+        """How far an order is; `status` comes from the engine, if it has the order."""
+        step, steps = record.steps_run or 0, record.steps_run or record.request.steps
+        phase, ahead, wait = record.phase, 0, None
+        if status is not None:
+            step, steps, phase = status.step, status.steps, status.phase
+            ahead, wait = status.position, status.wait
+        share = min(max(step / max(steps, 1), LEAST_SHARE), 1 - LEAST_SHARE)
+        elapsed = time.monotonic() - record.opened
+        left = elapsed / share - elapsed if wait is None else wait
+        return Progress(share=share, seconds=left, step=step, steps=steps, phase=phase, ahead=ahead)
 
     @asynccontextmanager
     async def at_work(self, record: Record) -> AsyncIterator[None]:

@@ -30,7 +30,9 @@ __all__ = [
     "document",
     "failures",
     "json_content",
+    "operation",
     "reference",
+    "shape",
 ]
 
 Json = dict[str, Any]
@@ -82,6 +84,8 @@ BUG: Json = {
     "description": "`internal`: a bug; the server's log says more under the error's `id`.",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
 }
+TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object"}
+"""Python's types that `shape` knows, in JSON Schema."""
 
 
 def described(
@@ -99,8 +103,28 @@ def described(
     return mark(route, operation=operation, schemas=schemas or {})
 
 
-def failures(*kinds: type[ImagineError]) -> dict[str, Json]:
-    """The responses of an operation that raises `kinds`, by status."""
+def shape(form: object) -> Json:
+    """The schema of values like `form`, in which types stand for their values.
+
+    {"name": str} is an object with that key, [int] an array of whole numbers, (str, None) either,
+    dict any object, object any value. What is no type is a constant.
+    """
+    match form:
+        case dict():
+            properties = {name: shape(each) for name, each in form.items()}
+            return {"type": "object", "required": list(form), "properties": properties}
+        case list():
+            items = shape(tuple(form)) if len(form) > 1 else shape(form[0]) if form else False
+            return {"type": "array", "items": items}
+        case tuple():
+            return {"anyOf": [shape(each) for each in form]}
+        case type():
+            return {"type": TYPES[form]} if form in TYPES else {}
+    return {"const": form}
+
+
+def failures(*kinds: type[ImagineError], error: str = "Error") -> dict[str, Json]:
+    """The responses of an operation that raises `kinds`, by status; `error` is their schema."""
     meanings: defaultdict[int, list[str]] = defaultdict(list)
     headers: defaultdict[int, Json] = defaultdict(dict)
     for kind in kinds:
@@ -116,10 +140,44 @@ def failures(*kinds: type[ImagineError]) -> dict[str, Json]:
         str(status): {
             "description": "\n\n".join(lines),
             **({"headers": headers[status]} if headers[status] else {}),
-            "content": {"application/json": {"schema": reference("Error")}},
+            "content": {"application/json": {"schema": reference(error)}},
         }
         for status, lines in sorted(meanings.items())
     }
+
+
+def operation(
+    summary: str,
+    form: object,
+    *raises: type[ImagineError],
+    takes: str | None = None,
+    query: Sequence[str] = (),
+    error: str = "Error",
+) -> Json:
+    """An Operation Object with a JSON answer like `form`, see `shape`.
+
+    Args:
+        summary: What it does.
+        form: The answer.
+        raises: Its errors.
+        takes: The name of the schema of its body.
+        query: Truth values in the query.
+        error: The name of the schema of its errors.
+    """
+    answer = {
+        "description": "The answer.",
+        "content": json_content(shape(form)),
+    }
+    whole: Json = {
+        "summary": summary,
+        "responses": {"200": answer, **failures(*raises, error=error)},
+    }
+    boolean = {"in": "query", "schema": {"type": "boolean"}}
+    if query:
+        whole["parameters"] = [{"name": name, **boolean} for name in query]
+    if takes is not None:
+        whole["requestBody"] = {"required": True, "content": json_content(reference(takes))}
+    return whole
 
 
 def reference(name: str) -> Json:

@@ -108,6 +108,8 @@ KNOWN = {
     "enhancer": "table",
     "enhance": "table",
     "img": picture(),
+    "image": picture(),
+    "init_images": [picture()],
 }
 """Stands for strings that a schema takes and this server cannot know."""
 
@@ -123,7 +125,8 @@ def known(body: Any, *, path: str) -> Any:
 
 
 def is_name(key: str, value: object) -> bool:
-    return key in KNOWN and isinstance(value, str) and bool(value.strip())
+    named = isinstance(value, str) and bool(value.strip())
+    return key in KNOWN and (named or isinstance(value, list))
 
 
 def within(body: Any) -> Any:
@@ -132,12 +135,18 @@ def within(body: Any) -> Any:
         return body
     # 4.0 is an integer to JSON Schema, and none to us.
     body = {key: int(value) if whole(value) else value for key, value in body.items()}
-    if body.get("hires"):
+    if body.get("hires") or "enable_hr" in body:
         body |= {"width": 64, "height": 64}
-    if body.get("width", 512) * body.get("height", 512) > LIMITS.pixels:
+    if (body.get("width") or 512) * (body.get("height") or 512) > LIMITS.pixels:
         body |= {"width": 256, "height": 256}
-    if "clip" in body:
-        body["clip"] = min(body["clip"], 12)
+    for clip in {"clip", "clip_skip"} & body.keys():
+        body[clip] = min(body[clip] or 1, 12)
+    if "batch_size" in body:
+        body["n_iter"] = 1
+    if "hr_scale" in body:
+        body |= {"hr_scale": 1.5, "hr_resize_x": 0, "hr_resize_y": 0}
+    if "prompt" not in body and "cfg_scale" in body:
+        body |= {"steps": 2}
     return body
 
 
@@ -170,7 +179,15 @@ def hold(server: Server, case: Case[Any], mode: GenerationMode) -> None:
         server.check_lines(answer.text, path=case.path)
 
 
-PATHS = [*OPERATIONS, "/metrics", "/openapi.json", "/"]
+A1111 = (
+    *("txt2img", "img2img", "progress", "interrupt", "skip", "sd-models", "samplers", "memory"),
+    *("schedulers", "png-info", "upscalers", "unload-checkpoint", "embeddings", "sd-vae"),
+)
+PATHS = [
+    *(*OPERATIONS, "/metrics", "/openapi.json", "/"),
+    *(f"/sdapi/v1/{name}" for name in A1111),
+    *("/internal/progress", "/internal/ping", "/internal/pending-tasks"),
+]
 WITH_BODY = [path for path in PATHS if "requestBody" in OPERATIONS.get(path, {})]
 
 

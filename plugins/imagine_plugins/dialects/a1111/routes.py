@@ -1,0 +1,299 @@
+"""The routes of A1111's API, and their descriptions for the OpenAPI document."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import Route
+
+from imagine_core import errors
+from imagine_core.kinds import Flag, Picture, Text, Whole
+from imagine_core.models.hashing import known_hash
+from imagine_core.pictures.infotext import infotext_details
+from imagine_core.pictures.metadata import infotext_of
+from imagine_core.rows import Row, read_rows, rows_schema
+from imagine_core.schedules import schedule_label
+from imagine_core.web.answers import Call, answering
+from imagine_core.web.callers import CallerOptions, Newest
+from imagine_core.web.dialect import speaking
+from imagine_core.web.generation import generation
+from imagine_core.web.jobs import Progress
+from imagine_core.web.openapi import described, operation, reference, shape
+from imagine_core.web.security import open_to_files
+from imagine_plugins.dialects.a1111.dialect import A1111, CLIP, MODEL, ROWS
+
+if TYPE_CHECKING:
+    from imagine_core import ModelInfo
+    from imagine_core.service import Service
+    from imagine_core.web.dialect import Record
+
+Raised = type[errors.ImagineError]
+# fmt: off
+BODY = (errors.MalformedBody, errors.BodyTooLarge, errors.RequestError)
+DRAWING = (
+    errors.UnknownName, errors.UnusableModel, errors.ShuttingDown, errors.Stalled,
+    errors.GenerationFailed, errors.OutOfMemory,
+)
+OPTIONS = {CLIP: 1, "sd_vae": "Automatic", "samples_format": "png"}
+PICTURE = (Row("image", Picture()),)
+TASK = (
+    Row("id_task", Text(), ""), Row("id_live_preview", Whole(-1), -1),
+    Row("live_preview", Flag(), default=True),
+)
+ERROR = {"error": str, "detail": str, "body": str, "errors": str}
+DRAWN = {"images": [str], "parameters": dict, "info": str, "warnings": [str]}
+INFO = {"info": str, "items": dict, "parameters": dict}
+PENDING = {"size": int, "tasks": [str]}
+STATE = {
+    "skipped": False, "interrupted": False, "stopping_generation": False, "job_no": 0,
+    "job_timestamp": "0",
+}
+PROGRESS = {
+    "progress": float, "eta_relative": float, "current_image": (str, None), "textinfo": (str, None),
+    "state": {**STATE, "job": str, "job_count": int, "sampling_step": int, "sampling_steps": int},
+}
+STANDING = {
+    "active": bool, "queued": bool, "completed": bool, "progress": (float, None),
+    "eta": (float, None), "live_preview": (str, None), "id_live_preview": int,
+    "textinfo": (str, None),
+}
+MODEL_REST = {"sha256": None, "config": None}
+MODELS = {"title": str, "model_name": str, "filename": str, "hash": (str, None), **MODEL_REST}
+SAMPLERS = {"name": str, "aliases": [str], "options": {}}
+SCHEDULER_REST = {"aliases": None, "default_rho": -1, "need_inner_model": False}
+SCHEDULERS = {"name": str, "label": str, **SCHEDULER_REST}
+UPSCALER = {"model_name": None, "model_path": None, "model_url": None, "scale": 4}
+LISTS = (
+    "sd-vae", "loras", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles",
+    "artists", "artist-categories", "script-info", "extensions", "latent-upscale-modes",
+)
+FIXED: dict[str, Any] = {
+    **{f"GET /sdapi/v1/{name}": [] for name in LISTS},
+    **{f"POST /sdapi/v1/refresh-{name}": None for name in ("checkpoints", "vae", "loras")},
+    "POST /sdapi/v1/reload-checkpoint": {},
+    "GET /sdapi/v1/upscalers": [{"name": name, **UPSCALER} for name in ("None", "Lanczos")],
+    "GET /sdapi/v1/embeddings": {"loaded": {}, "skipped": {}},
+    "GET /sdapi/v1/scripts": {"txt2img": [], "img2img": []},
+    "GET /sdapi/v1/cmd-flags": {},
+    "GET /sdapi/v1/memory": {name: {"error": "unavailable"} for name in ("ram", "cuda")},
+    "GET /internal/ping": {},
+}
+"""Routes with the same answer always."""
+
+IDLE = Progress(share=0.0, seconds=0.0, step=0, steps=0, phase="queued", ahead=0)
+# fmt: on
+
+
+class Answers:
+    """What the routes answer; called on threads."""
+
+    def __init__(self, service: Service) -> None:
+        self.service, self.options = service, CallerOptions()
+        self.ended: Newest[tuple[str, str], asyncio.Event] = Newest()
+
+    def models(self, _: Call) -> object:
+        """The models."""
+        # A title has no hash, so that it stays the same once that is known.
+        return [
+            {"title": i.path.name, "model_name": i.name, "filename": i.path.name, **MODEL_REST}
+            | {"hash": known_hash(i.path)}
+            for i in self.service.engine.catalogue.usable()
+        ]
+
+    def samplers(self, _: Call) -> object:
+        """The samplers."""
+        return [
+            {"name": spec.label, "aliases": [spec.name, *spec.aliases], "options": {}}
+            for spec in self.service.plugins.samplers
+        ]
+
+    def schedulers(self, _: Call) -> object:
+        """The noise schedules of all samplers."""
+        names = {name for spec in self.service.plugins.samplers for name in spec.schedules}
+        known = [(name, schedule_label(name)) for name in sorted(names - {"default"})]
+        known.insert(0, ("automatic", "Automatic"))
+        return [{"name": name, "label": label, **SCHEDULER_REST} for name, label in known]
+
+    def get_options(self, call: Call) -> object:
+        """The caller's options; the model is a title of `sd-models`, or empty without any."""
+        stored, info = self.options.of(call.caller), self._model(call)
+        title, digits = ("", None) if info is None else (info.path.name, known_hash(info.path))
+        shown = {**OPTIONS, **stored, MODEL: title, "sd_checkpoint_hash": digits}
+        shown.pop("forge_preset", None)  # SillyTavern takes a server that has it for Forge
+        return shown
+
+    def set_options(self, call: Call) -> None:
+        """Set options for the caller alone."""
+        if call.given.get(MODEL):
+            self.service.engine.catalogue.match(str(call.given[MODEL]))
+        self._read(ROWS, {"clip_skip": call.given.get(CLIP)})
+        self.options.set(call.caller, call.given)
+
+    def unload(self, call: Call) -> object:
+        """Unload the caller's model, as soon as it is idle."""
+        if (info := self._model(call)) is not None:
+            self.service.engine.unload(info.name)
+        return {}
+
+    def png_info(self, call: Call) -> object:
+        """The infotext of a picture, and its fields."""
+        text = infotext_of(self._read(PICTURE, call.given)["image"] or b"") or ""
+        items = {"parameters": text} if text else {}
+        return {"info": text, "items": items, "parameters": infotext_details(text)}
+
+    def interrupt(self, call: Call) -> object:
+        """End the caller's requests, no other's."""
+        self.skip(call)
+        return {}
+
+    def skip(self, call: Call) -> None:
+        """End the caller's requests, no other's."""
+        for record in _orders(call):
+            record.cancel()
+
+    def progress(self, call: Call) -> object:
+        """How far the caller's oldest request is."""
+        orders = _orders(call)
+        record = orders[0] if orders else None
+        at = self._at(record)
+        skips = call.query.get("skip_current_image", "").lower() in ("true", "1", "yes", "on")
+        steps = {"sampling_step": at.step, "sampling_steps": at.steps}
+        return {
+            "progress": at.share,
+            "eta_relative": at.seconds,
+            "state": {**STATE, "job": _task(record), "job_count": len(orders), **steps},
+            "current_image": None if skips else _image(record),
+            "textinfo": record and at.text,
+        }
+
+    def task(self, call: Call) -> object:
+        """How far the caller's request with this `force_task_id` is."""
+        asked = self._read(TASK, call.given)
+        found = [each for each in _orders(call) if _task(each) == asked["id_task"]]
+        record = found[0] if found else None
+        ended = self.ended.get((call.caller, asked["id_task"]))
+        at, queued = self._at(record), record is not None and record.phase == "queued"
+        changed = asked["live_preview"] and at.step != asked["id_live_preview"]
+        image = _image(record) if changed else None
+        return {
+            "active": record is not None and not queued,
+            "queued": queued,
+            "completed": record is None and ended is not None and ended.is_set(),
+            "progress": None if record is None else at.share,
+            "eta": None if record is None else at.seconds,
+            "live_preview": image and f"data:image/png;base64,{image}",
+            "id_live_preview": at.step if image else asked["id_live_preview"],
+            "textinfo": "Waiting..." if record is None else at.text,
+        }
+
+    def pending(self, call: Call) -> object:
+        """The caller's requests in the queue."""
+        tasks = [_task(record) for record in _orders(call) if record.phase == "queued"]
+        return {"size": len(tasks), "tasks": tasks}
+
+    def opened(self, record: Record) -> None:
+        """Note an order, so that `task` knows when it has ended."""
+        self.ended.put((record.caller, _task(record)), record.ended)
+
+    def _model(self, call: Call) -> ModelInfo | None:
+        stored = self.options.of(call.caller).get(MODEL)
+        return self.service.engine.catalogue.match_or_default(stored)[0]
+
+    def _read(self, rows: tuple[Row, ...], given: dict[str, Any]) -> dict[str, Any]:
+        values, wrong = read_rows(rows, given, self.service.engine.settings.limits)
+        if wrong:
+            raise errors.RequestError(wrong)
+        return values
+
+    def _at(self, record: Record | None) -> Progress:
+        if record is None:
+            return IDLE
+        status = next((s for s in self.service.engine.status().jobs if s.id == record.id), None)
+        return self.service.jobs.progress(record, status)
+
+
+def always(value: object) -> Callable[[Call], object]:
+    """A route whose answer never changes."""
+
+    def answer(_: Call) -> object:
+        """The same always."""
+        return value
+
+    return answer
+
+
+def _orders(call: Call) -> list[Record]:
+    """Those that came through this API."""
+    return [record for record in call.orders if "a1111" in record.order.details]
+
+
+def _task(record: Record | None) -> str:
+    return "" if record is None else record.order.details["a1111"]["force_task_id"] or record.id
+
+
+def _image(record: Record | None) -> str | None:
+    png = None if record is None else record.preview_png()
+    return None if png is None else base64.b64encode(png).decode("ascii")
+
+
+def a1111_routes(service: Service) -> Iterator[Route]:
+    """The routes over `service`."""
+    answers, limits = Answers(service), service.engine.settings.limits
+    plain, img2img = (A1111(service, answers.options, img2img=each) for each in (False, True))
+    schemas = {
+        "A1111Error": shape(ERROR),
+        "A1111Options": shape({}),
+        "A1111Txt2img": plain.schema(),
+        "A1111Task": rows_schema(TASK, limits),
+        "A1111Picture": rows_schema(PICTURE, limits),
+        "A1111Img2img": img2img.schema(),
+    }
+
+    def route(
+        answer: Any, path: str, form: object, takes: str | None = None, *raises: Raised
+    ) -> Route:
+        draws = isinstance(answer, A1111)
+        endpoint: Any = answering(service, answer, reads=takes is not None)
+        if draws:
+            endpoint = generation(service, answer, opened=answers.opened)
+        said = operation(
+            "Make pictures." if draws else answer.__doc__,
+            form,
+            *((*BODY, *raises) if takes else ()),
+            takes=takes,
+            query=("skip_current_image",) if form is PROGRESS else (),
+            error="A1111Error",
+        )
+        used = {name: schemas[name] for name in ("A1111Error", takes) if name is not None}
+        method, _, path = path.partition(" ")
+        made = Route(path, endpoint, methods=[method])
+        made = described(made, said, schemas=used)
+        error, prefix = reference("A1111Error"), path[: path.rindex("/") + 1]
+        return speaking(made, plain, prefix=prefix, error=error)
+
+    # fmt: off
+    for_all: tuple[tuple[Any, ...], ...] = (
+        (plain, "POST /sdapi/v1/txt2img", DRAWN, "A1111Txt2img", *DRAWING),
+        (img2img, "POST /sdapi/v1/img2img", DRAWN, "A1111Img2img", *DRAWING),
+        (answers.models, "GET /sdapi/v1/sd-models", [MODELS]),
+        (answers.samplers, "GET /sdapi/v1/samplers", [SAMPLERS]),
+        (answers.schedulers, "GET /sdapi/v1/schedulers", [SCHEDULERS]),
+        (answers.png_info, "POST /sdapi/v1/png-info", INFO, "A1111Picture", errors.InvalidFile),
+        *((always(value), path, value) for path, value in FIXED.items()),
+    )
+    own: tuple[tuple[Any, ...], ...] = (
+        (answers.progress, "GET /sdapi/v1/progress", PROGRESS),
+        (answers.interrupt, "POST /sdapi/v1/interrupt", {}),
+        (answers.skip, "POST /sdapi/v1/skip", None),
+        (answers.get_options, "GET /sdapi/v1/options", dict),
+        (answers.set_options, "POST /sdapi/v1/options", None, "A1111Options", errors.UnknownName),
+        (answers.unload, "POST /sdapi/v1/unload-checkpoint", {}),
+        (answers.pending, "GET /internal/pending-tasks", PENDING),
+        (answers.task, "POST /internal/progress", STANDING, "A1111Task"),
+    )
+    # fmt: on
+    yield from (open_to_files(route(*columns)) for columns in for_all)
+    yield from (route(*columns) for columns in own)  # shows or changes what is the caller's
