@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from imagine_core.interfaces import ModelInfo
     from imagine_core.types import Phase
+
+__all__ = [
+    "process_memory",
+]
 
 ROOM = 1.5
 """Memory of a model whose number of parameters is not known, as a multiple of its file."""
@@ -49,6 +53,16 @@ def weight_bytes(info: ModelInfo, itemsize: int) -> int:
     if info.parameters is None:
         return int(info.size * ROOM)
     return int(info.parameters * itemsize * OVERHEAD)
+
+
+def process_memory() -> tuple[int, int] | None:
+    """Bytes of memory that this process has, and the machine; None where the system is silent."""
+    try:
+        page, pages = os.sysconf("SC_PAGE_SIZE"), os.sysconf("SC_PHYS_PAGES")
+        resident = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    except (AttributeError, OSError, ValueError):
+        return None
+    return resident * page, page * pages
 
 
 def keep_freed() -> None:

@@ -6,9 +6,9 @@ import sys
 
 from against_diffusers import against_diffusers
 from crowd import crowd
-from dialects import dialects
 from loading import loading
 from memory import memory
+from overhead import overhead
 from page import page
 from patience import patience
 from picture import picture
@@ -21,9 +21,9 @@ BENCHMARKS = {
     "picture": picture,
     "diffusers": against_diffusers,
     "crowd": crowd,
-    "dialects": dialects,
     "loading": loading,
     "memory": memory,
+    "overhead": overhead,
     "switching": switching,
     "page": page,
     "reading": reading,

@@ -34,6 +34,7 @@ from imagine_core.web.app import explain, json_line
 from imagine_core.web.callers import CallerOptions, caller_of
 from imagine_core.web.dialect import LINES, Event, Failure, Finished, Order
 from imagine_core.web.generation import so_far
+from imagine_core.web.reading import read_extras
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -130,6 +131,8 @@ class A1111:
             "clip_skip": clip or given.get("clip_skip") or stored.get(CLIP),
         }
         values, errors = read_rows(ROWS, given, self._service.engine.settings.limits)
+        extras = {key: given[key] for key in ("enhance", "on_disconnect") if key in given}
+        extras = read_extras(extras, errors, keeps=self._service.jobs.keeps)
         override = values["override_settings"]
         samplers, catalogue = self._service.plugins.samplers, self._service.engine.catalogue
         name, schedule = values["sampler_name"] or values["sampler_index"], values["scheduler"]
@@ -156,11 +159,12 @@ class A1111:
             "override_settings": known,
             "init_images": echo if values["include_init_images"] else None,
         }
+        told = (*warnings, *unknown, *_ignored(given, hires=hires))
         return Order(
             request=GenerationRequest(**core),
             errors=tuple(errors),
-            warnings=(*warnings, *unknown, *_ignored(given, hires=hires)),
             details={"a1111": values},
+            **extras | {"warnings": (*told, *extras["warnings"])},
         )
 
     def say(self, event: Event, record: Record) -> bytes | None:

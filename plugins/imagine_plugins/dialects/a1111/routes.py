@@ -12,6 +12,7 @@ from starlette.routing import Route
 from imagine_core import errors
 from imagine_core.kinds import Flag, Picture, Text, Whole
 from imagine_core.models.hashing import known_hash
+from imagine_core.models.memory import process_memory
 from imagine_core.pictures.infotext import infotext_details
 from imagine_core.pictures.metadata import infotext_of
 from imagine_core.rows import Row, read_rows, rows_schema
@@ -69,6 +70,7 @@ UPSCALER = {"model_name": None, "model_path": None, "model_url": None, "scale": 
 LISTS = (
     "sd-vae", "loras", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles",
     "artists", "artist-categories", "script-info", "extensions", "latent-upscale-modes",
+    "sd-modules",
 )
 FIXED: dict[str, Any] = {
     **{f"GET /sdapi/v1/{name}": [] for name in LISTS},
@@ -78,10 +80,10 @@ FIXED: dict[str, Any] = {
     "GET /sdapi/v1/embeddings": {"loaded": {}, "skipped": {}},
     "GET /sdapi/v1/scripts": {"txt2img": [], "img2img": []},
     "GET /sdapi/v1/cmd-flags": {},
-    "GET /sdapi/v1/memory": {name: {"error": "unavailable"} for name in ("ram", "cuda")},
     "GET /internal/ping": {},
+    "GET /queue/status": {"queue_size": 0},
 }
-"""Routes with the same answer always."""
+"""Routes with the same answer always; a plugin of Krita asks for the queue of Gradio."""
 
 IDLE = Progress(share=0.0, seconds=0.0, step=0, steps=0, phase="queued", ahead=0)
 # fmt: on
@@ -189,6 +191,14 @@ class Answers:
             "textinfo": "Waiting..." if record is None else at.text,
         }
 
+    def memory(self, _: Call) -> object:
+        """The memory of the process, in bytes."""
+        ram = unknown = {"error": "unavailable"}
+        if (known := process_memory()) is not None:
+            used, total = known
+            ram = {"free": total - used, "used": used, "total": total}
+        return {"ram": ram, "cuda": unknown}
+
     def pending(self, call: Call) -> object:
         """The caller's requests in the queue."""
         tasks = [_task(record) for record in _orders(call) if record.phase == "queued"]
@@ -281,6 +291,7 @@ def a1111_routes(service: Service) -> Iterator[Route]:
         (answers.models, "GET /sdapi/v1/sd-models", [MODELS]),
         (answers.samplers, "GET /sdapi/v1/samplers", [SAMPLERS]),
         (answers.schedulers, "GET /sdapi/v1/schedulers", [SCHEDULERS]),
+        (answers.memory, "GET /sdapi/v1/memory", {"ram": dict, "cuda": dict}),
         (answers.png_info, "POST /sdapi/v1/png-info", INFO, "A1111Picture", errors.InvalidFile),
         *((always(value), path, value) for path, value in FIXED.items()),
     )

@@ -19,7 +19,7 @@ BODIES: dict[str, dict[str, Any]] = {
 }
 
 
-def dialects() -> None:
+def overhead() -> None:
     """A picture of doodle at 512 x 512 in 25 steps, over HTTP, in turn through each dialect."""
     with tempfile.TemporaryDirectory() as folder, server(Path(folder)) as client:
         works: list[Callable[[], object]] = [
