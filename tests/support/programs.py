@@ -1,10 +1,12 @@
-"""Runs the program with the fake model in new processes."""
+"""Runs the program in new processes, with the fake model or with doodle."""
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,3 +58,28 @@ def serving(
             yield line.split()[2].rstrip(","), process
         finally:
             process.kill()
+
+
+@contextmanager
+def serving_doodle(
+    models: Path, *options: str, key: str = ""
+) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """A server as a user starts it, with the bundled model and those in `models`; its address."""
+    where = ("--host", "127.0.0.1", "-p", "0", "-d", "cpu", "--models", str(models))
+    with subprocess.Popen(
+        [sys.executable, "-m", "imagine_core", "serve", *where, *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "IMAGINE_API_KEY": key},
+    ) as process:
+        assert process.stderr is not None
+        reading = threading.Thread(target=process.stderr.read)  # a full pipe would stop it
+        found = (re.search(r"http://[\w.:]+", line) for line in process.stderr)
+        try:
+            address = next(match[0] for match in found if match)
+            reading.start()
+            yield address, process
+        finally:
+            process.terminate()
+            if reading.ident is not None:
+                reading.join()

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+from programs import serving_doodle
 from ui.browsing import (
     OpenPage,
     drag,
@@ -37,28 +35,9 @@ PLACES = pytest.mark.parametrize("place", ["http", "file"])
 IMAGINE = (sys.executable, "-m", "imagine_core")
 
 
-@contextlib.contextmanager
-def serving(models: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A server in a process of its own, as a user starts it."""
-    options = ("--host", "127.0.0.1", "-p", "0", "-d", "cpu", "--models", str(models))
-    with subprocess.Popen(
-        [*IMAGINE, "serve", *options],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "IMAGINE_API_KEY": ""},
-    ) as process:
-        assert process.stderr is not None
-        found = (re.search(r"http://[\w.:]+", line) for line in process.stderr)
-        try:
-            yield next(match[0] for match in found if match), process
-        finally:
-            process.terminate()
-            process.stderr.close()
-
-
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(tmp_path_factory.mktemp("models")) as (address, _):
+    with serving_doodle(tmp_path_factory.mktemp("models")) as (address, _):
         yield address
 
 
@@ -267,7 +246,7 @@ def test_cancel_stops_a_long_picture(open_page: OpenPage, url: str, place: str) 
 def test_a_server_that_is_killed_in_the_middle_is_a_lost_connection(
     open_page: OpenPage, tmp_path: Path
 ) -> None:
-    with serving(tmp_path) as (url, process):
+    with serving_doodle(tmp_path) as (url, process):
         page = come(open_page, url, "file")
         page.fill("#steps", "900")
         start(page, "a blue rocket on mars")
