@@ -87,7 +87,7 @@ def types(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Every test that a machine without an accelerator can run, docs among them."""
-    session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
+    session.install(*CONSTRAINTS, "-e", ".", *groups("test", "node"))
     session.run("pytest", "-m", "not slow", *session.posargs)
 
 

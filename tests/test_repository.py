@@ -86,7 +86,7 @@ def test_a_dependency_is_pinned_within_its_bounds(dependency: Requirement) -> No
     assert dependency.specifier.contains(pins()[canonicalize_name(dependency.name)])
 
 
-@pytest.mark.parametrize("group", ["lint", "types", "test"])
+@pytest.mark.parametrize("group", ["lint", "types", "test", "node"])
 def test_a_tool_is_pinned(group: str) -> None:
     groups = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["dependency-groups"]
     names = {canonicalize_name(Requirement(text).name) for text in groups[group]}
