@@ -162,6 +162,7 @@ class Record:
     until: float = 0.0
     _scope: asyncio.Timeout | None = None
     _loop: asyncio.AbstractEventLoop | None = None
+    _leaving: asyncio.TimerHandle | None = None
 
     def take(self, event: GenerationEvent) -> None:
         """Update the phase by `event`."""
@@ -222,8 +223,11 @@ class Record:
     def leave(self, patience: float) -> None:
         """Count a client out; without any for `patience` seconds, cancel what needs one."""
         self.clients -= 1
+        if self._leaving is not None:
+            self._leaving.cancel()  # the time counts from the last client that left
         if not self.order.finishes:
-            asyncio.get_running_loop().call_later(patience, self._cancel_if_alone)
+            loop = asyncio.get_running_loop()
+            self._leaving = loop.call_later(patience, self._cancel_if_alone)
 
     def _expire(self) -> None:
         if self._scope is not None and self.outcome is None:
