@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from imagine_core.errors import FieldError, RequestError
+from imagine_core.kinds import SIDE_STEP
 from imagine_core.pictures.colours import convert, srgb_transform, without_profile
 
 if TYPE_CHECKING:
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 __all__ = [
+    "fitting_size",
     "safe_formats",
 ]
 
@@ -29,6 +32,10 @@ others need libraries of the system."""
 
 WHITE = "white"
 ORIENTATION = 0x0112  # the EXIF tag
+LYING = (5, 6, 7, 8)
+"""Orientations in which width and height change places."""
+
+MOST_RATIO = 2.0
 DISTORTED = 1.05
 """Ratio between the scales of the two sides from which a picture looks distorted."""
 
@@ -39,6 +46,23 @@ def safe_formats() -> list[str]:
 
     Image.init()
     return [name for name in Image.ID if name not in UNSAFE_FORMATS]
+
+
+def fitting_size(data: bytes, size: tuple[int, int]) -> tuple[int, int]:
+    """A size with about as many pixels as `size` and the proportions of a picture.
+
+    Proportions beyond 2 are cut to that: models draw narrower pictures badly. `data` that is no
+    picture has `size`.
+    """
+    try:
+        image = _open(data)
+        sides = image.size[::-1] if image.getexif().get(ORIENTATION) in LYING else image.size
+    except Exception:  # it is refused later, with the reason
+        return size
+    ratio = min(max(sides[0] / sides[1], 1 / MOST_RATIO), MOST_RATIO)
+    height = math.sqrt(size[0] * size[1] / ratio)
+    width, height = (round(side / SIDE_STEP) * SIDE_STEP for side in (height * ratio, height))
+    return width, height
 
 
 def load_init_image(data: bytes, width: int, height: int) -> tuple[Image.Image, str | None]:

@@ -335,6 +335,18 @@ def test_fidelity_is_a_strength_and_an_explicit_one_wins(
     assert "Denoising strength: 0.3," in infotext(reply)
 
 
+@pytest.mark.parametrize(
+    ("sides", "size"),
+    [((64, 64), "512x512"), ((300, 200), "624x416"), ((10, 90), "360x728"), ((900, 10), "728x360")],
+)
+def test_without_a_size_an_edit_has_the_proportions_of_its_picture(
+    app: Starlette, sides: tuple[int, int], size: str
+) -> None:
+    asked = {"prompt": "red", "steps": "1", "size": "auto"}
+    reply = ask(app, "POST", EDITS, **form(png((0, 0, 255), sides), **asked)).json()
+    assert reply["size"] == size
+
+
 def test_an_edit_may_come_as_json(app: Starlette) -> None:
     url = "data:image/png;base64," + base64.b64encode(png((0, 0, 255))).decode()
     one = ask(app, "POST", EDITS, json=TINY | {"image": url}).json()

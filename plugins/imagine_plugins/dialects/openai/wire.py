@@ -12,6 +12,7 @@ from imagine_core import strict_json
 from imagine_core.errors import FieldError, ImagineError
 from imagine_core.fields import DEFAULTS, FIELDS, PLACEHOLDER, from_json
 from imagine_core.pictures.formats import MEDIA_TYPES
+from imagine_core.pictures.images import fitting_size
 from imagine_core.pictures.infotext import read_infotext
 from imagine_core.pictures.metadata import infotext_of
 from imagine_core.strict_json import Refused, one_of, picture, within
@@ -92,11 +93,12 @@ def read_order(body: bytes, request: Request, service: Service) -> Order:
         warnings.append("background 'transparent' was ignored: pictures are opaque")
     shown = _shown(asked, given.get("model"), service, warnings)
     _settle_model(given, warnings, service)
-    _fill(given, asked, route, service)
     start = _start(route, pictures, errors, warnings)
+    first = start.get("init_image") or b""
+    _fill(given, asked, first, route, service)
     if route == "variations" and "prompt" not in given:
         given["prompt"] = PLACEHOLDER
-        start |= _prompts_of(pictures)
+        start |= _prompts_of(first)
     wanted, problems = from_json(given)
     wanted = replace(wanted, **start)
     if asked["stream"] and asked["partial_images"]:
@@ -163,11 +165,11 @@ def _start(
     return {"init_image": next(iter(pictures), None)}
 
 
-def _prompts_of(pictures: list[bytes]) -> dict[str, str]:
-    """The prompts in the first picture's metadata; blank ones if it has none."""
+def _prompts_of(data: bytes) -> dict[str, str]:
+    """The prompts in a picture's metadata; blank ones if it has none."""
     meta: dict[str, Any] = {}
-    with suppress(ImagineError, IndexError):
-        meta = read_infotext(infotext_of(pictures[0]) or "") or {}
+    with suppress(ImagineError):
+        meta = read_infotext(infotext_of(data) or "") or {}
     return {"prompt": meta.get("prompt", ""), "negative_prompt": meta.get("neg", "")}
 
 
@@ -181,14 +183,17 @@ def _settle_model(given: dict[str, Any], warnings: list[str], service: Service) 
         warnings += filter(None, [remark])
 
 
-def _fill(given: dict[str, Any], asked: dict[str, Any], route: str, service: Service) -> None:
+def _fill(
+    given: dict[str, Any], asked: dict[str, Any], start: bytes, route: str, service: Service
+) -> None:
     """Add what the contract's own fields mean to those that draw, which have precedence."""
     model, size = given.get("model"), asked["size"]
+    own = (DEFAULTS["width"], DEFAULTS["height"])
     with suppress(ImagineError):  # an unknown model is refused later
         catalogue = service.engine.catalogue
         info = catalogue.get(model) if isinstance(model, str) else catalogue.default()
-        size = size or info.recommended_size
-    width, height = size or (DEFAULTS["width"], DEFAULTS["height"])
+        own = info.recommended_size
+    width, height = size or fitting_size(start, own)
     steps = round(DEFAULTS["steps"] * QUALITIES[asked["quality"] or "auto"])
     strength = VARIED if route == "variations" else FIDELITIES[asked["input_fidelity"] or "low"]
     usual = {"width": width, "height": height, "steps": steps, "strength": strength}
