@@ -131,6 +131,7 @@ class Record:
         caller: The client that it came from, see `imagine_core.web.callers`.
         keeps: Whether its result is kept.
         clients: How many connections wait for it: several if its client sent it again.
+        fetched: Whether its result was kept although its client has received it.
         request: The request; resolved once it is admitted.
         enhancer: The enhancer that made the prompt.
         steps_run: Steps that ran, once they have.
@@ -149,6 +150,7 @@ class Record:
     caller: str = ""
     keeps: bool = False
     clients: int = 1
+    fetched: bool = False
     request: GenerationRequest
     enhancer: str | None = None
     opened: float = field(default_factory=time.monotonic)
@@ -184,7 +186,7 @@ class Record:
 
     def finish(self, done: Finished) -> None:
         """Store the finished pictures."""
-        self.finished = done.to_keep()
+        self.begun, self.finished = True, done.to_keep()
 
     def drop_pictures(self) -> None:
         """Drop all but the result: a kept record would hold megabytes for minutes."""
@@ -220,22 +222,22 @@ class Record:
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._expire)
 
+    def join(self) -> None:
+        """Count a client in."""
+        self.clients += 1
+        if self._leaving is not None:
+            self._leaving.cancel()
+
     def leave(self, patience: float) -> None:
         """Count a client out; without any for `patience` seconds, cancel what needs one."""
         self.clients -= 1
-        if self._leaving is not None:
-            self._leaving.cancel()  # the time counts from the last client that left
-        if not self.order.finishes:
+        if self.clients == 0 and not (self.order.finishes and self.keeps):
             loop = asyncio.get_running_loop()
-            self._leaving = loop.call_later(patience, self._cancel_if_alone)
+            self._leaving = loop.call_later(patience, self.cancel)
 
     def _expire(self) -> None:
         if self._scope is not None and self.outcome is None:
             self._scope.reschedule(asyncio.get_running_loop().time())
-
-    def _cancel_if_alone(self) -> None:
-        if self.clients == 0:
-            self.cancel()
 
 
 class Dialect(Protocol):

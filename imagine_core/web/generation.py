@@ -71,8 +71,8 @@ class GenerationExchange(Exchange):
             heartbeat=service.settings.heartbeat,
             headers=[(b"x-job-id", self.record.id.encode())],
         )
-        stays = order.finishes or order.idempotency_key is not None
-        if stays and service.jobs.keeps and not self._repeats:
+        finishes = order.finishes and service.jobs.keeps
+        if (finishes or order.idempotency_key is not None) and not self._repeats:
             self.behind = service.jobs.behind
         self.logged = self._repeats
         self._service = service
@@ -90,7 +90,7 @@ class GenerationExchange(Exchange):
 
     async def _rejoin(self, out: Output) -> None:
         """Wait for the order that is in progress already, or send its result again."""
-        self.record.clients += 1
+        self.record.join()
         try:
             await self.record.ended.wait()
         finally:

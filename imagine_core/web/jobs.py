@@ -16,7 +16,8 @@ from imagine_core.web.dialect import Order, Record
 
 MOST_RESULTS = 64
 MOST_BYTES = 256 * 2**20
-"""Of all kept pictures together; the results that expire first are dropped first."""
+"""Of all kept pictures together. Results that were received are dropped first, then those that
+expire first."""
 
 RETRY_SECONDS = 60.0
 """How long a received result is kept for a client that may send its request again."""
@@ -86,15 +87,22 @@ class Jobs:
         )
 
     def first(self, order: Order, *, caller: str = "") -> Record | None:
-        """The record of the order that `order` repeats, unless it failed or has expired."""
+        """The record of the order that `order` repeats, unless it failed or has expired.
+
+        Of several equal ones, it is the one that the fewest clients wait for, then the latest.
+        """
         if not order.retry or order.idempotency_key is None:
             return None
         asked = (caller, order.idempotency_key)
-        for record in reversed(list(self)):
-            known = (record.caller, record.order.idempotency_key)
-            if known == asked and record.outcome in (None, "final"):
-                return record
-        return None
+        self._forget_old()
+        found = [
+            record
+            for records in (self._running, self._kept)
+            for record in reversed(records.values())
+            if (record.caller, record.order.idempotency_key) == asked
+            and record.outcome in (None, "final")
+        ]
+        return min(found, key=lambda record: record.clients, default=None)
 
     def of(self, caller: str) -> list[Record]:
         """The orders of `caller` that are in progress, the oldest first."""
@@ -121,13 +129,12 @@ class Jobs:
             async with record.cancellable():
                 yield
         except Exception as error:
-            if record.begun:
-                record.error = without_frames(error)
+            record.error = without_frames(error)
             raise
         finally:
             del self._running[record.id]
             record.ended.set()
-            if record.keeps and record.outcome is not None:
+            if record.keeps and record.begun and record.outcome is not None:
                 self._put(record)
 
     def get(self, name: str) -> Record:
@@ -149,14 +156,19 @@ class Jobs:
 
     def _put(self, record: Record) -> None:
         record.drop_pictures()
-        needs_it = record.order.finishes or record.order.keeps or record.clients == 0
-        seconds = self._keep if needs_it else min(self._keep, RETRY_SECONDS)
+        asked = record.order.finishes or record.order.keeps
+        record.fetched = record.clients > 0 and not asked
+        seconds = min(self._keep, RETRY_SECONDS) if record.fetched else self._keep
         record.until = self._clock() + seconds
         self._kept[record.id] = record
         self._forget_old()
         while len(self._kept) > MOST_RESULTS or self._bytes() > MOST_BYTES:
-            del self._kept[min(self._kept, key=lambda name: self._kept[name].until)]
+            del self._kept[min(self._kept, key=self._worth)]
         asyncio.get_running_loop().call_later(seconds, self._forget_old)
+
+    def _worth(self, name: str) -> tuple[bool, float]:
+        record = self._kept[name]
+        return not record.fetched, record.until
 
     def _bytes(self) -> int:
         kept = (record.finished for record in self._kept.values())
