@@ -14,6 +14,7 @@ from imagine_core.fields import FIELDS
 from imagine_core.interfaces import steps_to_run
 from imagine_core.kinds import Decimal, Flag, Side, Whole
 from imagine_core.strict_json import Refused
+from imagine_core.types import HIRES_STRENGTH
 from imagine_core.web.forms import Part, read_form
 
 if TYPE_CHECKING:
@@ -129,7 +130,8 @@ def preview_interval(request: GenerationRequest, most: int) -> int:
     """The steps between two previews, so that a request has at most so many before its end."""
     strength = 1.0 if request.init_image is None else min(max(request.strength, 0.0), 1.0)
     steps = min(max(request.steps, 1), MANY)  # it is checked later
-    return max(math.ceil(steps_to_run(steps, strength) / (most + 1)), 1)
+    second = 0 if request.hires_scale is None else steps_to_run(steps, HIRES_STRENGTH)
+    return max(math.ceil((steps_to_run(steps, strength) + second) / (most + 1)), 1)
 
 
 def _finishes(value: object) -> bool:
