@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 from typing import Any
 
 import httpx
@@ -23,7 +24,8 @@ PREFLIGHT = {"Access-Control-Request-Method": "POST"}
 
 
 def access(**settings: Any) -> Access:
-    return Access(ServerSettings(**settings), machine=["localhost", "*.local", "workstation"])
+    names = ["localhost", "*.local", "*.internal", "workstation"]
+    return Access(ServerSettings(**settings), machine=names)
 
 
 # --------------------------------------------------------------------------------------- hosts
@@ -41,6 +43,8 @@ def access(**settings: Any) -> Access:
         "[fe80::1%25eth0]:5000",
         "workstation:5000",
         "printer.local",
+        "host.docker.internal:5000",
+        "gateway.containers.internal",
     ],
 )
 def test_this_machine_answers_to_its_own_names_and_to_addresses(host: str) -> None:
@@ -57,6 +61,8 @@ def test_this_machine_answers_to_its_own_names_and_to_addresses(host: str) -> No
         "evil.example#localhost",
         "localhost:5000@evil.example",
         "evil-local",
+        "internal",
+        "host.docker.internal.evil.example",
         "",
         "[::1",
         "a b",
@@ -77,7 +83,7 @@ def test_hosts_adds_names_and_wildcards() -> None:
 
 def test_the_machine_knows_its_own_name() -> None:
     names = list(machine_names())
-    assert "localhost" in names
+    assert {"localhost", "*.local", "*.internal"} <= set(names)
     assert all(host_pattern(name) for name in names)
 
 
@@ -184,6 +190,8 @@ def test_a_rebound_name_gets_403_although_host_and_origin_agree(engine: Engine) 
         ("Origin", ("http://localhost", EVIL)),
         ("Authorization", ("Bearer wrong", "Bearer secret")),
         ("Authorization", ("Bearer secret", "Bearer secret")),
+        ("Api-Key", ("wrong", "secret")),
+        ("Api-Key", ("secret", "secret")),
         ("Content-Type", ("application/json", "text/plain")),
         ("Access-Control-Request-Method", ("GET", "POST")),
     ],
@@ -292,6 +300,68 @@ def test_the_key_must_be_the_key(engine: Engine, header: str, status: int) -> No
     app = app_of(engine, ServerSettings(api_key="se cret-ä"))
     headers = [(b"Authorization", header.encode())]
     assert ask(app, "GET", "/models", headers=headers).status_code == status
+
+
+def basic(text: str) -> tuple[str, str]:
+    return "Authorization", "Basic " + base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        basic("user:se:cret-ä"),
+        basic(":se:cret-ä"),
+        basic("se:cret-ä"),  # programs that take "user:password" for the whole
+        ("authorization", basic("anyone:se:cret-ä")[1].replace("Basic ", "basic  ") + " "),
+        ("api-key", "se:cret-ä"),
+        ("API-Key", " se:cret-ä "),
+    ],
+)
+def test_the_key_may_be_the_password_of_http_basic_or_an_api_key(
+    engine: Engine, header: tuple[str, str]
+) -> None:
+    app = app_of(engine, ServerSettings(api_key="se:cret-ä"))
+    headers = [(name.encode(), value.encode()) for name, value in (header,)]
+    assert ask(app, "GET", "/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        basic("se:cret-ä:user"),
+        basic("user:cret-ä"),
+        basic("user:"),
+        basic(":"),
+        basic(""),
+        ("Authorization", "Basic"),
+        ("Authorization", "Basic "),
+        ("Authorization", "Basic ====="),
+        ("Authorization", "Basic user:se:cret-ä"),
+        ("Authorization", basic("user:se:cret-ä")[1][:-1]),
+        ("Authorization", basic("user:se:cret-ä")[1].replace("Basic", "Bearer")),
+        ("Authorization", "api-key se:cret-ä"),
+        ("api-key", ""),
+        ("api-key", "Bearer se:cret-ä"),
+        ("x-api-key", "se:cret-ä"),
+    ],
+)
+def test_what_is_not_the_key_opens_nothing(engine: Engine, header: tuple[str, str]) -> None:
+    app = app_of(engine, ServerSettings(api_key="se:cret-ä"))
+    headers = [(name.encode(), value.encode()) for name, value in (header,)]
+    answer = ask(app, "GET", "/models", headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"  # a browser would ask for a password
+
+
+def test_the_wrong_one_of_two_places_does_not_matter(engine: Engine) -> None:
+    app = app_of(engine, ServerSettings(api_key="secret"))
+    headers = {"Authorization": "Bearer wrong", "api-key": "secret"}
+    assert ask(app, "GET", "/models", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("header", [basic("a:b"), ("Authorization", "Basic ?"), ("api-key", "x")])
+def test_without_a_key_any_will_do(engine: Engine, header: tuple[str, str]) -> None:
+    assert ask(app_of(engine), "GET", "/models", headers=dict([header])).status_code == 200
 
 
 def test_a_page_may_read_that_it_lacks_the_key_and_preflights_need_none(engine: Engine) -> None:
