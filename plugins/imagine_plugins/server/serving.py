@@ -41,6 +41,10 @@ HEADER_SECONDS = 20.0
 LAST_WORDS_SECONDS = 5
 """Seconds after the grace time for the last lines of streams to be sent."""
 
+PROXIES = "127.0.0.1,::1,::ffff:127.0.0.1"
+"""Addresses whose X-Forwarded-For and X-Forwarded-Proto are believed: those of this machine, as
+sockets of either kind show them. FORWARDED_ALLOW_IPS, which uvicorn reads too, replaces them."""
+
 POLL_SECONDS = 0.05
 """How often a stopping server checks whether its work is done."""
 
@@ -278,7 +282,8 @@ def build_server(
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=True,  # of a proxy on this machine: it tells callers apart
+        proxy_headers=True,  # they tell callers apart
+        forwarded_allow_ips=os.environ.get("FORWARDED_ALLOW_IPS", PROXIES),
         backlog=BACKLOG,
         timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=LAST_WORDS_SECONDS,
