@@ -11,6 +11,9 @@ from typing import Literal
 Order = Literal["little", "big"]
 
 COMMENT, EXIF_IFD = 0x9286, 0x8769
+LABEL = "Steps:"
+"""Every infotext has it."""
+
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 7: 1}  # bytes of BYTE, ASCII, SHORT, LONG, UNDEFINED
 _PREFIX = b"Exif\0\0"
 _CODES = (b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", b"\0" * 8)
@@ -67,15 +70,19 @@ def _decode(raw: bytes) -> str:
     """The text of a comment.
 
     The code in front tells little: UTF-16 has no mark, and its byte order need not be that of the
-    data around it, but the zero bytes of ASCII characters tell it; UTF-8 stands under any code.
+    data around it, but the label of an infotext tells it, else the zero bytes of ASCII characters,
+    which Japanese spaces have too, on the other side; UTF-8 stands under any code.
     """
     code = next((code for code in _CODES if raw.startswith(code)), b"")
     text = raw.removeprefix(code)
     if text.startswith((b"\xff\xfe", b"\xfe\xff")):
         return text.decode("utf-16", "replace")
-    high, low = text[::2].count(0), text[1::2].count(0)
-    if code == b"UNICODE\0" and high != low:
-        return text.decode("utf-16-be" if high > low else "utf-16-le", "replace")
+    if code == b"UNICODE\0":
+        big, little = (text.decode(f"utf-16-{order}", "replace") for order in ("be", "le"))
+        high, low = text[::2].count(0), text[1::2].count(0)
+        labelled = next((each for each in (big, little) if LABEL in each), None)
+        if labelled is not None or high != low:
+            return labelled or (big if high > low else little)
     return utf8_or_latin1(text)
 
 

@@ -7,7 +7,9 @@ import struct
 
 from PIL import Image
 
-INFOTEXT = "猫, a cat\nNegative prompt: ugly\nSteps: 20, Sampler: Euler a, Seed: 42, Size: 64x64"
+# Half of the bytes of Japanese spaces are zero, and so are half of those of ASCII.
+PROMPT = "猫\u3000" * 100 + ", a cat"
+INFOTEXT = f"{PROMPT}\nNegative prompt: ugly\nSteps: 20, Sampler: Euler a, Seed: 42, Size: 64x64"
 
 
 def block(comment: bytes, order: str = ">", kind: int = 7, *, nested: bool = True) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from exif_blocks import SPELLINGS, picture_with
+from exif_blocks import PROMPT, SPELLINGS, picture_with
 from imagine_core.pictures.infotext import LABELS, read_infotext
 from imagine_core.pictures.metadata import read_meta
 from ui.browsing import drop, message, until
@@ -74,7 +74,7 @@ def test_the_comments_of_all_tools_are_read_out_of_a_dropped_picture(page: Page,
         drop(page, "#stage", name, picture_with(exif, form), f"image/{form.lower()}")
         message(page, f"Loaded {name}.", "good")
         found = values(page)
-        assert (found["prompt"], found["neg"]) == ("猫, a cat", "ugly"), tool
+        assert (found["prompt"], found["neg"]) == (PROMPT, "ugly"), tool
         assert (found["steps"], found["seed"], found["width"]) == (20, "42", 64), tool
 
 
@@ -92,7 +92,7 @@ def test_a_loaded_jpeg_or_webp_is_in_the_gallery_and_downloads_as_a_png(
     saved = tmp_path / "saved.png"
     download.value.save_as(saved)
     meta = read_meta(saved)
-    assert (meta["prompt"], meta["seed"], meta["width"]) == ("猫, a cat", "42", 64)
+    assert (meta["prompt"], meta["seed"], meta["width"]) == (PROMPT, "42", 64)
 
 
 def test_a_jpeg_without_settings_becomes_the_input(page: Page) -> None:

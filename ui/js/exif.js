@@ -23,7 +23,8 @@
 
   /**
    * The text of a comment. Its character code is unreliable: UTF-16 has no mark, and its byte order
-   * may differ from the data's, so the zero bytes of ASCII characters decide.
+   * may differ from the data's, so the label of an infotext decides, else the zero bytes of ASCII
+   * characters, which Japanese spaces have too, on the other side.
    */
   function decodeComment(raw) {
     const code = CODES.find((one) => startsWith(raw, one)) ?? '';
@@ -35,8 +36,10 @@
     const zeros = [0, 0];
     text.forEach((byte, at) => byte || zeros[at % 2]++);
     const [high, low] = zeros;
-    if (code !== 'UNICODE\0' || high === low) return decode(text);
-    return new TextDecoder(high > low ? 'utf-16be' : 'utf-16le').decode(text);
+    if (code !== 'UNICODE\0') return decode(text);
+    const [big, little] = ['utf-16be', 'utf-16le'].map((name) => new TextDecoder(name).decode(text));
+    const labelled = [big, little].find((each) => each.includes('Steps:'));
+    return labelled ?? (high === low ? decode(text) : high > low ? big : little);
   }
 
   /** The entries of a TIFF directory: tag to value, those inside the data. */
