@@ -150,10 +150,9 @@ def infotext_details(text: str) -> dict[str, str]:
     details = dict(zip(("Prompt", "Negative prompt"), prompts, strict=True))
     for label, value in _details(settings):
         sides = _SIDES.fullmatch(value)
-        if sides is None:
-            details.setdefault(label, value)
-        else:
-            details |= {f"{label}-1": sides[1], f"{label}-2": sides[2]}
+        named = {f"{label}-{n}": sides[n] for n in (1, 2)} if sides else {label: value}
+        for name, written in named.items():
+            details.setdefault(name, written)
     return details
 
 

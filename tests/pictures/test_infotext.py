@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagine_core import GenerationRequest
-from imagine_core.pictures.infotext import LABELS, read_infotext, write_infotext
+from imagine_core.pictures.infotext import LABELS, infotext_details, read_infotext, write_infotext
 from imagine_core.pictures.infotext_values import READERS
 from imagine_core.types import HIRES_STRENGTH
 
@@ -126,6 +126,48 @@ def test_every_label_has_a_reader() -> None:
 def test_keys_are_in_the_order_of_our_own_metadata() -> None:
     meta = read_infotext("a cat\nNegative prompt: x\nSeed: 1, Steps: 2, Model: m, Size: 8x8") or {}
     assert list(meta) == ["model", "prompt", "width", "height", "steps", "seed", "neg"]
+
+
+def test_details_have_every_label_as_it_is_written() -> None:
+    text = (
+        "a cat, 猫\nNegative prompt: ugly,\nbad\nSteps: 20, Sampler: Euler a, CFG scale: 7, "
+        'Seed: 42, Size: 512x768, Hires resize: 1024x1536, Lora hashes: "a: 1, b: 2", '
+        "Unheard of: yes, Version: v1.10.1"
+    )
+    assert infotext_details(text) == {
+        "Prompt": "a cat, 猫",
+        "Negative prompt": "ugly,\nbad",
+        "Steps": "20",
+        "Sampler": "Euler a",
+        "CFG scale": "7",
+        "Seed": "42",
+        "Size-1": "512",
+        "Size-2": "768",
+        "Hires resize-1": "1024",
+        "Hires resize-2": "1536",
+        "Lora hashes": "a: 1, b: 2",
+        "Unheard of": "yes",
+        "Version": "v1.10.1",
+    }
+
+
+@pytest.mark.parametrize("text", ["", "a cat", "a cat\nSize: 8x8, Seed: 1", "Steps: many, a: b"])
+def test_what_is_no_infotext_has_no_details(text: str) -> None:
+    assert infotext_details(text) == {}
+
+
+@pytest.mark.parametrize("case", CORPUS, ids=[case["what"] for case in CORPUS])
+def test_details_are_there_where_an_infotext_is(case: dict[str, Any]) -> None:
+    details = infotext_details(case["text"])
+    assert bool(details) == (case["meta"] is not None)
+    if details:
+        assert details["Prompt"] == case["meta"]["prompt"]
+        assert details["Negative prompt"] == case["meta"]["neg"]
+
+
+def test_of_a_label_that_is_there_twice_the_first_counts() -> None:
+    details = infotext_details("a\nSteps: 1, Seed: 2, Size: 8x16, Seed: 3, Size: 32x64")
+    assert (details["Seed"], details["Size-1"], details["Size-2"]) == ("2", "8", "16")
 
 
 @settings(deadline=None)
