@@ -12,8 +12,8 @@ import click
 import pytest
 
 from imagine_core import GenerationRequest
-from imagine_core.errors import FieldError
-from imagine_core.fields import DEFAULTS, FIELDS, Field, from_json, noted, to_json
+from imagine_core.errors import FieldError, RequestError
+from imagine_core.fields import DEFAULTS, FIELDS, Field, from_json, noted, renamed, to_json
 from imagine_core.pictures.infotext import read_infotext, write_infotext
 from imagine_core.settings import Limits
 from imagine_plugins.commands.run import run
@@ -89,6 +89,15 @@ def test_what_cannot_be_read_is_told_and_leaves_the_default() -> None:
     assert [error.field for error in errors] == ["prompt", "steps"]
     assert request == GenerationRequest(prompt="-", width=64)
     assert from_json({})[1] == [FieldError("prompt", "is required: say what to draw")]
+
+
+def test_errors_have_the_names_of_their_dialect_and_keep_those_that_it_lacks() -> None:
+    error = RequestError([FieldError("images", "a"), FieldError("steps", "b")])
+    assert renamed(error, {"images": "n"}).fields == (
+        FieldError("n", "a"),
+        FieldError("steps", "b"),
+    )
+    assert [each.field for each in error.fields] == ["images", "steps"]
 
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.wire)

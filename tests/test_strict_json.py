@@ -113,6 +113,8 @@ READERS: list[Callable[[object], Any]] = [
     strict.seed,
     strict.every,
     strict.picture,
+    strict.one_of(("low", "high")),
+    strict.within(0, 100),
 ]
 
 
@@ -143,6 +145,11 @@ def test_any_value_is_read_or_refused(value: object, read: Callable[[object], An
         (strict.picture, "AA\nEC ", b"\0\1\2"),
         (strict.picture, "data:image/png;base64,AAEC", b"\0\1\2"),
         (strict.picture, "DATA:;base64,AAEC", b"\0\1\2"),
+        (strict.one_of(("low", "high")), "high", "high"),
+        (strict.one_of({"low": 1, "": 2}), "", ""),
+        (strict.within(0, 100), 0, 0),
+        (strict.within(0, 100), 100, 100),
+        (strict.within(-1, 1), -1, -1),
     ],
 )
 def test_what_fits_is_taken(read: Callable[[object], Any], value: object, expected: object) -> None:
@@ -189,6 +196,18 @@ def test_what_fits_is_taken(read: Callable[[object], Any], value: object, expect
         (strict.picture, "http://127.0.0.1/fox.png"),
         (strict.picture, "file:///etc/passwd"),
         (strict.picture, "data:image/png,AAEC"),
+        (strict.one_of(("low", "high")), "HIGH"),
+        (strict.one_of(("low", "high")), ""),
+        (strict.one_of(("low", "high")), None),
+        (strict.one_of(("low", "high")), ["low"]),
+        (strict.one_of(("1",)), 1),
+        (strict.within(0, 100), -1),
+        (strict.within(0, 100), 101),
+        (strict.within(0, 100), 50.0),
+        (strict.within(0, 100), "50"),
+        (strict.within(0, 1), True),
+        (strict.within(0, 100), None),
+        (strict.within(0, 100), strict.Huge("1" * 200)),
     ],
 )
 def test_what_does_not_fit_is_refused(read: Callable[[object], Any], value: object) -> None:
@@ -199,3 +218,10 @@ def test_what_does_not_fit_is_refused(read: Callable[[object], Any], value: obje
 def test_a_long_picture_is_decoded_quickly_and_whole() -> None:
     data = bytes(range(256)) * 40_000
     assert strict.picture(base64.b64encode(data).decode()) == data
+
+
+def test_a_refusal_says_which_words_and_numbers_are_taken() -> None:
+    with pytest.raises(Refused, match=r"^must be one of low, high$"):
+        strict.one_of(("low", "high"))("best")
+    with pytest.raises(Refused, match=r"^must be from 0 to 3$"):
+        strict.within(0, 3)(4)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from imagine_core.models import hashing
-from imagine_core.models.hashing import FileHash
+from imagine_core.models.hashing import FileHash, file_hash, known_hash
 
 
 def wanted(content: bytes) -> str:
@@ -76,3 +76,29 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path) -> None:
 
 def test_a_file_that_is_gone_has_no_hash(tmp_path: Path) -> None:
     assert FileHash(tmp_path / "gone", cache=tmp_path / "c").start().wait(10) is None
+
+
+def test_a_known_hash_is_one_that_is_remembered_and_costs_no_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "cache_file", lambda: tmp_path / "hashes.json")
+    file = tmp_path / "m"
+    file.write_bytes(b"one")
+    assert known_hash(file) is None
+    assert file_hash(file) == wanted(b"one")
+
+    def refuse(self: FileHash, key: str) -> None:
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(FileHash, "_compute", refuse)
+    assert known_hash(file) == wanted(b"one")
+    file.write_bytes(b"other")
+    assert known_hash(file) is None
+
+
+def test_folders_and_files_that_are_gone_have_no_known_hash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "cache_file", lambda: tmp_path / "hashes.json")
+    assert known_hash(tmp_path) is None
+    assert known_hash(tmp_path / "gone") is None

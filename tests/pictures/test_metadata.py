@@ -11,12 +11,13 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from exif_blocks import PROMPT, SPELLINGS, picture_with
+from exif_blocks import INFOTEXT, PROMPT, SPELLINGS, picture_with
 from imagine_core import GenerationRequest
 from imagine_core.errors import InvalidFile
 from imagine_core.pictures import metadata
 from imagine_core.pictures.metadata import (
     document_bytes,
+    infotext_of,
     json_text,
     meta_of,
     png_bytes,
@@ -279,3 +280,30 @@ def test_json_without_a_whole_picture_is_told_apart(
     path = save(tmp_path, json.dumps({"meta": META, **document}))
     with pytest.raises(InvalidFile, match=problem):
         read_picture(path)
+
+
+# ------------------------------------------------------------------- the infotext as it is written
+
+
+def test_the_infotext_of_a_png_is_its_text_and_else_its_exif_comment() -> None:
+    exif = picture_with(SPELLINGS["A1111, SD.Next"], "PNG")
+    assert infotext_of(exif) == INFOTEXT
+    assert infotext_of(replace_texts(exif, {"parameters": "a cat"})) == "a cat"
+    assert infotext_of(png_bytes(PICTURE, META, infotext="words\nof any kind")) == (
+        "words\nof any kind"
+    )
+
+
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+def test_the_infotext_of_other_pictures_is_their_exif_comment(form: str) -> None:
+    assert infotext_of(picture_with(SPELLINGS["SwarmUI"], form)) == INFOTEXT
+
+
+@pytest.mark.parametrize("data", [b"", b"GIF89a", b"no picture", png_bytes(PICTURE, META)])
+def test_what_holds_no_infotext_gives_none(data: bytes) -> None:
+    assert infotext_of(data) is None
+
+
+def test_a_damaged_png_is_told() -> None:
+    with pytest.raises(InvalidFile):
+        infotext_of(png_bytes(PICTURE, None)[:40])
