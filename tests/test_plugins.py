@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from imagine_core import SamplerSpec, hookimpl
+from imagine_core import HttpApi, SamplerSpec, hookimpl
 from imagine_core.errors import SettingsError, UnknownName
 from imagine_core.plugins import PluginReport, build_plugins, plugins_from_environment
 from imagine_core.testing import euler
@@ -152,6 +152,46 @@ def test_nonsense_is_refused_where_it_is_registered() -> None:
     problem = report(plugins.reports(), "bad").problem
     assert problem is not None
     assert "SamplerSpec" in problem
+
+
+def api(name: str, path: str = "/count") -> HttpApi:
+    return HttpApi(name=name, path=path, programs=("counters",), key="the key", no_key="nothing")
+
+
+class Names:
+    """Registers the APIs that it was built with."""
+
+    def __init__(self, *apis: object) -> None:
+        self.apis = apis
+
+    @hookimpl
+    def register_apis(self, register: Callable[[object], None]) -> None:
+        for each in self.apis:
+            register(each)
+
+
+def test_hook_register_apis() -> None:
+    one, two, three = api("One"), api("Two"), api("Three")
+    plugins = build_plugins(found=[], extra=[("b", Names(three)), ("a", Names(one, two))])
+    assert list(plugins.apis) == [one, two, three]
+    assert plugins.apis.plugin_of("Two") == "a"
+
+
+def test_an_api_that_is_none_or_has_a_taken_name_is_refused_and_the_others_stay() -> None:
+    plugins = build_plugins(
+        found=[],
+        extra=[("a", Names(api("One"))), ("b", Names(api("Two"), "v1")), ("c", Names(api("one")))],
+    )
+    assert [each.name for each in plugins.apis] == ["One", "Two"]
+    assert "HttpApi" in str(report(plugins.reports(), "b").problem)
+    assert "'a'" in str(report(plugins.reports(), "c").problem)
+
+
+def test_the_builtin_apis_lead_to_routes_and_leave_with_their_plugin() -> None:
+    plugins = build_plugins()
+    assert "OpenAI API" in [each.name for each in plugins.apis]
+    plugin = plugins.apis.plugin_of("OpenAI API")
+    assert "OpenAI API" not in [each.name for each in build_plugins(block=[plugin]).apis]
 
 
 def test_a_plugin_that_fails_to_import_is_reported_with_the_reason() -> None:

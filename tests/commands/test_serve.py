@@ -12,9 +12,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import click
 import httpx
@@ -23,9 +24,12 @@ from click.testing import CliRunner
 
 import calls
 from calls import app_of, live_server
+from imagine_core import HttpApi, hookimpl
 from imagine_core.cli import build_cli, main
-from imagine_core.engine import Engine
+from imagine_core.engine import Engine, build_engine
 from imagine_core.errors import SettingsError, UnknownName
+from imagine_core.plugins import build_plugins
+from imagine_core.service import Service
 from imagine_core.settings import DEFAULT_HOST, Limits, ServerSettings, Settings
 from imagine_core.testing import FakePlugin, build_test_plugins
 from imagine_plugins.commands import serve
@@ -165,7 +169,13 @@ def test_as_json_every_line_of_the_log_is_an_object(run: Callable[..., Process])
     process.process.send_signal(signal.SIGTERM)
     assert process.end() == 0
     lines = [json.loads(line) for line in process.said]
-    assert [line.get("outcome") for line in lines] == [None, None, "done", "refused"]
+    assert [line.get("outcome") for line in lines[-2:]] == ["done", "refused"]
+    said = [line["message"].partition(":")[0] for line in lines[:-2]]
+    assert said == [
+        "warning",
+        "listening on http",
+        *(api.name for api in build_test_plugins().apis),
+    ]
     assert all(line["time"] and line["level"] and line["message"] for line in lines)
 
 
@@ -197,6 +207,89 @@ def answers(url: str) -> bool:
         return httpx.get(url).status_code == 200
     except httpx.TransportError:
         return False
+
+
+# ------------------------------------------------------------------------- what to enter elsewhere
+
+
+class Counts:
+    """A plugin with an API that other programs know."""
+
+    @hookimpl
+    def register_apis(self, register: Callable[[HttpApi], None]) -> None:
+        register(
+            HttpApi(
+                name="Counting API",
+                path="/count",
+                programs=("Abacus", "Tally"),
+                key="the server's key",
+                no_key="any key",
+            )
+        )
+
+
+def lines(
+    folder: Path, address: str, *, block: Sequence[str] | None = None, **settings: Any
+) -> list[str]:
+    """What is said of the APIs of a server over the models in `folder`."""
+    fake = ("fake", FakePlugin())
+    plugins = build_plugins(
+        block=APIS if block is None else block, extra=[fake, ("count", Counts())]
+    )
+    default = settings.pop("default_model", None)
+    engine = build_engine(Settings(models=folder, default_model=default), plugins)
+    served = ServerSettings(**settings)
+    return list(serve.api_lines(Service(engine=engine, plugins=plugins, settings=served), address))
+
+
+BUILT_IN = build_plugins()
+APIS = tuple({BUILT_IN.apis.plugin_of(api.name) for api in BUILT_IN.apis})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "tiny.fake").write_bytes(b"fake")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://0.0.0.0:5000", "http://localhost:5000"),
+        ("http://[::]:5000", "http://localhost:5000"),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+        ("http://192.0.2.7:5000", "http://192.0.2.7:5000"),
+        ("http://[::1]:5000", "http://[::1]:5000"),
+    ],
+)
+def test_of_each_api_it_says_what_to_enter(folder: Path, address: str, shown: str) -> None:
+    said = f"Counting API: {shown}/count, any key, model tiny (Abacus, Tally)"
+    assert lines(folder, address) == [said]
+
+
+def test_with_a_key_it_says_to_enter_that_and_does_not_say_it(folder: Path) -> None:
+    (line,) = lines(folder, "http://127.0.0.1:5000", api_key="secret")
+    assert ", the server's key, model tiny" in line
+    assert "secret" not in line
+
+
+def test_without_a_model_it_says_nothing_of_apis(folder: Path) -> None:
+    assert lines(folder, "http://127.0.0.1:5000", default_model="gone") == []
+
+
+def test_the_apis_of_blocked_plugins_are_not_there(folder: Path) -> None:
+    said = "\n".join(lines(folder, "http://127.0.0.1:5000", block=()))
+    blocked = "\n".join(lines(folder, "http://127.0.0.1:5000", block=APIS))
+    for api in BUILT_IN.apis:
+        assert f"{api.name}: http://127.0.0.1:5000{api.path}, {api.no_key}, model tiny" in said
+        assert api.name not in blocked
+
+
+def test_it_says_what_to_enter_after_its_address(server: Process) -> None:
+    server.wait_for(r"OpenAI API: http://localhost:\d+/v1, the server's key, model tiny \(.*\)\n")
+    assert server.said[0].startswith("listening on ")
+    names = [line.partition(":")[0] for line in server.said[1 : 1 + len(BUILT_IN.apis)]]
+    assert names == [api.name for api in BUILT_IN.apis]
 
 
 # ------------------------------------------------------------------------- starts that cannot be
@@ -417,7 +510,7 @@ def test_every_flag_reaches_its_setting() -> None:
         *("--host", "::1", "-p", "8000", "-m", "~/m", "-d", "cpu", "--full_prec"),
         *("--default-model", "tiny", "--max-queue", "3", "--max-rows", "4", "--keep-alive", "30s"),
         *("--origins", "https://a.example, https://b.example", "--hosts", "a.lan"),
-        *("--api-key", "secret", "--keep-results", "1h"),
+        *("--api-key", "secret", "--keep-results", "1h", "--strict-models"),
     )
     assert options.engine == Settings(
         models=Path.home() / "m",
@@ -435,6 +528,7 @@ def test_every_flag_reaches_its_setting() -> None:
         origins=("https://a.example", "https://b.example"),
         hosts=("a.lan",),
         keep_results=3600.0,
+        strict_models=True,
     )
 
 

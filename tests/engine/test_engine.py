@@ -77,6 +77,13 @@ def test_a_flow_model_draws_with_the_samplers_that_know_flows_and_with_no_other(
     assert "take one of 'dpm++ sde', 'dpm++ 2s a'" in str(refused.value)
 
 
+@pytest.mark.parametrize("prompt", ["", " \n"])
+def test_a_blank_prompt_draws(engine: Engine, prompt: str) -> None:
+    result = draw_one(engine, replace(RED, prompt=prompt))
+    assert result.images[0].image.size == (RED.width, RED.height)
+    assert result.request.prompt == prompt
+
+
 def test_events_come_in_order_and_every_step_is_told(engine: Engine) -> None:
     events = asyncio.run(collect(engine, RED))
     phases = [event.phase for event in events if isinstance(event, PhaseEvent)]

@@ -38,6 +38,7 @@ from imagine_core.testing import FakePlugin, build_test_engine
 from imagine_core.web.app import explain
 from imagine_core.web.dialect import EVENTS, Event, Finished, Order, Record, speaking
 from imagine_core.web.generation import generation
+from imagine_core.web.openapi import described
 from slow_server import Server, wait_until
 
 REQUEST: dict[str, Any] = {"prompt": "red", "width": 64, "height": 64, "steps": 4, "seed": 1}
@@ -199,6 +200,107 @@ def test_jobs_lists_the_orders_of_every_dialect(tmp_path: Path, brings: Brings) 
             assert cancelled == {"id": name, "status": "cancelled"}
             text = "".join(stream.iter_text())
         assert text.endswith("data: the generation was cancelled\n\n")
+
+
+# -- what a dialect may say besides ----------------------------------------------------------------
+
+ERROR = {"type": "string", "description": "Words."}
+
+
+class Talks(Plain):
+    """Answers a cancelled order, keeps previews, and adds headers to its errors."""
+
+    def __init__(self) -> None:
+        self.previews: list[tuple[int, bool]] = []
+
+    def say(self, event: Event, record: Record) -> bytes | None:
+        """As `Plain`, and the last preview of what was cancelled."""
+        if isinstance(event, StepEvent) and event.preview is not None:
+            self.previews.append((event.image, record.preview is event.preview))
+        if isinstance(event, Cancelled):
+            assert record.preview is not None
+            said = f"stopped at {record.preview.size}"
+            return f"data: {said}\n\n".encode() if record.order.streams else said.encode()
+        return super().say(event, record)
+
+    def fail(self, error: Exception, *, begun: bool = False) -> tuple[int, bytes, dict[str, str]]:
+        """A string, and a header."""
+        return (*super().fail(error, begun=begun), {"X-Should-Retry": "false"})
+
+
+class BringsTalks:
+    def __init__(self) -> None:
+        self.dialect = Talks()
+
+    @hookimpl
+    def register_routes(self, register: Callable[[BaseRoute], None], service: Service) -> None:
+        route = Route("/talks/draw", generation(service, self.dialect), methods=["POST"])
+        described(route, {"summary": "Draw", "responses": {"200": {"description": "Drawn."}}})
+        register(speaking(route, self.dialect, prefix="/talks/", error=ERROR))
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_cancelled_order_may_have_an_answer_with_its_last_preview(
+    tmp_path: Path,
+    streams: bool,  # noqa: FBT001
+) -> None:
+    body = {**REQUEST, "steps": 500, "preview_every": 1}
+    path = "/talks/draw" + ("?stream=1" if streams else "")
+    with (
+        Server(tmp_path / "models", extra=[("talks", BringsTalks())]).running() as server,
+        ThreadPoolExecutor(1) as client,
+    ):
+        answer = client.submit(httpx.post, server.url + path, json=body, timeout=60)
+        wait_until(lambda: server.forwards > 2)
+        (job,) = httpx.get(server.url + "/jobs").json()["jobs"]
+        httpx.post(f"{server.url}/jobs/{job['id']}/cancel")
+        assert answer.result().status_code == 200
+        said = "data: stopped at (8, 8)\n\n" if streams else "stopped at (8, 8)"
+        assert answer.result().text.endswith(said)
+        assert server.forwards < 500
+
+
+def test_a_record_has_the_latest_preview_of_its_first_picture(tmp_path: Path) -> None:
+    brings = BringsTalks()
+    engine = build_test_engine(tmp_path / "models", FakePlugin(), extra=[("talks", brings)])
+    body = {**REQUEST, "images": 2, "preview_every": 1}
+    ask(app_of(engine), "POST", "/talks/draw?stream=1", json=body)
+    engine.close()
+    assert sorted(set(brings.dialect.previews)) == [(0, True), (1, False)]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/talks/draw", {**REQUEST, "width": 7}, 422),
+        ("POST", "/talks/draw", None, 401),
+        ("GET", "/talks/draw", None, 401),
+        ("GET", "/talks/other", None, 401),
+    ],
+)
+def test_an_error_may_have_headers_wherever_it_comes_from(
+    tmp_path: Path, method: str, path: str, body: object, status: int
+) -> None:
+    engine = build_test_engine(tmp_path / "models", FakePlugin(), extra=[("t", BringsTalks())])
+    app = app_of(engine, ServerSettings(host="127.0.0.1", api_key="key"))
+    headers = {} if body is None else {"Authorization": "Bearer key"}
+    answer = ask(app, method, path, json=body, headers=headers)
+    engine.close()
+    assert answer.status_code == status
+    assert answer.headers["x-should-retry"] == "false"
+    assert answer.headers.get("www-authenticate") == ("Bearer" if status == 401 else None)
+
+
+def test_the_document_has_the_errors_of_a_dialect_that_says_how_they_look(tmp_path: Path) -> None:
+    engine = build_test_engine(tmp_path / "models", FakePlugin(), extra=[("t", BringsTalks())])
+    paths = ask(app_of(engine), "GET", "/openapi.json").json()["paths"]
+    engine.close()
+    responses = paths["/talks/draw"]["post"]["responses"]
+    assert {"400", "403", "413", "500", "503"} <= set(responses)
+    for status, response in responses.items():
+        content = None if status == "200" else {"application/json": {"schema": ERROR}}
+        assert response.get("content") == content
+    assert "Retry-After" in responses["503"]["headers"]
 
 
 # -- streams are never silent ----------------------------------------------------------------------
