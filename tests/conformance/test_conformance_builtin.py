@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from checkpoints import TINY_SD1, TINY_SDXL, write_checkpoint, write_folder
+from imagine_core.models import hashing
 from imagine_core.plugins import build_plugins
 from imagine_core.testing import check_loader
-from imagine_plugins.loaders import hashing, plugin
+from imagine_plugins.loaders import plugin
 
 
 @pytest.fixture(autouse=True)

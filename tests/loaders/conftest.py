@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import pytest
 
-from imagine_plugins.loaders import hashing
+from imagine_core.models import hashing
 
 
 @pytest.fixture(autouse=True)
