@@ -36,7 +36,7 @@ from imagine_core.service import Service
 from imagine_core.settings import ServerSettings
 from imagine_core.testing import FakePlugin, build_test_engine
 from imagine_core.web.app import explain
-from imagine_core.web.dialect import EVENTS, Event, Finished, Order, Record, speaking
+from imagine_core.web.dialect import EVENTS, Event, Failure, Finished, Order, Record, speaking
 from imagine_core.web.generation import generation
 from imagine_core.web.openapi import described
 from slow_server import Server, wait_until
@@ -75,8 +75,9 @@ class Plain:
                 return f"data: {event.step}\n\n".encode()
             case PhaseEvent():
                 return f"data: {event.phase}\n\n".encode()
+        return None
 
-    def fail(self, error: Exception, *, begun: bool = False) -> tuple[int, bytes]:
+    def fail(self, error: Exception, *, begun: bool = False) -> Failure:
         """A string."""
         status, body = explain(error)
         words = body["error"]["message"]
@@ -223,9 +224,10 @@ class Talks(Plain):
             return f"data: {said}\n\n".encode() if record.order.streams else said.encode()
         return super().say(event, record)
 
-    def fail(self, error: Exception, *, begun: bool = False) -> tuple[int, bytes, dict[str, str]]:
+    def fail(self, error: Exception, *, begun: bool = False) -> Failure:
         """A string, and a header."""
-        return (*super().fail(error, begun=begun), {"X-Should-Retry": "false"})
+        status, body, *_ = super().fail(error, begun=begun)
+        return status, body, {"X-Should-Retry": "false"}
 
 
 class BringsTalks:

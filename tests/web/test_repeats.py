@@ -354,7 +354,7 @@ def test_another_request_is_no_repetition(start: Start) -> None:
     ids=["bearer", "api-key", "address"],
 )
 def test_the_equal_request_of_another_caller_is_no_repetition(
-    start: Start, other: dict[str, str]
+    start: Start, other: dict[str, Any]
 ) -> None:
     here = start()
     mine = here.draw()
