@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from imagine_core.service import Service
     from imagine_core.web.dialect import Record
 
+EXTRAS = ("enhance", "on_disconnect")
 MODEL, CLIP = "sd_model_checkpoint", "CLIP_stop_at_last_layers"
 SEED_BITS = 32  # JavaScript keeps 53 bits of a number
 PREVIEWS = 10
@@ -131,8 +132,8 @@ class A1111:
             "clip_skip": clip or given.get("clip_skip") or stored.get(CLIP),
         }
         values, errors = read_rows(ROWS, given, self._service.engine.settings.limits)
-        extras = {key: given[key] for key in ("enhance", "on_disconnect") if key in given}
-        extras = read_extras(extras, errors, keeps=self._service.jobs.keeps)
+        ours = {key: given[key] for key in EXTRAS if key in given}
+        extras = read_extras(ours, errors, keeps=self._service.jobs.keeps)
         override = values["override_settings"]
         samplers, catalogue = self._service.plugins.samplers, self._service.engine.catalogue
         name, schedule = values["sampler_name"] or values["sampler_index"], values["scheduler"]

@@ -193,11 +193,11 @@ class Answers:
 
     def memory(self, _: Call) -> object:
         """The memory of the process, in bytes."""
-        ram = unknown = {"error": "unavailable"}
-        if (known := process_memory()) is not None:
-            used, total = known
-            ram = {"free": total - used, "used": used, "total": total}
-        return {"ram": ram, "cuda": unknown}
+        unknown, known = {"error": "unavailable"}, process_memory()
+        if known is None:
+            return {"ram": unknown, "cuda": unknown}
+        used, total = known
+        return {"ram": {"free": total - used, "used": used, "total": total}, "cuda": unknown}
 
     def pending(self, call: Call) -> object:
         """The caller's requests in the queue."""
