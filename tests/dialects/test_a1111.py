@@ -448,7 +448,8 @@ class Slow:
     def __init__(self, folder: Path) -> None:
         self.gate, fake = Gate(), FakePlugin()
         fake.loader.before = self.gate
-        self.engine = build_test_engine(folder, fake)
+        together = Settings(models=folder, max_rows=8)  # nothing is measured
+        self.engine = build_test_engine(folder, fake, settings=together)
         self.url = ""
         self.replies: dict[str, httpx.Response] = {}
 
@@ -524,9 +525,10 @@ def test_progress_is_of_the_clients_own_requests(slow: Slow) -> None:
 @pytest.mark.parametrize("name", ["interrupt", "skip"])
 def test_interrupt_ends_the_clients_requests_and_no_others(slow: Slow, name: str) -> None:
     slow.gate.hold_after(0)
-    threads = [slow.start("me"), slow.start("other")]
-    wait_until(lambda: len(slow.engine.status().jobs) == 2)
-    slow.step_until(lambda: slow.get("me")["current_image"] and slow.get("other")["current_image"])
+    users = ("me", "other")
+    threads = [slow.start(user) for user in users]
+    wait_until(lambda: all(slow.get(user)["state"]["job_count"] for user in users))
+    slow.step_until(lambda: all(slow.get(user)["current_image"] for user in users))
     slow.post("me", V1 + name)
     slow.gate.open()
     for thread in threads:

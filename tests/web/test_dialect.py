@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import threading
@@ -396,35 +395,3 @@ def held(folder: Path, brings: Brings, *, heartbeat: float) -> tuple[Server, thr
     loads = threading.Event()
     server.fake.loader.before_load = lambda: loads.wait(30)
     return server, loads
-
-
-def test_the_time_for_a_client_to_return_counts_from_when_the_last_one_left() -> None:
-    async def visit() -> list[bool]:
-        loop, ahead = asyncio.get_running_loop(), [0.0]
-        real = loop.time
-        loop.time = lambda: real() + sum(ahead)  # type: ignore[method-assign]
-        request = GenerationRequest(prompt="red")
-        record = Record(order=Order(request=request), request=request, phase="queued")
-
-        async def draw() -> None:
-            async with record.cancellable():
-                await asyncio.sleep(3600)
-
-        async def ended_after(seconds: float) -> bool:
-            ahead.append(seconds)
-            for _ in range(10):
-                await asyncio.sleep(0)
-            return drawing.done()
-
-        drawing = asyncio.create_task(draw())
-        await asyncio.sleep(0)
-        record.leave(10)
-        ended = [await ended_after(8)]
-        record.clients += 1  # it comes back, and leaves again
-        record.leave(10)
-        ended += [await ended_after(8), await ended_after(3)]
-        with pytest.raises(Cancelled):
-            await drawing
-        return ended
-
-    assert asyncio.run(visit()) == [False, False, True]
