@@ -64,8 +64,10 @@ class Exchange:
         """Do the work, and send the answer."""
         raise NotImplementedError
 
-    def leave_behind(self) -> None:
-        """Note that the client is gone while the work continues."""
+    def leave_behind(self, *, begun: bool) -> bool:
+        """Whether the work continues without its client; `begun`: the answer had begun."""
+        del begun
+        return True
 
     def last_words(self, error: Exception) -> bytes:
         """The message that ends a stream with `error`."""
@@ -87,12 +89,11 @@ class Exchange:
             out.left.set()
             for task in beside:
                 await _cancel(task)
-            await self._end(work, scope)
+            await self._end(work, scope, begun=out.started)
 
-    async def _end(self, work: asyncio.Task[None], scope: Scope) -> None:
+    async def _end(self, work: asyncio.Task[None], scope: Scope, *, begun: bool) -> None:
         """Detach or cancel the work once the client is served or gone."""
-        if not work.done() and self.behind is not None:
-            self.leave_behind()
+        if not work.done() and self.behind is not None and self.leave_behind(begun=begun):
             self.behind.add(work)
             keep_body(scope, work)
             work.add_done_callback(self.behind.discard)

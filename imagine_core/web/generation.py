@@ -115,9 +115,15 @@ class GenerationExchange(Exchange):
                     self.logged = True  # from here on, observers report how it ends
                     await self._send(event, out)
 
-    def leave_behind(self) -> None:
-        """Leave the order to itself, or to a client that sends it again."""
+    def leave_behind(self, *, begun: bool) -> bool:
+        """Leave the order to itself, or to a client that sends it again.
+
+        No client repeats a stream that has begun.
+        """
+        if begun and self._framing is not None and not self.record.order.finishes:
+            return False
         self.record.leave(RETURN_SECONDS)
+        return True
 
     def last_words(self, error: Exception) -> bytes:
         """The dialect's message for `error`."""

@@ -84,6 +84,13 @@ BUG: Json = {
     "description": "`internal`: a bug; the server's log says more under the error's `id`.",
     "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},
 }
+SCHEMES = {
+    "key": {"type": "http", "scheme": "bearer"},
+    "password": {"type": "http", "scheme": "basic", "description": "Any user name."},
+    "header": {"type": "apiKey", "in": "header", "name": "api-key"},
+}
+"""The ways to send the key."""
+
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", dict: "object"}
 """Python's types that `shape` knows, in JSON Schema."""
 
@@ -206,7 +213,7 @@ def document(routes: Sequence[BaseRoute], settings: ServerSettings, *, version: 
             paths.setdefault(plain(route.path), {})[method.lower()] = whole
     components: Json = {"schemas": schemas}
     if wants_key:
-        components["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+        components["securitySchemes"] = SCHEMES
     return {
         "openapi": OPENAPI,
         "info": {"title": "Imagine", "version": version},
@@ -252,7 +259,7 @@ def _operation(route: Route, method: str, marks: Marks, *, key: bool) -> Json:
         }
     whole["responses"] = _merged(mine, errors)
     if key:
-        whole["security"] = [{"key": []}]
+        whole["security"] = [{name: []} for name in SCHEMES]
     return whole
 
 

@@ -107,11 +107,14 @@ def read_fields(
 
 
 def _json_value(text: str) -> object:
+    text = text.strip()
+    if not text:
+        return None
     if WHOLE.fullmatch(text):
         return int(text)
     with suppress(ValueError):
         return float(text)
-    return {"true": True, "false": False}.get(text.strip().lower(), text)
+    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def known_model(name: str, service: Service) -> tuple[str | None, str]:

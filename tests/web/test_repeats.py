@@ -235,6 +235,18 @@ def test_an_order_to_which_nobody_returns_is_cancelled(start: Start) -> None:
     assert here.forwards <= 3
 
 
+def test_a_stream_that_has_begun_ends_with_its_client(start: Start) -> None:
+    here = start(heartbeat=0.05)
+    connection = here.hold({**BODY, "streams": True, "steps": 1000})
+    with connection.getresponse() as stream:
+        assert stream.read(3) == b":\n\n"
+    connection.close()
+    wait_until(lambda: not here.listed())
+    here.gate.open()
+    wait_until(lambda: not here.engine.status().jobs)
+    assert here.forwards <= 3
+
+
 def test_the_time_to_return_begins_with_each_leave(start: Start) -> None:
     here = start()
     here.leave(here.hold())
