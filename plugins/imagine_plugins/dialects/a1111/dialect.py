@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
 import time
@@ -24,6 +23,7 @@ from imagine_core.kinds import (
     Text,
     Whole,
 )
+from imagine_core.pictures.formats import base64_of
 from imagine_core.pictures.metadata import infotext_of
 from imagine_core.rows import Row, read_rows, rows_schema
 from imagine_core.sampling import resolve_or_default
@@ -193,7 +193,7 @@ class A1111:
         }
         # fmt: on
         pngs = done.pngs if values["send_images"] else ()
-        images = [base64.b64encode(png).decode("ascii") for png in pngs]
+        images = [base64_of(png) for png in pngs]
         answer = {"images": images, "parameters": values, "info": json.dumps(info)}
         return json_line({**answer, "warnings": warnings})
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from imagine_core import errors
 from imagine_core.kinds import Flag, Picture, Text, Whole
 from imagine_core.models.hashing import known_hash
 from imagine_core.models.memory import process_memory
+from imagine_core.pictures.formats import base64_of
 from imagine_core.pictures.infotext import infotext_details
 from imagine_core.pictures.metadata import infotext_of
 from imagine_core.rows import Row, read_rows, rows_schema
@@ -246,7 +246,7 @@ def _task(record: Record | None) -> str:
 
 def _image(record: Record | None) -> str | None:
     png = None if record is None else record.preview_png()
-    return None if png is None else base64.b64encode(png).decode("ascii")
+    return None if png is None else base64_of(png)
 
 
 def a1111_routes(service: Service) -> Iterator[Route]:
