@@ -1,0 +1,147 @@
+"""Reads `<lora:name:0.8>` out of prompts, as users of A1111 write it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from imagine_core.errors import FieldError, RequestError
+
+__all__ = [
+    "LoraTag",
+    "Tagged",
+    "read_tags",
+]
+
+WEIGHT_LIMIT = 100.0
+STEP_LIMIT = 10_000.0
+
+_TAG = re.compile(r"<(\w+):([^>]+)>")
+_KINDS = ("lora", "lyco")
+_NUMBERS = ("te", "unet")
+_STEPS = ("start", "stop")
+_BLOCKS = ("lbw", "w")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraTag:
+    """One use of an adapter in a prompt.
+
+    Attributes:
+        name: The adapter's.
+        weight: How much of it the UNet takes.
+        text_weight: How much of it the text encoders take.
+        blocks: Weights of blocks, as they are written: a list of numbers, or a list's name.
+        start: From where on it acts: a fraction of the steps below 1, the number of a step above.
+        stop: Where it ends, likewise.
+    """
+
+    name: str
+    weight: float = 1.0
+    text_weight: float = 1.0
+    blocks: str | None = None
+    start: float | None = None
+    stop: float | None = None
+
+
+class Tagged(NamedTuple):
+    """What a prompt says.
+
+    Attributes:
+        prompt: Its text without tags; blanks around them stay.
+        loras: The uses, in the order of the prompt; one adapter may be there twice.
+        warnings: What the tags have that is not read.
+    """
+
+    prompt: str
+    loras: tuple[LoraTag, ...]
+    warnings: tuple[str, ...]
+
+
+def read_tags(prompt: str) -> Tagged:
+    """Take the tags out of a prompt; raises `RequestError` where one cannot be meant so.
+
+    `<lora:name>` is `<lora:name:1>`. A second number is the UNet's, the first then the text
+    encoders' alone, as in A1111: `<lora:name:0.6:0.8>`, `<lora:name:te=0.6:unet=0.8>`. There is no
+    escape: whatever looks like a tag is taken out, as A1111 takes it. Of its extension LoRA Block
+    Weight, `lbw=`, `start=`, `stop=` and `step=` are read.
+    """
+    end = prompt.rfind(">") + 1  # beyond it a tag cannot end, and looking for its end is quadratic
+    tags = [(match[0], match[1], match[2]) for match in _TAG.finditer(prompt, 0, end)]
+    loras: list[LoraTag] = []
+    warnings: list[str] = []
+    for text, kind, content in tags:
+        if kind in _KINDS:
+            loras.append(_lora(text, content, warnings))
+        else:
+            warnings.append(f"{text[:80]} left out of the prompt: only <lora:name:weight> is read")
+    return Tagged(_TAG.sub("", prompt[:end]) + prompt[end:], tuple(loras), tuple(warnings))
+
+
+def _lora(text: str, content: str, warnings: list[str]) -> LoraTag:
+    name, *rest = content.split(":")
+    named = {key: value for key, value in map(_named, rest) if key is not None}
+    numbers = [value for key, value in map(_named, rest) if key is None]
+    blocks = next((named.pop(key) for key in _BLOCKS if key in named), None)
+    if blocks is None and len(numbers) > 1 and _is_list(numbers[1]):
+        blocks = numbers.pop(1)  # as the extension's older versions had it
+    if not name.strip():
+        raise _error(text, "it has no name")
+    given = [_number(text, number) for number in numbers[:2]]
+    text_weight = _number(text, named.pop("te")) if "te" in named else (given or [1.0])[0]
+    weight = given[1] if len(given) > 1 else text_weight
+    if "unet" in named:
+        weight = _number(text, named.pop("unet"))
+    start, stop = _span(text, named)
+    unread = [*numbers[2:], *(f"{key}={value}" for key, value in named.items())]
+    warnings += [f"{each[:80]!r} in {text[:80]} is not read" for each in unread]
+    return LoraTag(
+        name=name.strip(),
+        weight=weight,
+        text_weight=text_weight,
+        blocks=blocks,
+        start=start,
+        stop=stop,
+    )
+
+
+def _named(item: str) -> tuple[str | None, str]:
+    parts = item.split("=")
+    return (parts[0].strip(), parts[1].strip()) if len(parts) == 2 else (None, item.strip())
+
+
+def _is_list(item: str) -> bool:
+    return item.count(",") > 1 or (item[:1].isalpha() and item.isupper())
+
+
+def _span(text: str, named: dict[str, str]) -> tuple[float | None, float | None]:
+    """Start and stop, of `step=4-10` or of `start=4` and `stop=10`."""
+    start, stop = named.pop("start", None), named.pop("stop", None)
+    if "-" in named.get("step", ""):
+        start, _, stop = named.pop("step").partition("-")
+    return (
+        None if start is None else _step(text, start),
+        None if stop is None else _step(text, stop),
+    )
+
+
+def _step(text: str, given: str) -> float:
+    return _number(text, given, least=0.0, most=STEP_LIMIT)
+
+
+def _number(
+    text: str, given: str, *, least: float = -WEIGHT_LIMIT, most: float = WEIGHT_LIMIT
+) -> float:
+    try:
+        number = float(given)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most:
+        raise _error(text, f"{given[:40]!r} is no number from {least:g} to {most:g}")
+    return number
+
+
+def _error(text: str, problem: str) -> RequestError:
+    return RequestError([FieldError("prompt", f"has the tag {text[:80]}, but {problem}")])
