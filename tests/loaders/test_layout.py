@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
+from built import modules
 from checkpoints import SD1 as FULL_SD1
 from checkpoints import SD2 as FULL_SD2
 from checkpoints import SDXL as FULL_SDXL
@@ -39,25 +38,6 @@ def placed(plan: Architecture, layout: Layout) -> dict[str, tuple[int, ...]]:
         for prefix, slots in zip(prefixes, slots_of(plan, layout), strict=True)
         for slot in slots
     }
-
-
-def modules(plan: Architecture) -> list[Any]:
-    """Each component of a family, without weights."""
-    import transformers
-    from accelerate import init_empty_weights
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-
-    with init_empty_weights():
-        return [
-            UNet2DConditionModel.from_config(dict(plan.unet)),
-            AutoencoderKL.from_config(dict(plan.vae)),
-            *(
-                getattr(transformers, f"CLIPTextModel{'WithProjection' * part.projection}")(
-                    transformers.CLIPTextConfig(**part.config)
-                )
-                for part in plan.texts
-            ),
-        ]
 
 
 @pytest.mark.parametrize(("plan", "layout"), FAMILIES, ids=NAMES)

@@ -43,7 +43,9 @@ __all__ = [
     "write_hollow",
 ]
 
-BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I8": 1}
+BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I8": 1} | dict.fromkeys(
+    ("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ"), 1
+)
 TORCH = {
     "F64": "float64",
     "F32": "float32",
