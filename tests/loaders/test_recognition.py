@@ -176,6 +176,9 @@ def test_integers_in_place_of_weights_are_quantised(tmp_path: Path) -> None:
 
 # ------------------------------------------------------------------------- what is another thing
 
+XL = "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k"
+V2 = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+TE2 = "lora_te2_text_model_encoder_layers_0_mlp_fc1"
 UP = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 CLIP = "transformer.resblocks.0.mlp.c_fc.weight"
 SDXL_UNET = {key: shape for key, shape in shapes(SDXL).items() if key.startswith(U)}
@@ -189,9 +192,18 @@ FOREIGN: list[tuple[dict[str, tuple[int, ...]], str, str]] = [
         "lora",
         "LoRA for SD1",
     ),
-    ({f"{UP}.lora_down.weight": (8, 2048)}, "lora", "LoRA for SDXL: .* folder loras/"),
-    ({"unet.x.attn2.to_k.lora_A.weight": (8, 1024)}, "lora", "LoRA for SD2"),
-    ({"lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": (4, 4)}, "lora", "SDXL"),
+    (
+        {f"{XL}.lora_down.weight": (8, 2048), f"{XL}.lora_up.weight": (640, 8)},
+        "lora",
+        "LoRA for SDXL: .* folder loras/",
+    ),
+    (
+        {f"{V2}.lora_A.weight": (8, 1024), f"{V2}.lora_B.weight": (320, 8)},
+        "lora",
+        "LoRA for SD2",
+    ),
+    ({f"{TE2}.lora_down.weight": (4, 1280), f"{TE2}.lora_up.weight": (5120, 4)}, "lora", "SDXL"),
+    ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (4, 4)}, "lora", "LoRA for Flux"),
     ({f"{UP}.hada_w1_a": (8, 8)}, "lora", "LoRA: .* folder loras/"),
     ({f"{UP}.lokr_w1": (8, 8)}, "lora", "LoRA"),
     ({f"{UP}.oft_blocks": (8, 8)}, "lora", "LoRA"),

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from imagine_plugins.loaders.adapters.recognition import TITLES, adapter_info
 from imagine_plugins.loaders.header import Header
 from imagine_plugins.loaders.layout import UNET, VAE
 from imagine_plugins.loaders.problems import ProblemError
 
-ADAPTER_ENDINGS = (
-    ".lora_down.weight",
-    ".lora_up.weight",
-    ".lora_A.weight",
-    ".lora_B.weight",
-    ".lora_A.default.weight",
-    ".lora.down.weight",
-    ".lora.up.weight",
-    ".hada_w1_a",
-    ".lokr_w1",
-    ".lokr_w1_a",
-    ".oft_blocks",
-    ".oft_diag",
-    ".dora_scale",
-)
-CONTEXT_FAMILIES = {768: "SD1", 1024: "SD2", 2048: "SDXL"}
 EMBEDDING_FAMILIES = {768: "SD1", 1024: "SD2", 1280: "SDXL"}
 
 # A key that each unsupported generator has, bare or after `UNET`.
@@ -102,31 +87,15 @@ def unsupported(header: Header) -> ProblemError | None:
 
 
 def _adapter(header: Header) -> ProblemError | None:
-    tells = (name.endswith(ADAPTER_ENDINGS) for name in header.tensors)
-    if "ss_network_module" not in header.metadata and not any(tells):
+    info = adapter_info(header)
+    if info is None:
         return None
-    family = _adapter_family(header)
-    whose = f" for {family}" if family else ""
+    whose = "" if info.family == "unknown" else f" for {TITLES[info.family]}"
     return ProblemError(
         f"this is a LoRA{whose}: it changes a checkpoint and draws nothing alone; "
         "it belongs in the folder loras/ beside the checkpoints",
         family="lora",
     )
-
-
-def _adapter_family(header: Header) -> str | None:
-    if any(name.startswith("lora_te2_") for name in header.tensors):
-        return "SDXL"
-    for name, tensor in header.tensors.items():
-        reads_text = "attn2" in name and "to_k" in name
-        if reads_text and name.endswith(("down.weight", "lora_A.weight")) and tensor.shape:
-            return CONTEXT_FAMILIES.get(tensor.shape[-1])
-    said = header.metadata.get("ss_base_model_version", "")
-    said += header.metadata.get("modelspec.architecture", "")
-    for tell, family in (("sdxl", "SDXL"), ("xl-v1", "SDXL"), ("v2", "SD2"), ("v1", "SD1")):
-        if tell in said.lower():
-            return family
-    return "Flux" if "flux" in said.lower() else None
 
 
 def _embedding(header: Header) -> ProblemError | None:
