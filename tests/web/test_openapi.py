@@ -108,7 +108,7 @@ def test_the_key_is_wanted_where_the_server_wants_it(engine: Engine) -> None:
     assert "security" not in without["paths"]["/generate"]["post"]
     found = document(engine, KEYED)
     assert found["components"]["securitySchemes"]["key"]["scheme"] == "bearer"
-    any_of = [{"key": []}, {"password": []}, {"header": []}]
+    any_of: list[dict[str, list[str]]] = [{"key": []}, {"password": []}, {"header": []}]
     assert found["paths"]["/generate"]["post"]["security"] == any_of
     assert found["components"]["securitySchemes"].keys() == {"key", "password", "header"}
     assert "WWW-Authenticate" in found["paths"]["/ps"]["get"]["responses"]["401"]["headers"]
