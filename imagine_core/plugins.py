@@ -233,16 +233,17 @@ def plugins_from_environment() -> Plugins:
     IMAGINE_PLUGINS_FOLDER the folder of packages that pip has not installed.
 
     Raises:
-        SettingsError: IMAGINE_PLUGINS names one that is not installed.
+        SettingsError: One of the first two names one that is not installed.
     """
     add_folder(Path(os.environ.get("IMAGINE_PLUGINS_FOLDER") or "~/.imagine/plugins").expanduser())
     only = _names(os.environ.get("IMAGINE_PLUGINS"))
     block = _names(os.environ.get("IMAGINE_BLOCK_PLUGINS")) or ()
     found = entry_points(group=GROUP)
-    for name in only or ():
-        if name not in found.names:
-            unknown = UnknownName("plugin", name, known=found.names)
-            raise SettingsError(f"IMAGINE_PLUGINS: {unknown}")
+    for variable, names in (("IMAGINE_PLUGINS", only or ()), ("IMAGINE_BLOCK_PLUGINS", block)):
+        for name in names:
+            if name not in found.names:
+                unknown = UnknownName("plugin", name, known=found.names)
+                raise SettingsError(f"{variable}: {unknown}")
     return build_plugins(only=only, block=block, found=found)
 
 

@@ -270,6 +270,14 @@ def test_a_variable_that_names_no_plugin_is_refused(monkeypatch: pytest.MonkeyPa
         plugins_from_environment()
 
 
+def test_a_misspelled_name_of_a_plugin_to_leave_out_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("IMAGINE_BLOCK_PLUGINS", "imagine-page,imagine-api-opneai")
+    with pytest.raises(SettingsError, match=r"IMAGINE_BLOCK_PLUGINS: .*'imagine-api-openai'"):
+        plugins_from_environment()
+
+
 def test_there_need_be_no_folder_of_plugins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,15 +128,19 @@ class Catalogue:
 
         Empty texts mean none; for those that mean an unknown model, there are warnings.
         """
-        warnings: list[str] = []
+        problems: list[UnknownName] = []
+        found: ModelInfo | None = None
         for text in filter(None, texts):
             try:
-                return self.match(str(text)), warnings
+                found = self.match(str(text))
+                break
             except UnknownName as error:
-                warnings.append(f"{error}; another one is taken")
-        with suppress(UnknownName, UnusableModel):
-            return self.default(), warnings
-        return None, warnings
+                problems.append(error)
+        if found is None:
+            with suppress(UnknownName, UnusableModel):
+                found = self.default()
+        instead = "" if found is None else f"; {found.name!r} draws instead"
+        return found, [f"{problem}{instead}" for problem in problems]
 
     def default(self) -> ModelInfo:
         """The model of a request that names none.

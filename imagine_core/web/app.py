@@ -17,14 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
 from imagine_core import errors
 from imagine_core.errors import ImagineError
 from imagine_core.web.access import Access
 from imagine_core.web.bodies import BodyGuard
 from imagine_core.web.marks import Fail, fail_of
-from imagine_core.web.refusals import log_refusal
+from imagine_core.web.refusals import kind_of, log_refusal
 from imagine_core.web.security import KeyGuard, OriginGuard
 from imagine_core.web.targets import OriginForm
 
@@ -141,8 +141,7 @@ def without_frames(error: Exception) -> ImagineError:
 
 def _explain(error: Exception) -> tuple[int, dict[str, Any]]:
     if isinstance(error, HTTPException):
-        kind = http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-        return error.status_code, error_body(kind, str(error.detail))
+        return error.status_code, error_body(kind_of(error), str(error.detail))
     if not isinstance(error, ImagineError):
         number = _logged("a request failed", error)
         body = error_body(
@@ -232,12 +231,21 @@ def _logged(message: str, error: Exception) -> str:
 async def _no_such_route(request: Request, error: Exception) -> Response:
     """Starlette's own refusals (404, 405), in our words and the form of the route's dialect."""
     assert isinstance(error, HTTPException)
+    path, routes = request.url.path[:200], request.app.routes
     messages = {
-        404: f"there is no {request.url.path[:200]!r} here",
-        405: f"{request.url.path[:200]!r} does not take {request.method[:20]}",
+        404: f"there is no {path!r} here{_hint(path, routes)}",
+        405: f"{path!r} does not take {request.method[:20]}",
     }
-    detail = messages.get(error.status_code, str(error.detail))
-    fail = fail_of(request.app.routes, request.scope)
-    response = error_response(HTTPException(error.status_code, detail), fail)
+    told = HTTPException(error.status_code, messages.get(error.status_code, str(error.detail)))
+    log_refusal(request.scope, told)
+    response = error_response(told, fail_of(routes, request.scope))
     response.headers.update(error.headers or {})
     return response
+
+
+def _hint(path: str, routes: Sequence[BaseRoute]) -> str:
+    """The route that is meant where an address was entered with a part too much or too little."""
+    for known in (route.path for route in routes if isinstance(route, Route)):
+        if len(known) > 1 and (known.endswith(path) or path.endswith(known)) and path != "/":
+            return f"; did you mean {known!r}?"
+    return ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -42,12 +43,15 @@ def kept_pictures(service: Service, path: str) -> Route:
     """
 
     async def picture(request: Request) -> Response:
-        record = service.jobs.get(request.path_params["id"])
+        try:
+            record = service.jobs.get(request.path_params["id"])
+        except UnknownName:
+            raise HTTPException(404, "this picture is not kept, or not any more") from None
         index, _, to = request.path_params["name"].partition(".")
         pngs = record.finished.pngs if record.order.keeps and record.finished else ()
         known = [str(each) for each in range(len(pngs))]
         if index not in known or to not in MEDIA_TYPES:
-            raise UnknownName("picture", request.path_params["name"], known=())
+            raise HTTPException(404, "this picture is not kept, or not any more")
         quality = record.order.details.get("output_compression")
         data = await asyncio.to_thread(converted, pngs[int(index)], to, quality=quality)
         return Response(data, media_type=MEDIA_TYPES[to], headers={"Cache-Control": "private"})

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import http
 import logging
 from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
 
 from imagine_core.errors import ImagineError
 
@@ -20,7 +23,7 @@ def log_refusal(scope: Scope, error: Exception) -> None:
     """
     if scope.get("imagine_logged"):
         return
-    kind = error.type if isinstance(error, ImagineError) else "internal"
+    kind = kind_of(error)
     names = [each.field for each in getattr(error, "fields", ())]
     method, path = scope.get("method", "?"), scope["path"][:100]
     log.info(
@@ -39,3 +42,10 @@ def log_refusal(scope: Scope, error: Exception) -> None:
             }
         },
     )
+
+
+def kind_of(error: Exception) -> str:
+    """The name of the kind of `error` for programs."""
+    if isinstance(error, HTTPException):
+        return http.HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return error.type if isinstance(error, ImagineError) else "internal"

@@ -1,4 +1,4 @@
-"""Reads request targets in absolute form, which clients send to servers they take for proxies."""
+"""Reads request targets as clients mean them: in absolute form, and with a slash too many."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from urllib.parse import unquote
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+SLASHES = re.compile(r"/{2,}")
 ABSOLUTE = re.compile(rb"https?://([^/]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
@@ -16,6 +17,8 @@ class OriginForm:
     """Gives the application the path of `GET http://host/path`, and its host as the Host header.
 
     RFC 9112, 3.2.2: the host of the target replaces the header, so the guards check that one.
+    Programs that join an address and a path make `//sdapi/v1/txt2img` of `http://host/`; paths with
+    repeated slashes, or one at the end, are those without.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -33,4 +36,6 @@ class OriginForm:
                 "path": unquote(path.decode("ascii", "replace")),
                 "headers": [(b"host", target[1]), *others],
             }
+        if scope["type"] == "http":
+            scope = {**scope, "path": SLASHES.sub("/", scope["path"]).rstrip("/") or "/"}
         await self.app(scope, receive, send)

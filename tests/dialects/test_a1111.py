@@ -254,7 +254,7 @@ def test_each_field_that_is_not_obeyed_is_named_if_it_asks_for_something(app: St
         asked: object = {"x": {"args": [1]}} if key == "override_settings" else 7
         (warning,) = draw(app, **{key: asked})["warnings"]
         assert warning.startswith(key)
-        assert warning.endswith("is not obeyed here")
+        assert warning.endswith("has no effect here")
     for key in set(IGNORED_HIRES) - {"denoising_strength"}:
         assert draw(app, **{key: 7})["warnings"] == []
         assert any(w.startswith(key) for w in draw(app, **{key: 7}, enable_hr=True)["warnings"])
@@ -263,7 +263,7 @@ def test_each_field_that_is_not_obeyed_is_named_if_it_asks_for_something(app: St
     quiet |= {"save_images": True, "do_not_save_grid": False, "hr_upscaler": "Latent", "foo": [1]}
     assert draw(app, **quiet)["warnings"] == []
     units = draw(app, alwayson_scripts={"ADetailer": {"args": [False]}})
-    assert units["warnings"] == ["alwayson_scripts ADetailer is not obeyed here"]
+    assert units["warnings"] == ["alwayson_scripts ADetailer has no effect here"]
     assert refusal(app, "txt2img", 422, script_name="X/Y") == "script_name: Script 'X/Y' not found"
 
 

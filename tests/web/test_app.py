@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from calls import app_of, ask, error_of, live
+from calls import SMALL, app_of, ask, error_of, live
 from imagine_core import errors, hookimpl
 from imagine_core.engine import Engine
 from imagine_core.errors import (
@@ -199,7 +199,7 @@ def test_a_wrong_method_is_405_and_says_the_right_one(engine: Engine) -> None:
 
 
 def test_a_slash_too_many_is_no_redirect_that_loses_the_body(engine: Engine) -> None:
-    assert ask(app_of(engine), "POST", "/generate/", content="{}").status_code == 404
+    assert ask(app_of(engine), "POST", "/generate/", json=SMALL).json()["status"] == "final"
 
 
 def test_a_path_that_is_no_text_is_404(engine: Engine) -> None:
@@ -251,3 +251,21 @@ def test_a_request_that_is_not_worth_a_word_is_quiet(
     caplog.set_level(logging.INFO)
     assert ask(app_of(engine), "GET", "/health").status_code == 200
     assert [record for record in caplog.records if record.name == "imagine"] == []
+
+
+@pytest.mark.parametrize(
+    ("asked", "meant"),
+    [
+        ("/images/generations", "; did you mean '/v1/images/generations'?"),
+        ("/v1/sdapi/v1/txt2img", "; did you mean '/sdapi/v1/txt2img'?"),
+        ("/nowhere", ""),
+    ],
+)
+def test_an_address_that_was_entered_wrongly_is_told_and_logged(
+    engine: Engine, caplog: pytest.LogCaptureFixture, asked: str, meant: str
+) -> None:
+    caplog.set_level(logging.INFO, "imagine")
+    answer = ask(app_of(engine), "POST", asked, json={})
+    assert answer.status_code == 404
+    assert answer.json()["error"]["message"] == f"there is no {asked!r} here{meant}"
+    assert caplog.messages == [f"refused POST {asked}: not_found"]

@@ -6,7 +6,6 @@ import secrets
 import socket
 import time
 import tracemalloc
-from functools import partial
 
 import httpx
 import pytest
@@ -224,6 +223,7 @@ def test_two_gigabytes_announced_are_refused_before_they_come(engine: Engine) ->
         client.connect((host, int(port)))
         head = f"POST /v1/images/edits HTTP/1.1\r\nHost: {host}\r\nContent-Type: {TYPE}\r\n"
         client.sendall(f"{head}Content-Length: {2 * 2**30}\r\n\r\n".encode() + bytes(2**20))
-        answer = b"".join(iter(partial(client.recv, 65536), b""))
+        answer = client.recv(65536)
+        while b'"message": "' not in answer:
+            answer += client.recv(65536)
     assert answer.startswith(b"HTTP/1.1 413 ")
-    assert b'"message": "' in answer

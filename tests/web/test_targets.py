@@ -78,3 +78,11 @@ def test_a_page_may_call_the_host_of_the_target_that_it_came_from(address: str) 
 
 def test_other_schemes_are_no_paths_here(address: str) -> None:
     assert get(address, "ftp://localhost/models")[0] == 404
+
+
+def test_slashes_that_an_address_brought_along_do_not_matter(address: str) -> None:
+    for target in ("//models", "/models/", "///v1///models//", f"http://{address}//models"):
+        status, answer = get(address, target)
+        assert status == 200, target
+        assert answer.keys() & {"models", "data"}
+    assert get(address, "//") == get(address, "/")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def register_apis(register: Callable[[HttpApi], None]) -> None:
     """Register what to enter into programs."""
     programs = ("SillyTavern", "Open WebUI", "LibreChat", "webuiapi")
-    key, no_key = "key as the password of any user", "no user and no password"
+    key, no_key = "authentication user:KEY", "no authentication"
     register(HttpApi(name="A1111 API", path="", programs=programs, key=key, no_key=no_key))
 
 

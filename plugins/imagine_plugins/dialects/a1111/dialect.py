@@ -150,6 +150,8 @@ class A1111:
             "preview_every": max(1, values["steps"] // PREVIEWS),
             "hires_scale": (scales[0] or scales[1] or values["hr_scale"]) if hires else None,
         }
+        if not self._img2img:
+            del core["strength"]
         known = {MODEL: core["model"]} if override.get(MODEL) else {}
         if not (values["override_settings_restore_afterwards"] or errors):
             self._options.set(caller, {**override, **known})
@@ -214,7 +216,7 @@ def _ignored(given: Mapping[str, Any], *, hires: bool) -> Iterator[str]:
         quiet = (*NOTHING, *nothing)
         names = [n[:100] for n, v in asked.items() if v not in quiet and n not in (MODEL, CLIP)]
         if names:
-            yield f"{' '.join([key, *filter(None, names[:20])])} is not obeyed here"
+            yield f"{' '.join([key, *filter(None, names[:20])])} has no effect here"
     if hires:
         yield "the hires fix scales back to width x height here"
     if isinstance(pictures := given["init_images"], list) and len(pictures) > 1:
