@@ -7,6 +7,7 @@ import binascii
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -35,6 +36,7 @@ MAX_VALUES = 100_000
 MAX_DIGITS = 100
 """Longer integers are kept as written: Python is slow to convert them, and refuses over 4300."""
 
+BLANKS = b" \t\r\n\v\f"
 DATA_URL = re.compile(r"data:[^,]{0,200};base64,", re.IGNORECASE)
 
 
@@ -78,8 +80,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
 def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     value = dict(pairs)
     if len(value) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        counts = Counter(name for name, _ in pairs)
+        twice = next(name for name, count in counts.items() if count > 1)
         raise MalformedBody(f"the key {twice[:100]!r} appears more than once")
     return value
 
@@ -136,9 +138,16 @@ def integer(value: object) -> int:
 def number(value: object) -> float:
     """A finite number."""
     _refuse_huge(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not _is_finite(value):
         raise Refused(f"must be a finite number, not {kind_of(value)}")
     return float(value)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond what a float holds
+        return False
 
 
 def _refuse_huge(value: object) -> None:
@@ -211,6 +220,6 @@ def picture(value: object) -> bytes:
     prefix = DATA_URL.match(value, 0, 300)
     encoded = value[prefix.end() :] if prefix else value
     try:
-        return base64.b64decode("".join(encoded.split()), validate=True)
+        return base64.b64decode(encoded.encode("ascii").translate(None, BLANKS), validate=True)
     except (binascii.Error, ValueError):
         raise Refused("is not base64") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 
 from imagine_core import strict_json as strict
 from imagine_core.errors import MalformedBody
-from imagine_core.strict_json import Refused, parse_object
+from imagine_core.strict_json import Refused, number, parse_object, picture
 
 
 def refusal(body: bytes) -> str:
@@ -225,3 +226,22 @@ def test_a_refusal_says_which_words_and_numbers_are_taken() -> None:
         strict.one_of(("low", "high"))("best")
     with pytest.raises(Refused, match=r"^must be from 0 to 3$"):
         strict.within(0, 3)(4)
+
+
+def test_a_key_that_stands_twice_is_found_among_many_at_once() -> None:
+    body = "{" + ",".join(f'"{n}":1' for n in range(90_000)) + ',"89999":1}'
+    started = time.process_time()
+    with pytest.raises(MalformedBody, match="'89999' appears more than once"):
+        parse_object(body.encode())
+    assert time.process_time() - started < 5  # it took two minutes
+
+
+def test_base64_may_have_blanks_and_line_breaks() -> None:
+    assert picture("aGVs\r\nbG8g \tIQ==\n") == b"hello !"
+    with pytest.raises(Refused, match="is not base64"):
+        picture("aGVsbG8\u00a0gIQ==")
+
+
+def test_a_whole_number_that_no_float_holds_is_not_finite() -> None:
+    with pytest.raises(Refused, match="must be a finite number"):
+        number(10**400)

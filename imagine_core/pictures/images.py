@@ -54,9 +54,13 @@ def fitting_size(data: bytes, size: tuple[int, int]) -> tuple[int, int]:
     Proportions beyond 2 are cut to that: models draw narrower pictures badly. `data` that is no
     picture has `size`.
     """
+    from PIL import Image
+
     try:
-        image = _open(data)
-        sides = image.size[::-1] if image.getexif().get(ORIENTATION) in LYING else image.size
+        image, exif = _open(data), Image.Exif()
+        _check(image)
+        exif.load(image.info.get("exif") or b"")  # `getexif` decodes the pixels of a PNG
+        sides = image.size[::-1] if exif.get(ORIENTATION) in LYING else image.size
     except Exception:  # it is refused later, with the reason
         return size
     ratio = min(max(sides[0] / sides[1], 1 / MOST_RATIO), MOST_RATIO)

@@ -114,8 +114,9 @@ def _quoted(value: str) -> str:
 _BLANKS = " \t\n"
 _KEY = re.compile(r"([^:,\n]*):[ \t]*")
 _PLAIN = re.compile(r"[^,\n]*")
-_QUOTED = re.compile(r'"((?:\\.|[^"\\])*)"[ \t]*(?=[,\n]|\Z)', re.DOTALL)
-_BRACKETS = re.compile(r'"(?:\\.|[^"\\])*(?:"|\\?\Z)|[{}[\]]', re.DOTALL)
+# Possessive: the engine would keep each character of a long value to come back to.
+_QUOTED = re.compile(r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"[ \t]*(?=[,\n]|\Z)', re.DOTALL)
+_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[{}[\]]', re.DOTALL)
 _END = re.compile(r"[ \t]*(?=[,\n]|\Z)")
 _SIDES = re.compile(r"([0-9]+)x([0-9]+)")
 _STEPS = re.compile(r"Steps: ?[0-9]+")

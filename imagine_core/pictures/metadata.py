@@ -43,6 +43,9 @@ __all__ = [
 
 META = "meta"
 INFOTEXT = "parameters"
+MAX_INFOTEXT = 2**18
+"""Characters, and bytes in a PNG, of the longest infotext that a server reads."""
+
 MAX_FILE = 256 * 2**20
 """Bytes of the largest file that is read whole."""
 
@@ -201,12 +204,17 @@ def infotext_of(data: bytes) -> str | None:
     """The infotext in a PNG, JPEG or WebP as it is written there, or None if there is none.
 
     Raises:
-        InvalidFile: The PNG is damaged.
+        InvalidFile: The PNG is damaged, or the text longer than `MAX_INFOTEXT`.
     """
     if not is_png(data):
-        return picture_comment(data)
-    file = BytesIO(data)
-    return read_texts(file, (INFOTEXT,)).get(INFOTEXT) or exif_comment(read_exif(file) or b"")
+        found = picture_comment(data)
+    else:
+        file = BytesIO(data)
+        found = read_texts(file, (INFOTEXT,), most=MAX_INFOTEXT).get(INFOTEXT)
+        found = found or exif_comment(read_exif(file) or b"")
+    if found is not None and len(found) > MAX_INFOTEXT:
+        raise InvalidFile(f"its infotext is longer than {MAX_INFOTEXT:,} characters")
+    return found
 
 
 def _png_meta(file: BinaryIO) -> dict[str, Any]:

@@ -39,10 +39,12 @@ def is_png(start: bytes) -> bool:
     return start.startswith(SIGNATURE)
 
 
-def read_texts(file: BinaryIO, keywords: Collection[str]) -> dict[str, str]:
+def read_texts(
+    file: BinaryIO, keywords: Collection[str], *, most: int | None = None
+) -> dict[str, str]:
     """The texts of `file` under `keywords`; of several with one keyword, the last.
 
-    Nothing else of the file is held in memory.
+    Nothing else of the file is held in memory. A text has at most `most` bytes; None is `MAX_TEXT`.
 
     Raises:
         InvalidFile: A wanted text is damaged or too large, or the file ends too early and holds
@@ -52,7 +54,7 @@ def read_texts(file: BinaryIO, keywords: Collection[str]) -> dict[str, str]:
     try:
         for chunk in _chunks(file):
             if chunk.kind in _TEXTS and (keyword := _keyword(file, chunk)) in keywords:
-                found[keyword] = _text(file, chunk, keyword)
+                found[keyword] = _text(file, chunk, keyword, most or MAX_TEXT)
     except _CutOff:
         if not found:
             raise
@@ -124,43 +126,43 @@ def _keyword(file: BinaryIO, chunk: _Chunk) -> str:
     return file.read(min(chunk.length, _KEYWORD)).partition(b"\0")[0].decode("latin-1")
 
 
-def _text(file: BinaryIO, chunk: _Chunk, keyword: str) -> str:
-    if chunk.length > MAX_TEXT:
-        raise _too_large(keyword)
+def _text(file: BinaryIO, chunk: _Chunk, keyword: str, most: int) -> str:
+    if chunk.length > most:
+        raise _too_large(keyword, most)
     file.seek(chunk.start)
     data = _check(file.read(chunk.end - chunk.start))
     try:
-        return _decode(chunk.kind, data, keyword)
+        return _decode(chunk.kind, data, keyword, most)
     except (ValueError, zlib.error) as error:
         raise InvalidFile(f"the PNG is damaged: its text {keyword!r} cannot be read") from error
 
 
-def _decode(kind: bytes, data: bytes, keyword: str) -> str:
+def _decode(kind: bytes, data: bytes, keyword: str, most: int) -> str:
     rest = data[data.index(b"\0") + 1 :]
     if kind == b"tEXt":
         return utf8_or_latin1(rest)
     if kind == b"zTXt":
-        return utf8_or_latin1(_inflate(rest[1:], keyword))
+        return utf8_or_latin1(_inflate(rest[1:], keyword, most))
     compressed, method = rest[0:1], rest[1:2]
     _language, _translated, text = rest[2:].split(b"\0", 2)
     if compressed == b"\1" and method == b"\0":
-        text = _inflate(text, keyword)
+        text = _inflate(text, keyword, most)
     return text.decode("utf-8")
 
 
-def _inflate(data: bytes, keyword: str) -> bytes:
+def _inflate(data: bytes, keyword: str, most: int) -> bytes:
     """Decompress up to the bound: a text of a few kB can claim gigabytes."""
     inflater = zlib.decompressobj()
-    text = inflater.decompress(data, MAX_TEXT)
+    text = inflater.decompress(data, most)
     if inflater.unconsumed_tail:
-        raise _too_large(keyword)
+        raise _too_large(keyword, most)
     if not inflater.eof:
         raise ValueError
     return text
 
 
-def _too_large(keyword: str) -> InvalidFile:
-    return InvalidFile(f"the text {keyword!r} of the PNG is too large: over {MAX_TEXT:,} bytes")
+def _too_large(keyword: str, most: int) -> InvalidFile:
+    return InvalidFile(f"the text {keyword!r} of the PNG is too large: over {most:,} bytes")
 
 
 def _check(chunk: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imagine_core.strict_json import parse_object
@@ -20,6 +21,10 @@ __all__ = [
     "Call",
     "answering",
 ]
+
+
+READING = 2
+"""Bodies that one route reads at once."""
 
 
 class Call(NamedTuple):
@@ -42,11 +47,17 @@ def answering(
     service: Service, answer: Callable[[Call], object], *, reads: bool = False
 ) -> Callable[[Request], Coroutine[Any, Any, AsciiJSONResponse]]:
     """The endpoint with what `answer` returns, called on a thread; `reads`: it has a body."""
+    reading = asyncio.Semaphore(READING)
 
     async def endpoint(request: Request) -> AsciiJSONResponse:
-        caller = caller_of(request)
-        given = parse_object(await request.body()) if reads else {}
-        call = Call(caller, service.jobs.of(caller), given, request.query_params)
-        return AsciiJSONResponse(await asyncio.to_thread(answer, call))
+        caller, body = caller_of(request), await request.body() if reads else b""
+        orders = service.jobs.of(caller)
+
+        def work() -> AsciiJSONResponse:
+            given = parse_object(body) if reads else {}
+            return AsciiJSONResponse(answer(Call(caller, orders, given, request.query_params)))
+
+        async with reading if reads else nullcontext():
+            return await asyncio.to_thread(work)
 
     return endpoint

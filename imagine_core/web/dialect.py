@@ -187,6 +187,7 @@ class Record:
     def finish(self, done: Finished) -> None:
         """Store the finished pictures."""
         self.begun, self.finished = True, done.to_keep()
+        self.ended.set()
 
     def drop_pictures(self) -> None:
         """Drop all but the result: a kept record would hold megabytes for minutes."""

@@ -134,7 +134,7 @@ class Jobs:
         finally:
             del self._running[record.id]
             record.ended.set()
-            if record.keeps and record.begun and record.outcome is not None:
+            if record.keeps and record.begun and self._is_wanted(record):
                 self._put(record)
 
     def get(self, name: str) -> Record:
@@ -166,9 +166,15 @@ class Jobs:
             del self._kept[min(self._kept, key=self._worth)]
         asyncio.get_running_loop().call_later(seconds, self._forget_old)
 
-    def _worth(self, name: str) -> tuple[bool, float]:
+    @staticmethod
+    def _is_wanted(record: Record) -> bool:
+        """Whether a client may ask for how it ended; of most, for its pictures only."""
+        return record.outcome == "final" or (record.order.finishes and record.outcome is not None)
+
+    def _worth(self, name: str) -> tuple[bool, bool, float]:
+        """What is needed most comes last: results that no client has, then kept ones."""
         record = self._kept[name]
-        return not record.fetched, record.until
+        return record.order.finishes or record.clients == 0, not record.fetched, record.until
 
     def _bytes(self) -> int:
         kept = (record.finished for record in self._kept.values())

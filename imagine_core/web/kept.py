@@ -23,6 +23,7 @@ __all__ = [
     "kept_pictures",
 ]
 
+HEADERS = {"Cache-Control": "private, max-age=60", "X-Content-Type-Options": "nosniff"}
 PICTURE = {"type": "string", "contentMediaType": "application/octet-stream"}
 DESCRIPTION = {
     "summary": "A picture of a request that keeps its result",
@@ -31,6 +32,7 @@ DESCRIPTION = {
             "description": "The picture.",
             "content": {kind: {"schema": PICTURE} for kind in MEDIA_TYPES.values()},
         },
+        "404": {"description": "It is not kept, or not any more."},
     },
 }
 
@@ -54,7 +56,7 @@ def kept_pictures(service: Service, path: str) -> Route:
             raise HTTPException(404, "this picture is not kept, or not any more")
         quality = record.order.details.get("output_compression")
         data = await asyncio.to_thread(converted, pngs[int(index)], to, quality=quality)
-        return Response(data, media_type=MEDIA_TYPES[to], headers={"Cache-Control": "private"})
+        return Response(data, media_type=MEDIA_TYPES[to], headers=HEADERS)
 
     route = Route(path + "/{id}/{name}", picture, methods=["GET"])
     return without_key(open_to_files(described(route, DESCRIPTION)))

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from imagine_core.web.marks import Fail
 
 __all__ = [
+    "FILE_ORIGINS",
     "open_to_files",
     "without_key",
 ]

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from starlette.applications import Starlette
 
 from calls import SMALL, app_of, ask, live
@@ -170,7 +171,7 @@ def test_wrong_values_are_refused_under_the_names_of_the_client(app: Starlette) 
     words = refusal(app, "txt2img", 422, **wrong)
     for key in wrong:
         assert f"{key}: " in words
-    assert "batch_size: " in refusal(app, "txt2img", 422, **BODY, batch_size=3, n_iter=2)
+    assert "batch_size x n_iter: " in refusal(app, "txt2img", 422, **BODY, batch_size=3, n_iter=2)
     assert "cfg_scale: " in refusal(app, "txt2img", 422, cfg_scale=1001)
     assert "override_settings: must be" in refusal(app, "txt2img", 422, override_settings=[1])
     assert "hr_scale: must be more than 1" in refusal(
@@ -192,12 +193,60 @@ def test_img2img_needs_a_picture(app: Starlette) -> None:
     assert "masks are not there" in refusal(app, "img2img", 422, init_images=[png()], mask=png())
     two = draw(app, init_images=[png(), png("blue")], include_init_images=True)
     assert two["warnings"] == ["of several init_images the first one is taken"]
-    assert two["parameters"]["init_images"] == [png(), png("blue")]
+    assert two["parameters"]["init_images"] == [png()]  # the one that was used
     plain = ask(app, "POST", V1 + "txt2img", json={**BODY, "init_images": ["?"]})
     assert plain.status_code == 200
 
 
+@pytest.mark.parametrize("field", ["cfg_scale", "hr_scale", "denoising_strength", "steps"])
+@pytest.mark.parametrize("digits", [309, 400, 4300, 5000])
+def test_numbers_beyond_all_bounds_are_refused(app: Starlette, field: str, digits: int) -> None:
+    for sign in ("", "-"):
+        body = {**BODY, field: sign + "1" * digits}
+        assert f"{field}: must be" in refusal(app, "txt2img", 422, **body)
+
+
+def infotext_png(text: str) -> str:
+    """A small picture with an infotext, compressed, in base64."""
+    start = io.BytesIO()
+    info = PngInfo()
+    info.add_text("parameters", text, zip=True)
+    Image.new("RGB", (8, 8)).save(start, "PNG", pnginfo=info)
+    return base64.b64encode(start.getvalue()).decode()
+
+
+def test_an_infotext_longer_than_any_is_refused(app: Starlette) -> None:
+    fine = infotext_png("red\nSteps: 5, Size: 8x8, Seed: 1, a: " + "x" * 10_000)
+    answer = ask(app, "POST", V1 + "png-info", json={"image": fine})
+    assert answer.json()["parameters"]["Steps"] == "5"
+    long = infotext_png("Steps: 5, Size: 8x8, Seed: 1, a: " + "x" * 2**20)
+    assert "too large" in refusal(app, "png-info", 422, image=long)
+
+
 # --------------------------------------------------------------------- names, warnings, options
+
+
+def test_a_page_of_a_file_sets_no_options(app: Starlette) -> None:
+    body = {
+        **BODY,
+        "override_settings": {"CLIP_stop_at_last_layers": 2},
+        "override_settings_restore_afterwards": False,
+    }
+    answer = ask(app, "POST", V1 + "txt2img", json=body, headers={"Origin": "null"})
+    assert answer.json()["warnings"] == [
+        "pages opened from files set no options: override_settings hold once"
+    ]
+    assert ask(app, "GET", V1 + "options").json()["CLIP_stop_at_last_layers"] == 1
+
+
+@pytest.mark.parametrize(
+    "value",
+    [json.loads("[" * 100 + "]" * 100), "x" * 2**15, [{}] * 16_000],
+    ids=["deep", "long", "wide"],
+)
+def test_options_that_are_too_much_to_keep_are_refused(app: Starlette, value: object) -> None:
+    assert "must be finite, nested" in refusal(app, "options", 422, x=value)
+    assert "x" not in ask(app, "GET", V1 + "options").json()
 
 
 @pytest.mark.parametrize(

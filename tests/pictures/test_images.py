@@ -13,7 +13,7 @@ from PIL import Image, ImageChops, ImageStat
 
 from imagine_core.errors import RequestError
 from imagine_core.pictures import images
-from imagine_core.pictures.images import load_init_image
+from imagine_core.pictures.images import fitting_size, load_init_image
 from judged import init_image_problem
 
 # Pillow warns of odd files; a server shows the first of each kind and goes on.
@@ -277,3 +277,27 @@ def test_a_side_that_would_take_seconds_to_resize_is_refused(size: tuple[int, in
     buffer = BytesIO()
     Image.new("1", size).save(buffer, "PNG")
     assert init_image_problem(buffer.getvalue()) is not None
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize(("turn", "size"), [(1, (360, 728)), (6, (728, 360))])
+def test_a_fitting_size_has_the_proportions_of_the_picture_as_it_is_seen(
+    kind: str, turn: int, size: tuple[int, int]
+) -> None:
+    exif = Image.Exif()
+    exif[images.ORIENTATION] = turn
+    assert fitting_size(encoded(halves(), kind, exif=exif), (512, 512)) == size
+
+
+def test_a_fitting_size_is_found_without_decoding_the_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = encoded(Image.new("RGB", (64, 32)))
+    monkeypatch.setattr(Image.Image, "load", None)
+    assert fitting_size(whole, (512, 512)) == (728, 360)
+    assert fitting_size(b"no picture", (512, 512)) == (512, 512)
+
+
+def test_a_picture_beyond_the_bound_has_no_fitting_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 1000)
+    assert fitting_size(encoded(halves()), (512, 512)) == (512, 512)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -193,3 +194,11 @@ def test_the_time_grows_with_the_length_alone(start: str, part: str) -> None:
     seconds(10_000)
     # A quadratic reader would take 64 times as long.
     assert seconds(160_000) < 20 * max(seconds(20_000), 0.005)
+
+
+def test_a_quoted_value_of_millions_of_characters_takes_little_memory() -> None:
+    text = 'red\nSteps: 5, Size: 8x8, Seed: 1, a: "' + "x" * 4_000_000
+    tracemalloc.start()
+    infotext_details(text)
+    assert tracemalloc.get_traced_memory()[1] < 10 * len(text)
+    tracemalloc.stop()

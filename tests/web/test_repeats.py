@@ -229,7 +229,7 @@ def test_an_order_to_which_nobody_returns_is_cancelled(start: Start) -> None:
     here.clock.advance(RETURN_SECONDS - 1)
     assert [job["status"] for job in here.listed()] == ["denoising"]
     here.clock.advance(1)
-    wait_until(lambda: [job["status"] for job in here.listed()] == ["cancelled"])
+    wait_until(lambda: not here.listed())
     here.gate.open()
     wait_until(lambda: not here.engine.status().jobs)
     assert here.forwards <= 3
@@ -490,6 +490,23 @@ def test_received_results_are_dropped_before_those_that_a_client_still_needs(
     asyncio.run(main())
 
 
+def test_pictures_at_addresses_are_dropped_before_results_that_no_client_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "MOST_RESULTS", 3)
+
+    async def main() -> None:
+        clock = FakeClock()
+        found = Jobs(keep=600, clock=clock)
+        needed = [await make(found, finishes=True), await make(found, left=True)]
+        for _ in range(5):
+            clock.advance(1)
+            latest = await make(found, keeps=True)
+            assert list(found) == [*needed, latest]
+
+    asyncio.run(main())
+
+
 def test_a_repetition_is_known_by_its_mark_its_caller_and_its_key() -> None:
     async def main() -> None:
         found = Jobs(keep=600, clock=FakeClock())
@@ -516,5 +533,16 @@ def test_a_caller_has_those_of_its_orders_that_are_in_progress() -> None:
         async with found.at_work(mine), found.at_work(theirs):
             assert (found.of("me"), found.of("you")) == ([mine], [theirs])
         assert found.of("me") == []
+
+    asyncio.run(main())
+
+
+def test_a_result_is_there_for_a_repetition_before_the_first_client_has_read_it() -> None:
+    async def main() -> None:
+        record = Jobs(keep=600).open(ORDER)
+        assert not record.ended.is_set()
+        result = GenerationResult(images=(), request=ORDER.request)
+        record.finish(Finished(result=result, pngs=(b"png",), seeds=(1,)))
+        assert record.ended.is_set()
 
     asyncio.run(main())

@@ -35,6 +35,7 @@ from imagine_core.web.callers import CallerOptions, caller_of
 from imagine_core.web.dialect import LINES, Event, Failure, Finished, Order
 from imagine_core.web.generation import so_far
 from imagine_core.web.reading import read_extras
+from imagine_core.web.security import FILE_ORIGINS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -75,7 +76,7 @@ ROWS = (
     Row("override_settings",   Object(),           {}),
     Row("override_settings_restore_afterwards", Flag(), default=True),
 )
-NAMES = {row.core: row.key for row in ROWS if row.core}
+NAMES = {row.core: row.key for row in ROWS if row.core} | {"images": "batch_size x n_iter"}
 
 IGNORED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("styles", "restore_faces", "tiling", "subseed_strength", "resize_mode"), ()),
@@ -153,15 +154,12 @@ class A1111:
         if not self._img2img:
             del core["strength"]
         known = {MODEL: core["model"]} if override.get(MODEL) else {}
-        if not (values["override_settings_restore_afterwards"] or errors):
+        stays = not (values["override_settings_restore_afterwards"] or errors)
+        if stays and request.headers.get("origin", "").lower() in FILE_ORIGINS:
+            warnings.append("pages opened from files set no options: override_settings hold once")
+        elif stays:
             self._options.set(caller, {**override, **known})
-        listed = pictures if isinstance(pictures, list) else [pictures]
-        echo = [each for each in listed if isinstance(each, str)]
-        values |= {
-            "seed": core["seed"],
-            "override_settings": known,
-            "init_images": echo if values["include_init_images"] else None,
-        }
+        values |= {"seed": core["seed"], "override_settings": known, "init_images": None}
         told = (*warnings, *unknown, *_ignored(given, hires=hires))
         return Order(
             request=GenerationRequest(**core),
@@ -176,6 +174,9 @@ class A1111:
         if not isinstance(done, Finished):
             return None
         values, request = record.order.details["a1111"], done.result.request
+        start = record.order.request.init_image
+        if values["include_init_images"] and start is not None:
+            values = {**values, "init_images": [base64_of(start)]}
         warnings = [*record.order.warnings, *done.result.warnings]
         seeds = done.seeds or (request.seed or 0,)
         each = {"prompt": request.prompt, "negative_prompt": request.negative_prompt, "subseed": -1}

@@ -49,6 +49,11 @@ REPLIES = {
     )
 }
 
+DRAWN = {
+    "description": "The pictures, or events where a stream is asked for.",
+    "content": {**json_content(OBJECT), "text/event-stream": {"schema": {"type": "string"}}},
+}
+
 
 def openai_routes(service: Service) -> Iterator[Route]:
     """The routes over `service`."""
@@ -65,21 +70,27 @@ def openai_routes(service: Service) -> Iterator[Route]:
     limits = service.engine.settings.limits
     own = {field.name: field.schema(limits) for field in FIELDS}
     asks = {**OBJECT, "required": ["prompt"], "properties": own | CONTRACT}
-    taken = {**OBJECT, "properties": own | CONTRACT | {"image": PICTURE}, "required": ["image"]}
-    form = {"multipart/form-data": {"schema": taken}}
+    taken = {**OBJECT, "properties": own | CONTRACT | {"image": PICTURE}}
+    varied, edited = ({**taken, "required": names} for names in (["image"], ["image", "prompt"]))
     for path, endpoint, summary, content in (
         ("/v1/images/generations", generation(service, images), "Draw", json_content(asks)),
-        ("/v1/images/edits", generation(service, images), "Draw over a picture", form),
-        ("/v1/images/variations", generation(service, images), "Vary a picture", form),
+        ("/v1/images/edits", generation(service, images), "Draw over a picture", form(edited)),
+        ("/v1/images/variations", generation(service, images), "Vary a picture", form(varied)),
         ("/v1/models", listed, "The models", None),
         ("/v1/models/{name:path}", one, "One model", None),
     ):
         operation: dict[str, Any] = {"summary": summary, "responses": REPLIES}
         if content is not None:
+            operation["responses"] = REPLIES | {"200": DRAWN}
             operation["requestBody"] = {"required": True, "content": content}
         route = Route(path, endpoint, methods=["GET" if content is None else "POST"])
         yield open_to_files(speaking(described(route, operation), images, error=ERROR))
     yield speaking(kept_pictures(service, "/v1/images"), images, prefix="/v1/", error=ERROR)
+
+
+def form(schema: dict[str, Any]) -> dict[str, Any]:
+    """The content of a body that is a form, or JSON with the picture in base64."""
+    return {"multipart/form-data": {"schema": schema}, **json_content(schema)}
 
 
 def _model(info: ModelInfo) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def read_order(body: bytes, request: Request, service: Service) -> Order:
     _fill(given, asked, first, route, service)
     if route == "variations" and "prompt" not in given:
         given["prompt"] = PLACEHOLDER
-        start |= _prompts_of(first)
+        start |= _prompts_of(first, longest=service.engine.settings.limits.prompt)
     wanted, problems = from_json(given)
     wanted = replace(wanted, **start)
     if asked["stream"] and asked["partial_images"]:
@@ -165,12 +165,13 @@ def _start(
     return {"init_image": next(iter(pictures), None)}
 
 
-def _prompts_of(data: bytes) -> dict[str, str]:
-    """The prompts in a picture's metadata; blank ones if it has none."""
+def _prompts_of(data: bytes, *, longest: int) -> dict[str, str]:
+    """The prompts in a picture's metadata; blank ones if it has none, or longer ones."""
     meta: dict[str, Any] = {}
     with suppress(ImagineError):
         meta = read_infotext(infotext_of(data) or "") or {}
-    return {"prompt": meta.get("prompt", ""), "negative_prompt": meta.get("neg", "")}
+    found = {"prompt": meta.get("prompt", ""), "negative_prompt": meta.get("neg", "")}
+    return {name: text if len(text) <= longest else "" for name, text in found.items()}
 
 
 def _settle_model(given: dict[str, Any], warnings: list[str], service: Service) -> None:
