@@ -172,7 +172,7 @@ class SamplerSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """What is known of a model before it is loaded, from its header or its configuration.
+    """What is known of a model, or of what changes one, from its header or its configuration.
 
     Attributes:
         name: What requests ask for: the file's stem or the folder's name.
@@ -187,6 +187,10 @@ class ModelInfo:
         recommended_size: Width and height that the model was trained for.
         noise: The kind of its noise, "vp" or "flow": samplers say which they know.
         metadata: What the file says of itself (title, licence, ...).
+        kind: "model"; or what changes one: a key of `imagine_core.models.folders.KINDS`.
+        fits: The families of the models that it can change; none for a model.
+        details: What else `imagine show` says, as JSON has it. Of a LoRA: "triggers", the words
+            that call what was trained; "modules", how many it changes; "ranks"; ...
     """
 
     name: str
@@ -201,6 +205,9 @@ class ModelInfo:
     recommended_size: tuple[int, int] = (512, 512)
     noise: str = "vp"
     metadata: Mapping[str, str] = field(default_factory=dict)
+    kind: str = "model"
+    fits: tuple[str, ...] = ()
+    details: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,7 +279,7 @@ class DiffusionModel(Protocol):
 
 @runtime_checkable
 class ModelLoader(Protocol):
-    """A model format."""
+    """A format of models, or of what changes them; each has its own loader."""
 
     @property
     def name(self) -> str:
@@ -282,7 +289,8 @@ class ModelLoader(Protocol):
         """Say what `path` (a file or a folder) is, from its header alone, in milliseconds.
 
         None: not this loader's business. A `ModelInfo` with a `problem`: this loader knows what
-        it is, and that it cannot serve.
+        it is, and that it cannot serve. Its `kind` says in which folder it belongs; the catalogue
+        tells the user of one that lies in another.
         """
 
     def load(

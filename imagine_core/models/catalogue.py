@@ -1,4 +1,4 @@
-"""The catalogue: which models there are, by name, from their headers alone."""
+"""The catalogue: which models and LoRAs there are, by name, from their headers alone."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from imagine_core.errors import NoModel, UnknownName, UnusableModel
+from imagine_core.errors import ImagineError, NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
+from imagine_core.models.folders import KINDS, folder_of, place_of
 from imagine_core.models.hashing import known_hash
 from imagine_core.settings import default_models_folder
 
@@ -29,10 +30,11 @@ NOT_TEXT = "its file name is not valid UTF-8, so that no request can name it; re
 
 
 class Catalogue:
-    """The models in the user's folder and in those that plugins bring.
+    """The models in the user's folder and in those that plugins bring, and what changes them.
 
-    The folders are listed again for every request, because users drop files into them; a file is
-    recognised once, and again when it changes.
+    Files of other kinds than "model" lie in folders of their own inside those, and are never
+    among the models. The folders are listed again for every request, because users drop files
+    into them; a file is recognised once, and again when it changes.
 
     Args:
         folder: The user's models; may be missing.
@@ -55,59 +57,84 @@ class Catalogue:
         self._default = default_model
         self._known: dict[Path, tuple[Stamp, ModelInfo | None]] = {}
 
-    @property
-    def problem(self) -> str | None:
-        """What is wrong with the user's folder, or None; the default folder may be missing."""
+    def problem(self, kind: str = "model") -> str | None:
+        """What is wrong with the user's folder of `kind`, or None.
+
+        The default folder may be missing, and so may those of other kinds than "model".
+        """
+        folder = folder_of(self.folder, kind)
         try:
-            next(self.folder.iterdir(), None)
+            next(folder.iterdir(), None)
         except FileNotFoundError:
-            if self.folder == default_models_folder():
+            if kind != "model" or folder == default_models_folder():
                 return None
-            return f"the models folder {self.folder} does not exist"
+            return f"the models folder {folder} does not exist"
         except NotADirectoryError:
-            return f"the models folder {self.folder} is a file"
+            return f"the models folder {folder} is a file"
         except OSError as error:
-            return f"the models folder {self.folder} cannot be read: {error.strerror}"
+            return f"the models folder {folder} cannot be read: {error.strerror}"
         return None
 
-    def models(self) -> list[ModelInfo]:
-        """Every recognised file and folder by name, usable or not."""
+    def models(self, kind: str = "model") -> list[ModelInfo]:
+        """Every recognised file and folder of `kind` by name, usable or not."""
         found: dict[str, ModelInfo] = {}
-        for info in self._scan():
+        for info in self._scan(kind):
             key = info.name.casefold()
             if key not in found or (found[key].problem and not info.problem):
                 found[key] = info
         return sorted(found.values(), key=lambda info: info.name)
 
-    def usable(self) -> list[ModelInfo]:
-        """The models that can make pictures."""
-        return [info for info in self.models() if info.problem is None]
+    def usable(self, kind: str = "model") -> list[ModelInfo]:
+        """The models that can make pictures; or what of another kind they can use."""
+        return [info for info in self.models(kind) if info.problem is None]
 
     def get(self, name: str) -> ModelInfo:
         """The usable model called `name`; raises `UnknownName` or `UnusableModel`."""
-        info = self.find(name)
+        info = self._named(name, "model") or self._part(name)
+        if info is None:
+            raise UnknownName("model", name, known=[i.name for i in self.usable()])
         if info.problem is not None:
             raise UnusableModel(info.name, info.problem)
         return info
 
-    def find(self, name: str) -> ModelInfo:
-        """The model called `name`, usable or not; raises `UnknownName`.
+    def find(self, name: str, kind: str | None = None) -> ModelInfo:
+        """The file of `kind` called `name`, usable or not; raises `UnknownName`.
 
-        Files of foreign formats keep their suffix in the list, and are found without it as well.
+        Of any kind where `kind` is None, a model before others of its name. Files of foreign
+        formats keep their suffix in the list, and are found without it as well.
         """
-        models, wanted = self.models(), name.casefold()
+        kinds = tuple(KINDS) if kind is None else (kind,)
+        for each in kinds:
+            info = self._named(name, each)
+            if info is not None:
+                return info
+        known = [info.name for each in kinds for info in self.usable(each)]
+        raise UnknownName(kinds[0], name, known=known)
+
+    def _named(self, name: str, kind: str) -> ModelInfo | None:
+        models, wanted = self.models(kind), name.casefold()
         for info in models:
             if info.name.casefold() == wanted:
                 return info
         for info in models:
             if info.problem is not None and info.path.stem.casefold() == wanted:
                 return info
-        raise UnknownName("model", name, known=[i.name for i in models if i.problem is None])
+        return None
+
+    def _part(self, name: str) -> ModelInfo | None:
+        """What is called `name` and is no model, with that as its problem."""
+        for kind in KINDS:
+            info = None if kind == "model" else self._named(name, kind)
+            if info is not None:
+                fits = f"; it is for models of {', '.join(info.fits)}" if info.fits else ""
+                return replace(info, problem=f"{KINDS[kind]}{fits}")
+        return None
 
     def match(self, text: str) -> ModelInfo:
-        """The usable model that other programs mean by `text`; raises `UnknownName`.
+        """The usable model that other programs mean by `text`.
 
-        A name, a file name, a hash of ten digits or more, or "FILE [HASH]", in any case.
+        A name, a file name, a hash of ten digits or more, or "FILE [HASH]", in any case. Raises
+        `UnknownName`, or `UnusableModel` where it is the name of what is no model.
         """
         usable, wanted = self.usable(), text[:1000].strip().casefold()
         name, bracket, digits = wanted.removesuffix("]").rpartition(" [")
@@ -121,6 +148,8 @@ class Catalogue:
         for info in usable:
             if (digits if bracket else wanted).startswith(known_hash(info.path) or "-"):
                 return info
+        if (part := self._part(Path(name if bracket else wanted).stem)) is not None:
+            raise UnusableModel(part.name, part.problem or "")
         raise UnknownName("model", text, known=[info.path.name for info in usable])
 
     def match_or_default(self, *texts: object) -> tuple[ModelInfo | None, list[str]]:
@@ -128,13 +157,13 @@ class Catalogue:
 
         Empty texts mean none; for those that mean an unknown model, there are warnings.
         """
-        problems: list[UnknownName] = []
+        problems: list[ImagineError] = []
         found: ModelInfo | None = None
         for text in filter(None, texts):
             try:
                 found = self.match(str(text))
                 break
-            except UnknownName as error:
+            except (UnknownName, UnusableModel) as error:
                 problems.append(error)
         if found is None:
             with suppress(UnknownName, UnusableModel):
@@ -158,63 +187,90 @@ class Catalogue:
                 return candidates[0]
         raise NoModel(known=[info.name for info in usable])
 
-    def _scan(self) -> Iterator[ModelInfo]:
-        for folder in (self.folder, *self._bundled):
+    def _scan(self, kind: str) -> Iterator[ModelInfo]:
+        for models in (self.folder, *self._bundled):
             try:
-                paths = sorted(folder.iterdir())
+                paths = sorted(folder_of(models, kind).iterdir())
             except OSError:  # `problem` says it in words
                 continue
             for path in paths:
-                info = self._recognise(path)
+                info = self._recognise(path, kind)
                 if info is not None:
                     yield info
 
-    def _recognise(self, path: Path) -> ModelInfo | None:
+    def _recognise(self, path: Path, kind: str) -> ModelInfo | None:
         if path.is_symlink() and not path.exists():
-            return self._dangling(path)
+            return self._dangling(path, kind)
         try:
             stamp = stamp_of(path)
         except OSError:  # removed since it was listed
             return None
         known = self._known.get(path)
         if known is None or known[0] != stamp:
-            known = (stamp, self.recognise(path))
+            known = (stamp, self.recognise(path, kind))
             self._known[path] = known
         return known[1]
 
-    def _dangling(self, path: Path) -> ModelInfo | None:
+    def _dangling(self, path: Path, kind: str) -> ModelInfo | None:
         """A link to nothing as an unusable model, if its name may be a model's."""
-        info = self.recognise(path)
+        info = self.recognise(path, kind)
         if info is None and not path.suffix and not path.name.startswith("."):  # a folder, perhaps
             info = _askable(_unreadable(path, "?", DANGLING))
-        return info and replace(info, size=0, problem=DANGLING)
+        return info and replace(info, kind=kind, size=0, problem=DANGLING)
 
-    def recognise(self, path: Path) -> ModelInfo | None:
-        """What the loaders say of `path`, wherever it lies; None if none of them knows it.
+    def recognise(self, path: Path, kind: str | None = None) -> ModelInfo | None:
+        """What the loaders say of `path`; None if none of them knows it.
 
-        In the order of their registration: the first that can load it, else the first that says
+        In the order of their registration: the first that can use it, else the first that says
         why it cannot, else the first that failed.
+
+        Args:
+            path: A file or a folder, wherever it lies.
+            kind: What it is taken for; what is usable as another kind has that as its problem.
+                None for whatever it is.
         """
         refusals = []
         for loader in self._loaders:
             info = _ask(loader, path)
-            if info is not None and info.problem is None:
+            if info is not None and info.problem is None and kind in (None, info.kind):
                 return _askable(info)
             if info is not None:
                 refusals.append(info)
-        first = min(refusals, key=lambda info: info.family == UNREADABLE, default=None)
-        return first and _askable(first)
+        first = min(refusals, key=lambda info: _weight(info, kind), default=None)
+        return first and _askable(_misplaced(first, kind or first.kind))
+
+
+def _weight(refusal: ModelInfo, kind: str | None) -> int:
+    """Which refusal of a file that is taken for `kind` is believed: the one that weighs least."""
+    if refusal.family == UNREADABLE:
+        return 3
+    if kind in (None, refusal.kind):
+        return 0
+    return 1 if refusal.problem is None else 2
+
+
+def _misplaced(info: ModelInfo, kind: str) -> ModelInfo:
+    """`info` as it is listed among the files of `kind`."""
+    if info.problem is not None:
+        return replace(info, kind=kind)
+    family = info.family if info.kind == "model" else info.kind
+    said = f"{KINDS[info.kind]}; it belongs {place_of(info.kind)}"
+    return replace(info, kind=kind, family=family, problem=said)
 
 
 def _ask(loader: ModelLoader, path: Path) -> ModelInfo | None:
     try:
-        info = loader.recognise(path)
-        return info and replace(info, loader=loader.name)
+        found = loader.recognise(path)
+        info = found and replace(found, loader=loader.name)
     except Exception as error:  # a fault of one plugin must not hide the models of the others
         # Clients see the class alone: the message may hold a path.
         log.exception("loader %r failed on %s", loader.name, path)
         problem = f"loader {loader.name!r} failed on it with {type(error).__name__}"
         return _unreadable(path, loader.name, problem)
+    if info is not None and info.kind not in KINDS:
+        problem = f"loader {loader.name!r} takes it for {info.kind!r}, which is no known kind"
+        return _unreadable(path, loader.name, problem)
+    return info
 
 
 def stamp_of(path: Path) -> Stamp:

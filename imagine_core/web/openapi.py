@@ -242,12 +242,12 @@ def _operation(route: Route, method: str, marks: Marks, *, key: bool) -> Json:
     words = re.findall(r"\w+", plain(route.path)) or ["root"]
     whole: Json = {
         "operationId": "_".join([method.lower(), *words]),
-        "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in route.param_convertors
-        ],
         **said,
     }
+    whole["parameters"] = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        for name in route.param_convertors
+    ] + said.get("parameters", [])
     # OpenAPI requires a response, even of a route without a description.
     mine = said.get("responses", {"default": {"description": "Not described."}})
     errors = {**failures(*usual), "500": BUG}

@@ -72,7 +72,7 @@ def test_a_server_that_runs_here_is_asked_first(
 def test_a_server_that_gives_names_alone_is_enough(
     imagine: Imagine, monkeypatch: pytest.MonkeyPatch, reply: object, out: str
 ) -> None:
-    async def models(client: NativeClient) -> object:
+    async def models(client: NativeClient, kind: str) -> object:
         return reply
 
     monkeypatch.setattr(NativeClient, "models", models)
@@ -82,7 +82,7 @@ def test_a_server_that_gives_names_alone_is_enough(
 def test_a_list_that_makes_no_sense_is_one_line(
     imagine: Imagine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def models(client: NativeClient) -> object:
+    async def models(client: NativeClient, kind: str) -> object:
         return {"details": ["tiny", 5]}
 
     monkeypatch.setattr(NativeClient, "models", models)

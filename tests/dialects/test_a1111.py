@@ -414,7 +414,7 @@ def test_titles_stay_when_a_hash_becomes_known(
 
 @pytest.mark.parametrize(
     "name",
-    ["sd-vae", "loras", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles",
+    ["sd-vae", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles",
      "script-info", "latent-upscale-modes"],
 )  # fmt: skip
 def test_lists_that_are_not_there_are_empty(app: Starlette, name: str) -> None:

@@ -106,3 +106,92 @@ def test_a_model_that_can_never_fit_is_a_507(
     answer = ask(app, "POST", "/generate", json={**SMALL, "model": "huge"})
     assert answer.status_code == 507
     assert "take a smaller model" in error_of(answer)["message"]
+
+
+# ------------------------------------------------------------------------------- other kinds
+
+LORA_KEY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+LORA = {f"{LORA_KEY}.lora_down.weight": (4, 768), f"{LORA_KEY}.lora_up.weight": (320, 4)}
+
+
+@pytest.fixture
+def with_loras(tmp_path: Path, fake: FakePlugin) -> Iterator[Starlette]:
+    """An application with one model, one LoRA, and a LoRA that is empty."""
+    (tmp_path / "models" / "loras").mkdir(parents=True)
+    said = {"ss_trigger_words": "in my style", "modelspec.title": "Style"}
+    write_hollow(tmp_path / "models" / "loras" / "style.safetensors", LORA, metadata=said)
+    (tmp_path / "models" / "loras" / "half.safetensors").touch()
+    (tmp_path / "models" / "tiny.fake").touch()
+    engine = build_test_engine(tmp_path / "models", fake)
+    yield app_of(engine)
+    engine.close(grace=0)
+
+
+def test_loras_are_listed_by_their_kind_and_never_as_models(with_loras: Starlette) -> None:
+    listed = ask(with_loras, "GET", "/models?kind=lora").json()
+    assert (listed["models"], listed["default"]) == (["style"], None)
+    half, style = listed["details"]
+    assert (half["name"], half["kind"], half["fits"]) == ("half", "lora", [])
+    assert "the file is empty" in half["problem"]
+    assert (style["family"], style["kind"], style["fits"]) == ("sd1", "lora", ["sd1"])
+    assert style["details"] == {
+        "triggers": ["in my style"],
+        "forms": ["LoRA"],
+        "ranks": [4],
+        "modules": 1,
+        "components": ["unet"],
+    }
+    assert style["metadata"] == {"title": "Style"}
+    plain = ask(with_loras, "GET", "/models").json()
+    assert plain == ask(with_loras, "GET", "/models?kind=model").json()
+    assert {each["kind"] for each in plain["details"]} == {"model"}
+    for path in ("/models", "/v1/models", "/sdapi/v1/sd-models"):
+        assert "tiny" in ask(with_loras, "GET", path).text
+        assert "style" not in ask(with_loras, "GET", path).text
+
+
+def test_a_lora_is_shown_with_its_hash(with_loras: Starlette) -> None:
+    shown = ask(with_loras, "GET", "/models/STYLE").json()
+    assert shown == ask(with_loras, "GET", "/models/style?kind=lora").json()
+    assert (shown["kind"], shown["recommended_size"]) == ("lora", None)
+    assert len(shown["hash"]) == 10
+    answer = ask(with_loras, "GET", "/models/style?kind=model")
+    assert (answer.status_code, error_of(answer)["type"]) == (404, "unknown_name")
+    assert ask(with_loras, "GET", "/models/tiny?kind=lora").status_code == 404
+
+
+def test_an_unknown_kind_is_refused_by_its_field(with_loras: Starlette) -> None:
+    for path in ("/models?kind=poem", "/models/style?kind="):
+        assert fields_of(ask(with_loras, "GET", path)) == {"kind": "must be one of model, lora"}
+
+
+def test_a_lora_named_as_the_model_of_a_request_is_refused_as_what_it_is(
+    with_loras: Starlette,
+) -> None:
+    for path, status in (("/generate", 422), ("/v1/images/generations", 400)):
+        body = {"prompt": "a fox", "model": "style"}
+        answer = ask(with_loras, "POST", path, json=body)
+        said = error_of(answer)["message"]
+        assert answer.status_code == status
+        assert said.startswith("model 'style' cannot be used: this is a LoRA, which changes")
+        assert said.endswith("it is for models of sd1")
+
+
+def test_the_a1111_api_lists_loras_and_refuses_one_as_a_checkpoint(
+    with_loras: Starlette,
+) -> None:
+    assert ask(with_loras, "GET", "/sdapi/v1/loras").json() == [
+        {
+            "name": "style",
+            "alias": "style",
+            "path": "style.safetensors",
+            "metadata": {"title": "Style"},
+        }
+    ]
+    options = {"sd_model_checkpoint": "style.safetensors [0123456789]"}
+    answer = ask(with_loras, "POST", "/sdapi/v1/options", json=options)
+    assert answer.status_code == 422
+    assert "'style' cannot be used: this is a LoRA" in answer.json()["errors"]
+    body = {"prompt": "a fox", "steps": 2, "width": 64, "height": 64, "override_settings": options}
+    made = ask(with_loras, "POST", "/sdapi/v1/txt2img", json=body).json()
+    assert any("this is a LoRA" in warning for warning in made["warnings"])

@@ -123,22 +123,22 @@ def test_a_missing_folder_is_a_problem_in_words_and_the_bundled_model_serves(
 ) -> None:
     models = catalogue(tmp_path / "m")
     (tmp_path / "m").rmdir()
-    assert "does not exist" in str(models.problem)
+    assert "does not exist" in str(models.problem())
     assert models.default().name == "doodle"
 
 
 def test_a_first_start_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert Catalogue(default_models_folder()).problem is None
+    assert Catalogue(default_models_folder()).problem() is None
     default_models_folder().parent.mkdir()
     default_models_folder().write_text("no folder")
-    assert "is a file" in str(Catalogue(default_models_folder()).problem)
+    assert "is a file" in str(Catalogue(default_models_folder()).problem())
 
 
 def test_a_file_in_place_of_the_folder_is_a_problem_in_words(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    assert "is a file" in str(Catalogue(tmp_path / "file").problem)
-    assert Catalogue(tmp_path).problem is None
+    assert "is a file" in str(Catalogue(tmp_path / "file").problem())
+    assert Catalogue(tmp_path).problem() is None
 
 
 def test_a_file_is_recognised_once_until_it_changes(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_a_strangers_loader_takes_a_file_that_the_built_in_ones_call_unsupported
     assert (alone.loader, alone.family) == ("checkpoint", "flux")
     assert "Flux, which is not supported" in (alone.problem or "")
     plugins = build_plugins(extra=[("loader-flux", FluxPlugin())])
-    assert plugins.loaders.names() == ["checkpoint", "folder", "flux"]
+    assert plugins.loaders.names() == ["checkpoint", "folder", "lora", "flux"]
     assert Catalogue(tmp_path, loaders=plugins.loaders).get("flux1-dev").loader == "flux"
 
 
@@ -332,3 +332,91 @@ def test_with_several_models_and_no_default_they_are_named(tmp_path: Path) -> No
     with pytest.raises(NoModel, match="'a', 'b'") as caught:
         Catalogue(tmp_path, loaders=[FakeLoader()]).default()
     assert caught.value.nearest == ("a", "b")
+
+
+# ------------------------------------------------------------------------------ other kinds
+
+
+class Parts(FakeLoader):
+    """A stranger's format of LoRAs: `NAME.part2`."""
+
+    name = "parts"
+    kind = "lora"
+
+    def recognise(self, path: Path) -> ModelInfo | None:
+        if path.suffix != ".part2":
+            return None
+        return ModelInfo(
+            name=path.stem,
+            path=path,
+            loader="",
+            kind=self.kind,
+            family="sd1",
+            fits=("sd1", "sd2"),
+            size=1,
+            problem="it is broken" if "broken" in path.stem else None,
+        )
+
+
+def with_parts(folder: Path, *names: str, loader: Parts | None = None) -> Catalogue:
+    models = catalogue(folder)
+    (folder / "loras").mkdir()
+    for name in names:
+        (folder / name).write_bytes(b"x")
+    models._loaders = (*models._loaders, loader or Parts())
+    return models
+
+
+def test_a_strangers_lora_is_no_model(tmp_path: Path) -> None:
+    models = with_parts(tmp_path / "m", "loras/style.part2", "loras/broken.part2")
+    assert [info.name for info in models.models()] == ["doodle"]
+    assert models.default().name == "doodle"
+    assert [info.name for info in models.models("lora")] == ["broken", "style"]
+    assert [info.name for info in models.usable("lora")] == ["style"]
+    assert models.find("STYLE").kind == "lora"
+    assert models.find("style", "lora").loader == "parts"
+    for name, kind in (("style", "model"), ("doodle", "lora")):
+        with pytest.raises(UnknownName, match=f"unknown {kind} '{name}'"):
+            models.find(name, kind)
+    for ask in (models.get, models.match):
+        for name in ("style", "broken"):
+            with pytest.raises(UnusableModel, match=r"this is a LoRA.* of sd1, sd2"):
+                ask(name)
+
+
+def test_what_lies_in_the_folder_of_another_kind_says_where_it_belongs(tmp_path: Path) -> None:
+    models = with_parts(tmp_path / "m", "style.part2", "loras/tiny.fake")
+    (style,) = [info for info in models.models() if info.problem]
+    assert (style.kind, style.family) == ("model", "lora")
+    assert "it belongs in the folder loras/ beside the checkpoints" in (style.problem or "")
+    (tiny,) = models.models("lora")
+    assert (tiny.kind, tiny.family, tiny.fits) == ("lora", "fake", ())
+    assert tiny.problem == "this is a model; it belongs in the models folder itself"
+
+
+def test_a_model_wins_over_a_lora_of_its_name(tmp_path: Path) -> None:
+    models = with_parts(tmp_path / "m", "same.fake", "loras/same.part2")
+    assert models.get("same").kind == models.find("same").kind == "model"
+    assert models.find("same", "lora").path.suffix == ".part2"
+
+
+def test_plugins_bring_loras_in_the_same_folders(tmp_path: Path) -> None:
+    models = with_parts(tmp_path / "m")
+    (tmp_path / "bundled" / "loras").mkdir()
+    (tmp_path / "bundled" / "loras" / "theirs.part2").write_bytes(b"x")
+    assert [info.name for info in models.usable("lora")] == ["theirs"]
+
+
+def test_a_kind_that_is_not_known_is_a_problem_of_its_file(tmp_path: Path) -> None:
+    loader = Parts()
+    loader.kind = "poem"
+    models = with_parts(tmp_path / "m", "a.part2", loader=loader)
+    assert models.find("a").problem == "loader 'parts' takes it for 'poem', which is no known kind"
+
+
+def test_a_folder_of_loras_may_be_missing_and_no_file(tmp_path: Path) -> None:
+    models = catalogue(tmp_path / "m")
+    assert (models.problem("lora"), models.models("lora")) == (None, [])
+    (tmp_path / "m" / "loras").touch()
+    assert models.problem("lora") == f"the models folder {tmp_path}/m/loras is a file"
+    assert models.models("lora") == []

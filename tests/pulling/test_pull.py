@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from functools import cache
@@ -313,15 +315,70 @@ def test_what_is_no_model_is_refused_before_it_is_fetched(
     assert files_under(folder) == {}
 
 
-def test_a_lora_is_refused_by_its_header_alone(server: FileServer, folder: Path) -> None:
-    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+LORA_KEY = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+
+
+def lora(key: str = LORA_KEY) -> bytes:
     tensors = {f"{key}.lora_down.weight": (4, 768), f"{key}.lora_up.weight": (320, 4)}
     head, size = header_bytes(tensors)
-    server.files["/lora.safetensors"] = Served(head + bytes(size))
-    with pytest.raises(UnusableModel, match=r"it is lora: .*LoRA"):
+    return head + bytes(size)
+
+
+def test_a_lora_is_put_among_the_loras(server: FileServer, folder: Path) -> None:
+    server.files["/style.safetensors"] = Served(lora())
+    info = pull(server, folder, f"{server.url}/style.safetensors").info
+    assert (info.kind, info.path) == ("lora", folder / "loras" / "style.safetensors")
+    assert files_under(folder) == {"loras/style.safetensors": lora()}
+    assert catalogue(folder).find("style").problem is None
+
+
+def test_a_lora_is_called_as_its_repository_where_its_file_has_no_name_of_its_own(
+    server: FileServer, folder: Path
+) -> None:
+    server.add_repo("me/style", {"pytorch_lora_weights.safetensors": lora()})
+    assert pull(server, folder, "me/style").info.name == "style"
+
+
+def test_a_folder_of_loras_may_be_a_link_to_another_disk(
+    server: FileServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rename(source: str, target: str) -> None:
+        if is_far(source) != is_far(target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        real(source, target)
+
+    def is_far(path: str) -> bool:
+        return tmp_path / "far" in Path(path).resolve().parents
+
+    real = os.rename
+    folder.mkdir()
+    (tmp_path / "far").mkdir()
+    (folder / "loras").symlink_to(tmp_path / "far")
+    server.files["/style.safetensors"] = Served(lora())
+    monkeypatch.setattr(os, "rename", rename)
+    pull(server, folder, f"{server.url}/style.safetensors")
+    assert files_under(tmp_path / "far") == {"style.safetensors": lora()}
+
+
+def test_a_lora_for_another_family_is_refused_by_its_header_alone(
+    server: FileServer, folder: Path
+) -> None:
+    served = lora("lora_unet_double_blocks_0_img_attn_qkv")
+    server.files["/lora.safetensors"] = Served(served)
+    with pytest.raises(UnusableModel, match=r"it is lora: .*LoRA for Flux, which is not supported"):
         pull(server, folder, f"{server.url}/lora.safetensors")
     assert len(server.asked) == 1
     assert not folder.exists()
+
+
+def test_a_name_is_given_once_among_models_and_loras(
+    server: FileServer, folder: Path, checkpoint: bytes
+) -> None:
+    server.files["/one.safetensors"] = Served(lora())
+    server.add_repo("me/one", {"one.safetensors": checkpoint})
+    pull(server, folder, f"{server.url}/one.safetensors")
+    with pytest.raises(SettingsError, match="there is a lora 'one' already"):
+        pull(server, folder, "me/one")
 
 
 @pytest.mark.parametrize("name", ["model.ckpt", "model.pt", "pytorch_model.bin", "model.gguf"])

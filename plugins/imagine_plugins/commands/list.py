@@ -1,4 +1,4 @@
-"""`imagine list`: all models, and the problems of those that cannot be used."""
+"""`imagine list`: all models or LoRAs, and the problems of those that cannot be used."""
 
 from __future__ import annotations
 
@@ -11,7 +11,12 @@ import click
 from imagine_core import hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.settings import Settings, default_models_folder
-from imagine_plugins.commands.shared.options import JSON_OPTION, SERVER_OPTIONS, models_option
+from imagine_plugins.commands.shared.options import (
+    JSON_OPTION,
+    SERVER_OPTIONS,
+    kind_option,
+    models_option,
+)
 from imagine_plugins.commands.shared.output import file_size, note, print_json, print_table
 from imagine_plugins.commands.shared.source import ask_for_details, choose_by_flags
 
@@ -21,14 +26,19 @@ if TYPE_CHECKING:
 Model = dict[str, Any]
 
 
-def _list(*, address: str | None, api_key: str | None, models: str | None, as_json: bool) -> None:
-    """List the models of an Imagine server or, where none runs, of the local models folder."""
+def _list(
+    *, kind: str, address: str | None, api_key: str | None, models: str | None, as_json: bool
+) -> None:
+    """List the models of an Imagine server or, where none runs, of the local models folder.
+
+    Or its LoRAs, with --kind lora.
+    """
     where = choose_by_flags(address=address, api_key=api_key, flags=["models"])
     if where.remote:
-        found = ask_for_details(where, "models")
+        found = ask_for_details(where, "models", kind=kind)
     else:
         folder = default_models_folder() if models is None else Path(models).expanduser()
-        found = _local(folder, plugins_of(click.get_current_context()))
+        found = _local(folder, kind, plugins_of(click.get_current_context()))
     if as_json:
         print_json(found)
     else:
@@ -44,13 +54,13 @@ def _list(*, address: str | None, api_key: str | None, models: str | None, as_js
         print_table(("NAME", "FAMILY", "SIZE", "PROBLEM"), rows)
 
 
-def _local(folder: Path, plugins: Plugins) -> list[Model]:
+def _local(folder: Path, kind: str, plugins: Plugins) -> list[Model]:
     catalogue = plugins.catalogue(Settings(models=folder))
-    if catalogue.problem is not None:
-        note(f"Warning: {catalogue.problem}")
+    if (problem := catalogue.problem(kind)) is not None:
+        note(f"Warning: {problem}")
     return [
         {"name": info.name, "family": info.family, "size": info.size, "problem": info.problem}
-        for info in catalogue.models()
+        for info in catalogue.models(kind)
     ]
 
 
@@ -60,6 +70,7 @@ list_models = click.Command(
     help=_list.__doc__,
     short_help="List the models.",
     params=[
+        kind_option("model", "model"),
         *SERVER_OPTIONS,
         models_option("Ask no server."),
         JSON_OPTION,

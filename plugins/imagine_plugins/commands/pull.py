@@ -1,4 +1,4 @@
-"""`imagine pull`: fetch a model from a hub or a URL into the models folder."""
+"""`imagine pull`: fetch a model or a LoRA from a hub or a URL into the models folder."""
 
 from __future__ import annotations
 
@@ -74,10 +74,12 @@ class Transfer:
 def pull(
     source: str, *, name: str | None, models: str | None, revision: str | None, quiet: bool
 ) -> None:
-    """Fetch a model: SOURCE is OWNER/NAME of a Hugging Face repository, OWNER/NAME/FILE, or a URL.
+    """Fetch a model or a LoRA from SOURCE.
+
+    That is OWNER/NAME of a Hugging Face repository, OWNER/NAME/FILE, or a URL.
 
     A download that was interrupted goes on where it stopped. Only safetensors are taken, and only
-    models that Imagine can load; HF_TOKEN is sent to the hub, HF_ENDPOINT names another one.
+    what Imagine can use; HF_TOKEN is sent to the hub, HF_ENDPOINT names another one.
     """
     from imagine_plugins.pulling.download import Downloader
     from imagine_plugins.pulling.hub import ENDPOINT, plan
@@ -105,7 +107,7 @@ def pull(
     finally:
         progress.clear()
     if not quiet:
-        note(f"{info.family}, {file_size(info.size)}, in {folder}")
+        note(f"{info.family}, {file_size(info.size)}, in {info.path.parent}")
     click.echo(info.name)
 
 
@@ -113,7 +115,7 @@ command = click.Command(
     "pull",
     callback=pull,
     help=pull.__doc__,
-    short_help="Fetch a model.",
+    short_help="Fetch a model or a LoRA.",
     params=[
         click.Argument(["source"]),
         click.Option(["--name"], metavar="NAME", help="What to call it. [default: as its source]"),

@@ -162,7 +162,7 @@ def _warn_of_folder(models: Path) -> None:
     """Say so if the folder that was asked for cannot be looked into; bundled models serve still."""
     from imagine_core.models.catalogue import Catalogue
 
-    problem = Catalogue(models).problem
+    problem = Catalogue(models).problem()
     if problem is not None:
         note(f"Warning: {problem}")
 

@@ -331,8 +331,8 @@ def _warn(
     options: Options, engine: Engine, sock: socket.socket, say: Callable[[str], None]
 ) -> None:
     """Warn of settings that may not be intended."""
-    if engine.catalogue.problem is not None:
-        say(f"warning: {engine.catalogue.problem}")
+    if (problem := engine.catalogue.problem()) is not None:
+        say(f"warning: {problem}")
     if not options.api_key and not is_loopback(sock.getsockname()[0]):
         say(
             "warning: everybody on this network may use this server; "

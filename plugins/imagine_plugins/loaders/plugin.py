@@ -1,4 +1,4 @@
-"""Registers the model formats: single-file checkpoints and diffusers folders."""
+"""Registers the model formats: single-file checkpoints, diffusers folders and LoRAs."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
-    """Register both. They are imported here: `imagine --help` has no use for them."""
+    """Register all. They are imported here: `imagine --help` has no use for them."""
     from imagine_plugins.loaders.checkpoint import CheckpointLoader
     from imagine_plugins.loaders.folder import FolderLoader
+    from imagine_plugins.loaders.lora import LoraLoader
 
     register(CheckpointLoader())
     register(FolderLoader())
+    register(LoraLoader())

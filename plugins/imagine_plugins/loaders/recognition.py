@@ -42,7 +42,7 @@ def recognise_checkpoint(path: Path) -> Checkpoint:
     try:
         return _recognise(path, header)
     except ProblemError as error:
-        error.metadata = _metadata(header)
+        error.metadata = modelspec(header)
         raise
 
 
@@ -56,7 +56,7 @@ def _recognise(path: Path, header: Header) -> Checkpoint:
         architecture=_completed(plan, path, header),
         components=components,
         read=files.get,
-        metadata=_metadata(header),
+        metadata=modelspec(header),
     )
 
 
@@ -135,7 +135,7 @@ def _size(
     return plan.size
 
 
-def _metadata(header: Header) -> dict[str, str]:
+def modelspec(header: Header) -> dict[str, str]:
     """The modelspec entries by their short names: title, author, licence, ..."""
     return {
         name.removeprefix(SPEC): text

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from imagine_plugins.loaders.adapters.recognition import TITLES, adapter_info
+from imagine_core.models.folders import place_of
+from imagine_plugins.loaders.adapters.fitting import sentences
+from imagine_plugins.loaders.adapters.recognition import (
+    FAMILIES,
+    TITLES,
+    AdapterInfo,
+    adapter_info,
+)
 from imagine_plugins.loaders.header import Header
 from imagine_plugins.loaders.layout import UNET, VAE
 from imagine_plugins.loaders.problems import ProblemError
@@ -40,15 +47,12 @@ PARTS = (
     (
         ("decoder.conv_in.weight", f"{VAE}decoder.conv_in.weight", "vae.decoder.conv_in.weight"),
         "vae",
-        (
-            "this is a VAE, which only turns latents into pictures; it belongs in the folder vae/ "
-            "beside the checkpoints"
-        ),
+        f"this is a VAE, which only turns latents into pictures; it belongs {place_of('vae')}",
     ),
     (
         ("decoder.layers.0.weight", "encoder.layers.0.weight"),
         "vae",
-        "this is a small VAE (TAESD); it belongs in the folder vae/ beside the checkpoints",
+        f"this is a small VAE (TAESD); it belongs {place_of('vae')}",
     ),
     (
         (
@@ -58,17 +62,14 @@ PARTS = (
             "encoder.block.0.layer.0.SelfAttention.q.weight",
         ),
         "text-encoder",
-        (
-            "this is a text encoder alone, a part of a model; it belongs in the folder "
-            "text_encoders/ beside the checkpoints"
-        ),
+        (f"this is a text encoder alone, a part of a model; it belongs {place_of('text-encoder')}"),
     ),
     (
         ("model.0.weight", "body.0.rdb1.conv1.weight", "params_ema.conv_first.weight"),
         "upscaler",
         (
             "this is an upscaler (ESRGAN or kin), which enlarges pictures and draws none; it "
-            "belongs in the folder upscale_models/ beside the checkpoints"
+            f"belongs {place_of('upscaler')}"
         ),
     ),
 )
@@ -90,12 +91,23 @@ def _adapter(header: Header) -> ProblemError | None:
     info = adapter_info(header)
     if info is None:
         return None
-    whose = "" if info.family == "unknown" else f" for {TITLES[info.family]}"
-    return ProblemError(
-        f"this is a LoRA{whose}: it changes a checkpoint and draws nothing alone; "
-        "it belongs in the folder loras/ beside the checkpoints",
-        family="lora",
+    problem = unfit(info) or (
+        f"this is a LoRA for {TITLES[info.family]}: it changes a checkpoint and draws nothing "
+        f"alone; it belongs {place_of('lora')}"
     )
+    return ProblemError(problem, family="lora")
+
+
+def unfit(info: AdapterInfo) -> str | None:
+    """Why no model can take a LoRA; None if models of some family can."""
+    if info.fits:
+        return None
+    if info.family not in {*FAMILIES, "unknown"}:
+        known = ", ".join(TITLES[family] for family in FAMILIES)
+        return f"this is a LoRA for {TITLES[info.family]}, which is not supported; {known} are"
+    whose = "" if info.family == "unknown" else f" for {TITLES[info.family]}"
+    reason = next(sentences(info.leftovers), "it holds nothing")
+    return f"this is a LoRA{whose} of which nothing can be applied: {reason}"
 
 
 def _embedding(header: Header) -> ProblemError | None:
@@ -112,7 +124,7 @@ def _embedding(header: Header) -> ProblemError | None:
     family = EMBEDDING_FAMILIES.get(tensor.shape[-1], "another model")
     return ProblemError(
         f"this is a textual inversion embedding for {family}: a word for prompts, not a model; "
-        "it belongs in the folder embeddings/ beside the checkpoints",
+        f"it belongs {place_of('embedding')}",
         family="embedding",
     )
 

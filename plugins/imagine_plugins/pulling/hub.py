@@ -27,6 +27,9 @@ VARIANTS = (".fp16", "", ".bf16")
 NOT_NEEDED = {"safety_checker", "feature_extractor", "image_encoder"}
 CONFIGURATION = {".json", ".txt"}
 PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
+NAMELESS = {"pytorch_lora_weights", "adapter_model"}
+"""What trainers call every LoRA; it is called as its repository is instead."""
+
 MOST_NAMED = 8
 LARGEST = 2**63 - 1
 """The largest file size that systems have; JSON may state a larger number."""
@@ -133,7 +136,10 @@ class Repository:
         if name not in self.sizes:
             raise ServerFailed(f"{self.name} has no file {name[:200]!r}; {self._what_there_is()}")
         remote = self._remote(name, PurePosixPath(name).name)
-        return self._plan(PurePosixPath(name).stem, [remote], file=name)
+        stem = PurePosixPath(name).stem
+        if stem in NAMELESS:
+            stem = self.name.partition("/")[2]
+        return self._plan(stem, [remote], file=name)
 
     def only_file(self) -> Plan:
         """A plan of the only checkpoint at the top of the repository."""

@@ -1,4 +1,4 @@
-"""Fetches a model into the models folder: complete and usable, or not at all."""
+"""Fetches a model or a LoRA into the models folder: complete and usable, or not at all."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import Protocol
 
 from imagine_core.errors import ImagineError, SettingsError, UnusableModel
 from imagine_core.interfaces import ModelInfo
+from imagine_core.models.folders import KINDS, folder_of
 from imagine_plugins.pulling.download import Downloader, Remote, Watcher
 from imagine_plugins.pulling.hub import SUFFIX, Plan
 
@@ -54,23 +55,23 @@ class Puller:
         self._watcher = watcher
 
     def pull(self, plan: Plan, *, name: str | None = None) -> ModelInfo:
-        """Fetch the files of `plan` as the model `name`.
+        """Fetch the files of `plan` as the model or the LoRA `name`.
 
         After an interruption, the files stay in a hidden folder, and the next pull uses them.
 
         Raises:
-            UnusableModel: The files are no model that can make pictures.
+            UnusableModel: The files are neither a model that can make pictures nor a LoRA for one.
             ServerFailed: A file cannot be fetched.
             OSError: A file cannot be written.
         """
         name = checked_name(name or plan.name)
-        target = self._folder / (name if plan.folder else f"{name}{SUFFIX}")
         self._refuse_taken(name)
         with _created(self._folder), self._download_folder(plan) as work:
-            fetched = work / target.name
+            fetched = work / (name if plan.folder else f"{name}{SUFFIX}")
             info = self._fetch(plan, fetched)
             self._refuse_taken(name)
-            fetched.rename(target)
+            target = folder_of(self._folder, info.kind) / fetched.name
+            _move(fetched, target)
         return self._judge(target) or info
 
     def _fetch(self, plan: Plan, fetched: Path) -> ModelInfo:
@@ -152,10 +153,11 @@ class Puller:
             )
 
     def _refuse_taken(self, name: str) -> None:
-        for taken in (self._folder / name, self._folder / f"{name}{SUFFIX}"):
-            if taken.exists():
+        for kind in KINDS:
+            folder = folder_of(self._folder, kind)
+            if (folder / name).exists() or (folder / f"{name}{SUFFIX}").exists():
                 raise SettingsError(
-                    f"there is a model {name!r} already; give this one another --name, "
+                    f"there is a {kind} {name!r} already; give this one another --name, "
                     f"or remove that one with 'imagine rm {name}'"
                 )
 
@@ -206,6 +208,13 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != "lock":
             path.unlink(missing_ok=True)
+
+
+def _move(fetched: Path, target: Path) -> None:
+    """Rename `fetched`; the folder of `target` may be a link to another disk."""
+    target.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=HIDDEN) as place:
+        Path(shutil.move(fetched, place)).rename(target)
 
 
 @contextmanager

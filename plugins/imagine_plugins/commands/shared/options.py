@@ -6,6 +6,7 @@ import click
 from click.core import ParameterSource
 
 from imagine_core.cli import offline_option
+from imagine_core.models.folders import KINDS
 from imagine_core.settings.options import shared
 from imagine_plugins.commands.shared.values import Key
 
@@ -57,6 +58,19 @@ LOCAL_OPTIONS = [
         )
     ),
 ]
+
+
+def kind_option(default: str | None, show_default: str) -> click.Option:
+    """The option that says of which kind a file is."""
+    return click.Option(
+        ["--kind"],
+        type=click.Choice(list(KINDS)),
+        default=default,
+        allow_from_autoenv=False,
+        help="Its kind." if default is None else "Which kind.",
+        show_default=show_default,
+    )
+
 
 JSON_OPTION = click.Option(
     ["--json", "as_json"], is_flag=True, allow_from_autoenv=False, help="Print JSON."

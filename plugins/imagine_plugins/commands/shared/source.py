@@ -198,10 +198,12 @@ def ask(question: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
         return asyncio.run(question)
 
 
-def ask_for_details(where: Where, what: Literal["models", "samplers"]) -> list[dict[str, Any]]:
+def ask_for_details(
+    where: Where, what: Literal["models", "samplers"], **query: str
+) -> list[dict[str, Any]]:
     """The details of a server's models or samplers; only their names if it gives no details."""
     client = where.client()
-    reply = ask(client.models() if what == "models" else client.samplers())
+    reply = ask(client.models(**query) if what == "models" else client.samplers())
     found = reply.get("details") or [{"name": name} for name in reply.get(what, ())]
     if not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in found):
         raise ServerFailed(f"the server at {where.address} has no list of {what} that makes sense")

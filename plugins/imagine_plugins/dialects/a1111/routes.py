@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 Raised = type[errors.ImagineError]
 # fmt: off
 BODY = (errors.MalformedBody, errors.BodyTooLarge, errors.RequestError)
+NAMED = (errors.UnknownName, errors.UnusableModel)
 DRAWING = (
-    errors.UnknownName, errors.UnusableModel, errors.ShuttingDown, errors.Stalled,
-    errors.GenerationFailed, errors.OutOfMemory,
+    *NAMED, errors.ShuttingDown, errors.Stalled, errors.GenerationFailed, errors.OutOfMemory,
 )
 OPTIONS = {CLIP: 1, "sd_vae": "Automatic", "samples_format": "png"}
 PICTURE = (Row("image", Picture()),)
@@ -63,12 +63,13 @@ STANDING = {
 }
 MODEL_REST = {"sha256": None, "config": None}
 MODELS = {"title": str, "model_name": str, "filename": str, "hash": (str, None), **MODEL_REST}
+LORAS = {"name": str, "alias": str, "path": str, "metadata": dict}
 SAMPLERS = {"name": str, "aliases": [str], "options": {}}
 SCHEDULER_REST = {"aliases": None, "default_rho": -1, "need_inner_model": False}
 SCHEDULERS = {"name": str, "label": str, **SCHEDULER_REST}
 UPSCALER = {"model_name": None, "model_path": None, "model_url": None, "scale": 4}
 LISTS = (
-    "sd-vae", "loras", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles",
+    "sd-vae", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles",
     "artists", "artist-categories", "script-info", "extensions", "latent-upscale-modes",
     "sd-modules",
 )
@@ -103,6 +104,13 @@ class Answers:
             {"title": i.path.name, "model_name": i.name, "filename": i.path.name, **MODEL_REST}
             | {"hash": known_hash(i.path)}
             for i in self.service.engine.catalogue.usable()
+        ]
+
+    def loras(self, _: Call) -> object:
+        """The LoRAs."""
+        return [
+            {"name": i.name, "alias": i.name, "path": i.path.name, "metadata": dict(i.metadata)}
+            for i in self.service.engine.catalogue.usable("lora")
         ]
 
     def samplers(self, _: Call) -> object:
@@ -289,6 +297,7 @@ def a1111_routes(service: Service) -> Iterator[Route]:
         (plain, "POST /sdapi/v1/txt2img", DRAWN, "A1111Txt2img", *DRAWING),
         (img2img, "POST /sdapi/v1/img2img", DRAWN, "A1111Img2img", *DRAWING),
         (answers.models, "GET /sdapi/v1/sd-models", [MODELS]),
+        (answers.loras, "GET /sdapi/v1/loras", [LORAS]),
         (answers.samplers, "GET /sdapi/v1/samplers", [SAMPLERS]),
         (answers.schedulers, "GET /sdapi/v1/schedulers", [SCHEDULERS]),
         (answers.memory, "GET /sdapi/v1/memory", {"ram": dict, "cuda": dict}),
@@ -300,7 +309,7 @@ def a1111_routes(service: Service) -> Iterator[Route]:
         (answers.interrupt, "POST /sdapi/v1/interrupt", {}),
         (answers.skip, "POST /sdapi/v1/skip", None),
         (answers.get_options, "GET /sdapi/v1/options", dict),
-        (answers.set_options, "POST /sdapi/v1/options", None, "A1111Options", errors.UnknownName),
+        (answers.set_options, "POST /sdapi/v1/options", None, "A1111Options", *NAMED),
         (answers.unload, "POST /sdapi/v1/unload-checkpoint", {}),
         (answers.pending, "GET /internal/pending-tasks", PENDING),
         (answers.task, "POST /internal/progress", STANDING, "A1111Task"),

@@ -87,9 +87,9 @@ class NativeClient:
         if not finished:
             raise self._gone()
 
-    async def models(self) -> dict[str, Any]:
-        """`GET /models`."""
-        return await self._get("/models")
+    async def models(self, kind: str = "model") -> dict[str, Any]:
+        """`GET /models` of a kind."""
+        return await self._get(f"/models?kind={quote(kind, safe='')}")
 
     async def samplers(self) -> dict[str, Any]:
         """`GET /samplers`."""
@@ -107,9 +107,10 @@ class NativeClient:
         """`GET /ps`."""
         return await self._get("/ps")
 
-    async def model(self, name: str) -> dict[str, Any]:
-        """`GET /models/NAME`."""
-        return await self._get(f"/models/{quote(name, safe='')}", patient=True)
+    async def model(self, name: str, kind: str | None = None) -> dict[str, Any]:
+        """`GET /models/NAME`, of a kind or of any."""
+        query = "" if kind is None else f"?kind={quote(kind, safe='')}"
+        return await self._get(f"/models/{quote(name, safe='')}{query}", patient=True)
 
     async def stop(self, name: str) -> dict[str, Any]:
         """`POST /stop`."""

@@ -86,13 +86,14 @@ def native_schemas(limits: Limits) -> Json:
     }
 
 
-def operation(
+def operation(  # noqa: PLR0913 - what an Operation Object has
     summary: str,
     reply: str,
     *raises: type[ImagineError],
     body: str | None = None,
     lines: str | None = None,
     headers: Json | None = None,
+    query: Json | None = None,
 ) -> Json:
     """An operation, from the names of its schemas."""
     content = {"application/json": {"schema": reference(reply)}}
@@ -102,6 +103,10 @@ def operation(
     if headers is not None:
         answer["headers"] = headers
     whole: Json = {"summary": summary, "responses": {"200": answer, **failures(*raises)}}
+    if query is not None:
+        whole["parameters"] = [
+            {"name": name, "in": "query", "schema": schema} for name, schema in query.items()
+        ]
     if body is not None:
         taken = {"application/json": {"schema": reference(body)}}
         whole["requestBody"] = {"required": True, "content": taken}
@@ -140,8 +145,19 @@ OPERATIONS: dict[str, Json] = {
         lines="EnhancedLine",
     ),
     "/enhancers": operation("The enhancers, the default first", "Enhancers"),
-    "/models": operation("The models, and what one request may ask for", "Models"),
-    "/models/{name}": operation("One model, with its file's hash", "Model", UnknownName),
+    "/models": operation(
+        "The models, and what one request may ask for; or the files of another kind",
+        "Models",
+        RequestError,
+        query={"kind": schemas.KIND},
+    ),
+    "/models/{name}": operation(
+        "One model, or one file of another kind, with its hash",
+        "Model",
+        UnknownName,
+        RequestError,
+        query={"kind": schemas.KIND},
+    ),
     "/samplers": operation("The samplers", "Samplers"),
     "/health": operation("How the server is", "Health"),
     "/version": operation("Who answers, and what one request may ask for", "Version"),

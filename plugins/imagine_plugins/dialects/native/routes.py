@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from starlette.routing import Route
 from imagine_core import strict_json
 from imagine_core.errors import FieldError, RequestError, UnknownName, UnusableModel
 from imagine_core.kinds import SIDE_STEP, SMALLEST_SIDE
+from imagine_core.models.folders import KINDS
 from imagine_core.models.hashing import file_hash
 from imagine_core.version import version
 from imagine_core.web.app import AsciiJSONResponse
@@ -44,7 +46,7 @@ def native_routes(service: Service) -> Iterator[Route]:
     yield open_to_files(_post("/jobs/{id}/cancel", _cancel(service)))
     yield open_to_files(_post("/enhance", enhance_endpoint(service)))
     yield open_to_files(_get("/enhancers", lambda: enhancers(service.enhancing)))
-    yield open_to_files(_get("/models", lambda: models(engine)))
+    yield open_to_files(Route("/models", _models(engine), methods=["GET"]))
     yield open_to_files(_get("/samplers", lambda: samplers(service)))
     yield without_key(open_to_files(_get("/health", lambda: health(engine))))
     yield open_to_files(_get("/version", lambda: about(engine)))
@@ -73,13 +75,13 @@ def job(service: Service, record: Record) -> dict[str, Any]:
     return standing if record.error is None else standing | explained(record.error)[1]
 
 
-def models(engine: Executor) -> dict[str, Any]:
-    """`GET /models`: the names, the default one, and details of each."""
-    found = engine.catalogue.models()
-    try:
-        default = engine.catalogue.default().name
-    except (UnknownName, UnusableModel):
-        default = None
+def models(engine: Executor, kind: str) -> dict[str, Any]:
+    """`GET /models`: the names of a kind, the default one, and details of each."""
+    found = engine.catalogue.models(kind)
+    default = None
+    if kind == "model":
+        with suppress(UnknownName, UnusableModel):
+            default = engine.catalogue.default().name
     return {
         "models": [info.name for info in found if info.problem is None],
         "default": default,
@@ -132,9 +134,9 @@ def processes(engine: Executor) -> dict[str, Any]:
     }
 
 
-def model(engine: Executor, name: str) -> dict[str, Any]:
-    """`GET /models/NAME`: the details of one model, with its file's sha256."""
-    info = engine.catalogue.find(name)
+def model(engine: Executor, name: str, kind: str | None) -> dict[str, Any]:
+    """`GET /models/NAME`: the details of one file, with its sha256."""
+    info = engine.catalogue.find(name, kind)
     return {**_model(info), "hash": file_hash(info.path)}
 
 
@@ -165,8 +167,11 @@ def _model(info: ModelInfo) -> dict[str, Any]:
         "parameters": info.parameters,
         "dtype": info.dtype,
         "clip_layers": info.clip_layers,
-        "recommended_size": list(info.recommended_size),
+        "recommended_size": list(info.recommended_size) if info.kind == "model" else None,
         "metadata": dict(info.metadata),
+        "kind": info.kind,
+        "fits": list(info.fits),
+        "details": dict(info.details),
     }
 
 
@@ -188,12 +193,28 @@ def _cancel(service: Service) -> Endpoint:
     return endpoint
 
 
-def _model_endpoint(engine: Executor) -> Endpoint:
+def _models(engine: Executor) -> Endpoint:
     async def endpoint(request: Request) -> Response:
-        found = await asyncio.to_thread(model, engine, request.path_params["name"])
-        return AsciiJSONResponse(found)
+        kind = _kind(request) or "model"
+        return AsciiJSONResponse(await asyncio.to_thread(models, engine, kind))
 
     return endpoint
+
+
+def _model_endpoint(engine: Executor) -> Endpoint:
+    async def endpoint(request: Request) -> Response:
+        name, kind = request.path_params["name"], _kind(request)
+        return AsciiJSONResponse(await asyncio.to_thread(model, engine, name, kind))
+
+    return endpoint
+
+
+def _kind(request: Request) -> str | None:
+    """The kind of files that a query asks for, if it names one."""
+    kind = request.query_params.get("kind")
+    if kind is not None and kind not in KINDS:
+        raise RequestError([FieldError("kind", f"must be one of {', '.join(KINDS)}")])
+    return kind
 
 
 def _stop(engine: Executor) -> Endpoint:

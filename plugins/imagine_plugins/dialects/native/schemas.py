@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, get_args
 
 from imagine_core.fields import FIELDS
+from imagine_core.models.folders import KINDS
 from imagine_core.types import Phase
 from imagine_core.web.dialect import Ended
 from imagine_core.web.openapi import reference
@@ -152,6 +153,7 @@ CANCELLED = record({"id": ID, "status": one_of(*ENDED)})
 
 BOUNDS = ("pixels", "steps", "images", "queue", "body", "prompt", "smallest", "multiple")
 LIMITS = record(dict.fromkeys(BOUNDS, COUNT))
+KIND = one_of(*KINDS)
 MODEL_FIELDS: dict[str, Json] = {
     "name": STRING,
     "family": STRING,
@@ -161,8 +163,13 @@ MODEL_FIELDS: dict[str, Json] = {
     "parameters": any_of(COUNT, NULL),
     "dtype": any_of(STRING, NULL),
     "clip_layers": any_of(COUNT, NULL),
-    "recommended_size": {"type": "array", "items": COUNT, "minItems": 2, "maxItems": 2},
+    "recommended_size": any_of(
+        {"type": "array", "items": COUNT, "minItems": 2, "maxItems": 2}, NULL
+    ),
     "metadata": {"type": "object"},
+    "kind": KIND,
+    "fits": STRINGS,
+    "details": {"type": "object"},
 }
 MODEL = record({**MODEL_FIELDS, "hash": STRING})
 MODELS = record(

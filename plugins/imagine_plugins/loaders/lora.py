@@ -1,0 +1,85 @@
+"""Recognises LoRAs: files that change what a model draws."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from math import prod
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from imagine_core.errors import UnusableModel
+from imagine_core.interfaces import ModelInfo
+from imagine_core.models.folders import KINDS
+from imagine_plugins.loaders.adapters.fitting import sentences
+from imagine_plugins.loaders.adapters.recognition import AdapterInfo, adapter_info
+from imagine_plugins.loaders.components import FLOATS
+from imagine_plugins.loaders.header import Header, HeaderError, read_header
+from imagine_plugins.loaders.recognition import modelspec
+from imagine_plugins.loaders.unsupported import unfit
+
+if TYPE_CHECKING:
+    from imagine_core.interfaces import Device
+
+
+class LoraLoader:
+    """Recognises `.safetensors` adapters: LoRA, LoCon, LoHa, LoKr, DoRA, full differences."""
+
+    name = "lora"
+
+    def recognise(self, path: Path) -> ModelInfo | None:
+        """The LoRA in a file; None for any other file, broken ones included."""
+        if path.name.startswith(".") or path.suffix.lower() != ".safetensors":
+            return None
+        try:
+            header = read_header(path)
+        except HeaderError:  # the loader of checkpoints says what is wrong with it
+            return None
+        info = adapter_info(header)
+        return None if info is None else self._info(path, header, info)
+
+    def load(
+        self,
+        info: ModelInfo,
+        *,
+        device: Device,
+        full_precision: bool,
+        progress: Callable[[float], object] = id,
+    ) -> NoReturn:
+        """Raise `UnusableModel`: a LoRA is no model that draws."""
+        del device, full_precision, progress
+        raise UnusableModel(info.name, KINDS["lora"])
+
+    def _info(self, path: Path, header: Header, info: AdapterInfo) -> ModelInfo:
+        numbers: Counter[str] = Counter()
+        for tensor in header.tensors.values():
+            numbers[tensor.dtype] += prod(tensor.shape)
+        return ModelInfo(
+            name=path.stem,
+            path=path,
+            loader=self.name,
+            kind="lora",
+            family=info.family,
+            fits=info.fits,
+            size=header.size,
+            problem=unfit(info),
+            parameters=numbers.total(),
+            dtype=FLOATS.get(max(numbers, key=numbers.__getitem__, default="")),
+            metadata=modelspec(header),
+            details=_details(info),
+        )
+
+
+def _details(info: AdapterInfo) -> dict[str, object]:
+    """What `imagine show` says of an adapter, without what it does not have."""
+    told: dict[str, object] = {
+        "triggers": list(info.triggers),
+        "tags": list(info.tags),
+        "forms": list(info.kinds),
+        "ranks": list(info.ranks),
+        "modules": info.modules,
+        "components": list(info.components),
+        "embeddings": list(info.words),
+        "left_out": list(sentences(info.leftovers)),
+    }
+    return {name: value for name, value in told.items() if value}
