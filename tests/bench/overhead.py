@@ -10,7 +10,7 @@ from typing import Any
 
 from measure import Server, interleaved, median, row, server
 
-ROUNDS = 40
+ROUNDS = 15
 WIDE = {"prompt": "a red house by the sea", "seed": 1}
 BODIES: dict[str, dict[str, Any]] = {
     "/generate": WIDE,
