@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from imagine_core import StepEvent
@@ -67,7 +67,7 @@ class Images:
         pictures = _pictures(event, record)
         if record.order.streams:
             return b"".join(_event(record, "completed", each | about) for each in pictures)
-        return json_line({"created": int(time.time()), "data": pictures, **about})
+        return json_line({"created": _now(), "data": pictures, **about})
 
     def fail(self, error: Exception, *, begun: bool = False) -> Failure:
         """An error as the SDKs read it; inside a stream it is an event."""
@@ -120,8 +120,12 @@ def _pictures(made: Finished, record: Record) -> list[dict[str, Any]]:
 def _event(record: Record, kind: str, item: dict[str, Any]) -> bytes:
     edits = record.order.details["route"] == "edits"
     name = f"{'image_edit' if edits else 'image_generation'}.{kind}"
-    data = json.dumps({"type": name, "created_at": int(time.time()), **item})
+    data = json.dumps({"type": name, "created_at": _now(), **item})
     return f"event: {name}\ndata: {data}\n\n".encode()
+
+
+def _now() -> int:
+    return int(datetime.now(UTC).timestamp())
 
 
 def _look(record: Record) -> dict[str, Any]:
