@@ -400,6 +400,9 @@ def test_models_lists_names_to_ask_for_and_says_what_is_wrong_with_the_others(
         "clip_layers": 12,
         "recommended_size": [512, 512],
         "metadata": {},
+        "kind": "model",
+        "fits": [],
+        "details": {},
     }
 
 
