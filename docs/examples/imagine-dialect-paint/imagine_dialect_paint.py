@@ -22,6 +22,8 @@ class Paint:
         from imagine_core.web.dialect import Order
 
         values, errors = {"prompt": body.decode("utf-8", "replace")}, []
+        if not values["prompt"].strip():  # the core draws a blank one
+            errors.append(FieldError("prompt", "must not be empty"))
         for name in NUMBERS:
             text = request.query_params.get(name, "")
             if text.isascii() and text.isdigit() and len(text) <= 20:
