@@ -121,7 +121,7 @@ def known_model(name: str, service: Service) -> tuple[str | None, str]:
     """A model's name, or None for the default model and a remark, if `name` is unknown."""
     catalogue = service.engine.catalogue
     try:
-        return catalogue.find(name).name, ""
+        return catalogue.find(name, "model").name, ""
     except UnknownName:
         with suppress(ImagineError):
             default = catalogue.default().name

@@ -148,6 +148,7 @@ def test_loras_are_listed_by_their_kind_and_never_as_models(with_loras: Starlett
     for path in ("/models", "/v1/models", "/sdapi/v1/sd-models"):
         assert "tiny" in ask(with_loras, "GET", path).text
         assert "style" not in ask(with_loras, "GET", path).text
+    assert ask(with_loras, "GET", "/v1/models/style").status_code == 404
 
 
 def test_a_lora_is_shown_with_its_hash(with_loras: Starlette) -> None:

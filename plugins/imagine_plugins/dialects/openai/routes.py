@@ -59,13 +59,17 @@ def openai_routes(service: Service) -> Iterator[Route]:
     """The routes over `service`."""
     catalogue, images = service.engine.catalogue, Images(service)
 
+    def models() -> dict[str, Any]:
+        return {"object": "list", "data": [_model(info) for info in catalogue.usable()]}
+
+    def model(name: str) -> dict[str, Any]:
+        return _model(catalogue.find(name, "model"))
+
     async def listed(_: Request) -> Response:
-        data = [_model(info) for info in await asyncio.to_thread(catalogue.usable)]
-        return AsciiJSONResponse({"object": "list", "data": data})
+        return AsciiJSONResponse(await asyncio.to_thread(models))
 
     async def one(request: Request) -> Response:
-        info = await asyncio.to_thread(catalogue.find, request.path_params["name"])
-        return AsciiJSONResponse(_model(info))
+        return AsciiJSONResponse(await asyncio.to_thread(model, request.path_params["name"]))
 
     limits = service.engine.settings.limits
     own = {field.name: field.schema(limits) for field in FIELDS}
