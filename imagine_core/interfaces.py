@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
     from imagine_core.noise import NoiseModel
+    from imagine_core.parts import Parts, PictureCodec, Vae
 
 __all__ = [
+    "Changeable",
     "Conditioning",
     "Device",
     "DiffusionModel",
@@ -189,6 +191,8 @@ class ModelInfo:
         metadata: What the file says of itself (title, licence, ...).
         kind: "model"; or what changes one: a key of `imagine_core.models.folders.KINDS`.
         fits: The families of the models that it can change; none for a model.
+        takes: The kinds of what a request may change it by; of those, the model is `Changeable`.
+        vae: The VAE that it draws with unless a request names another; None for its own.
         details: What else `imagine show` says, as JSON has it. Of a LoRA: "triggers", the words
             that call what was trained; "modules", how many it changes; "ranks"; ...
     """
@@ -207,6 +211,8 @@ class ModelInfo:
     metadata: Mapping[str, str] = field(default_factory=dict)
     kind: str = "model"
     fits: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    vae: str | None = None
     details: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -218,12 +224,14 @@ class Conditioning:
         context: [1, tokens, width], what the UNet's cross-attention reads.
         extras: Further per-row inputs of the model by name, each with a leading dimension of 1
             (SDXL: text_embeds, time_ids).
+        parts: For each row, what changes the model in it; empty where nothing does in any.
         warnings: What the user should know of how the prompt was encoded.
         unread: The words of the prompt that the model leaves out, for want of a meaning.
     """
 
     context: torch.Tensor
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    parts: tuple[Parts | None, ...] = ()
     warnings: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
 
@@ -277,6 +285,38 @@ class DiffusionModel(Protocol):
         """Let go of weights and files; the model is not used afterwards."""
 
 
+class Changeable(DiffusionModel, Protocol):
+    """A model that LoRAs, embeddings and VAEs change for a request: see `ModelInfo.takes`.
+
+    Its own weights stay as they are, whatever fails. Rows of a forward with other parts, or
+    without any, do not change one another.
+    """
+
+    def fit(self, parts: Parts) -> tuple[str, ...]:
+        """Look at what a request brings, before it is used; what of it is left out, in sentences.
+
+        Raises:
+            RequestError: On `loras`: one fits nowhere, or its weights by block cannot be read.
+        """
+
+    def encode_prompt(
+        self,
+        prompt: str,
+        *,
+        clip_skip: int,
+        width: int,
+        height: int,
+        parts: Parts | None = None,
+    ) -> Conditioning:
+        """As `DiffusionModel`, with LoRAs in the text encoders and embeddings in the prompt.
+
+        The engine sets `parts` of the result.
+        """
+
+    def with_vae(self, vae: Vae) -> PictureCodec:
+        """Pictures to latents of this model's scale and back with another VAE."""
+
+
 @runtime_checkable
 class ModelLoader(Protocol):
     """A format of models, or of what changes them; each has its own loader."""
@@ -300,8 +340,11 @@ class ModelLoader(Protocol):
         device: Device,
         full_precision: bool,
         progress: Callable[[float], None] = ...,
-    ) -> DiffusionModel:
+    ) -> Any:
         """Load the weights. Raises `UnusableModel` naming what is wrong.
+
+        Of the kind "model" it gives a `DiffusionModel`; of the others a `Lora`, an `Embedding` or
+        a `Vae`, see `imagine_core.parts`.
 
         `progress` may be called with how much of it is done, 0 .. 1, as often as one likes.
         """

@@ -12,11 +12,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HIRES_STRENGTH",
+    "Decoder",
     "GeneratedImage",
     "Generation",
     "GenerationEvent",
     "GenerationRequest",
     "GenerationResult",
+    "LoraUse",
     "Outcome",
     "Phase",
     "PhaseEvent",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 
 Preview = Literal["fast", "vae"]
+Decoder = Literal["full", "fast"]
 Phase = Literal["enhancing", "queued", "loading", "encoding", "denoising", "decoding"]
 Outcome = Literal["done", "failed", "cancelled", "refused"]
 
@@ -35,6 +38,26 @@ HIRES_STRENGTH = 0.35
 def new_id() -> str:
     """An unguessable id: a client that knows it may see and cancel the job."""
     return secrets.token_hex(12)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraUse:
+    """A LoRA in a request.
+
+    Attributes:
+        name: A name from the catalogue's LoRAs.
+        weight: How much of it acts; 0 leaves the model as it is, and it may be negative.
+        text_weight: How much of it acts on the text encoders; None for as much as `weight`.
+        start, end: The part of the steps in which it acts, 0 .. 1; the text encoders know no steps.
+        blocks: Weights by block, a list of numbers or a list's name; see docs/loras.md.
+    """
+
+    name: str
+    weight: float = 1.0
+    text_weight: float | None = None
+    start: float = 0.0
+    end: float = 1.0
+    blocks: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +82,10 @@ class GenerationRequest:
         hires_scale: Draw, scale up by this factor, refine, scale back; None for a single pass.
         images: Number of pictures.
         deterministic: The same bytes whatever else the device does; never shares a batch.
+        loras: The LoRAs that change the model for this request; the engine adds those that the
+            prompt names: `<lora:name:0.8>`.
+        vae: A name from the catalogue's VAEs; None for the model's own.
+        decoder: "full" is the VAE, "fast" a small one (TAESD) that is nearly as good.
         original_prompt: What the user wrote, where an enhancer made `prompt` of it. Only noted.
     """
 
@@ -80,6 +107,9 @@ class GenerationRequest:
     hires_scale: float | None = None
     images: int = 1
     deterministic: bool = False
+    loras: tuple[LoraUse, ...] = ()
+    vae: str | None = None
+    decoder: Decoder = "full"
     original_prompt: str | None = None
 
 
@@ -133,6 +163,7 @@ class GenerationResult:
         images: The pictures, `images[0].seed` being the request's seed.
         request: The request as it ran: model, sampler and seed resolved.
         model_hash: First 10 hex digits of the checkpoint's sha256, where it is one file.
+        hashes: Of what changed the model, as A1111 has them: "lora:NAME", "embed:NAME", "vae".
         steps_run: Steps that ran for each picture: img2img leaves the noisiest of them out.
         warnings: What the user should know: prompts split into chunks, keys ignored, ...
         timings: Seconds per phase: queued, loading, encoding, denoising, decoding.
@@ -141,6 +172,7 @@ class GenerationResult:
     images: tuple[GeneratedImage, ...]
     request: GenerationRequest
     model_hash: str | None = None
+    hashes: Mapping[str, str] = field(default_factory=dict)
     steps_run: int | None = None
     warnings: tuple[str, ...] = ()
     timings: Mapping[str, float] = field(default_factory=dict)

@@ -15,8 +15,8 @@ from torch.nn import functional
 
 from adapter_files import KERNEL, LINEAR, PEFT, Made, Maker, dora, lora, named, norm, save
 from checkpoints import TINY_SD1, configs
+from imagine_core.parts import Change
 from imagine_plugins.loaders import configs as read
-from imagine_plugins.loaders.adapters.forms import Change
 from imagine_plugins.loaders.adapters.merging import changed_output, merged
 from imagine_plugins.loaders.adapters.modules import Module, Target, modules_of
 from imagine_plugins.loaders.adapters.reading import read_adapter

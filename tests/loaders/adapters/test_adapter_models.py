@@ -19,8 +19,8 @@ from torch.nn import functional
 
 from adapter_files import KERNEL, KOHYA, LINEAR, OLD, PEFT, Made, Maker, dora, named, norm, save
 from checkpoints import SD1, SDXL, TINY_SD1, TINY_SDXL, Layout, configs
+from imagine_core.parts import Change
 from imagine_plugins.loaders import configs as read
-from imagine_plugins.loaders.adapters.forms import Change
 from imagine_plugins.loaders.adapters.merging import changed_output, merged
 from imagine_plugins.loaders.adapters.modules import Module, Target, modules_of
 from imagine_plugins.loaders.adapters.reading import Adapter, read_adapter

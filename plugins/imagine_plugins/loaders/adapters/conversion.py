@@ -8,15 +8,13 @@ from typing import Literal, cast
 
 import torch
 
+from imagine_core.parts import Change, Magnitude, Update
 from imagine_plugins.loaders.adapters.forms import (
-    Change,
     Factors,
     Full,
     Hadamard,
     Kronecker,
-    Magnitude,
     Product,
-    Update,
 )
 from imagine_plugins.loaders.adapters.kinds import (
     SCALARS,

@@ -8,35 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Literal, NamedTuple, Protocol
 
 import torch
 
-from imagine_plugins.loaders.layout import Shape
-
-
-class LowRank(NamedTuple):
-    """A change of a weight as the product of two: `up @ down`, the scale in `up`.
-
-    Ranks of several can be concatenated: `[down1; down2]` and `[w1 * up1, w2 * up2]`.
-
-    Attributes:
-        down: (rank, in) or (rank, in, height, width); it has the stride and padding of the layer.
-        up: (out, rank).
-    """
-
-    down: torch.Tensor
-    up: torch.Tensor
-
-
-class Update(Protocol):
-    """What is added to a weight."""
-
-    def low_rank(self, dtype: torch.dtype) -> LowRank | None:
-        """The same as a product of two, or None where that is no cheaper than `dense`."""
-
-    def dense(self, dtype: torch.dtype) -> torch.Tensor:
-        """The sum that is added to the weight, in the shape of the weight."""
+from imagine_core.parts import LowRank
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,39 +122,6 @@ class Full:
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """As `Update`."""
         return self.difference.to(dtype)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Magnitude:
-    """DoRA's magnitudes (Liu et al. 2024, eq. 5): lengths that rows or columns are scaled to.
-
-    Attributes:
-        values: One for each output or input.
-        axis: Whether rows ("out") or columns ("in") have them.
-    """
-
-    values: torch.Tensor
-    axis: Literal["out", "in"]
-
-
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
-class Change:
-    """All that an adapter changes in one module.
-
-    Attributes:
-        updates: What is added to its weight.
-        bias: What is added to its output, one value for each; it may have no bias of its own.
-        magnitude: What its weight is scaled to after that, or None.
-    """
-
-    updates: tuple[Update, ...] = ()
-    bias: torch.Tensor | None = None
-    magnitude: Magnitude | None = None
-
-    def dense(self, shape: Shape, dtype: torch.dtype) -> torch.Tensor:
-        """The sum of all updates."""
-        parts = [update.dense(dtype).view(shape) for update in self.updates]
-        return sum(parts[1:], parts[0]) if parts else torch.zeros(shape, dtype=dtype)
 
 
 Pair = tuple[torch.Tensor, torch.Tensor]

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import torch
 
-from imagine_plugins.loaders.adapters.forms import Change, LowRank
+from imagine_core.parts import Change, LowRank
 
 Operation = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """A layer's own: its output for an input and a weight, without a bias."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from imagine_core.parts import Change
 from imagine_plugins.loaders.adapters.conversion import change_of
 from imagine_plugins.loaders.adapters.fitting import (
     INTEGERS,
@@ -18,7 +19,7 @@ from imagine_plugins.loaders.adapters.fitting import (
     sentences,
     spellings,
 )
-from imagine_plugins.loaders.adapters.forms import Change, Full
+from imagine_plugins.loaders.adapters.forms import Full
 from imagine_plugins.loaders.adapters.kinds import Unfit
 from imagine_plugins.loaders.adapters.modules import Module, Modules, Target, modules_of
 from imagine_plugins.loaders.adapters.recognition import (

@@ -1,0 +1,238 @@
+"""What changes a model for one request: LoRAs, embeddings and VAEs, as their loaders give them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from PIL import Image
+
+    from imagine_core.types import LoraUse
+
+__all__ = [
+    "AppliedLora",
+    "Change",
+    "Embedding",
+    "FittedLora",
+    "Layers",
+    "Lora",
+    "LowRank",
+    "Magnitude",
+    "Parts",
+    "PictureCodec",
+    "Update",
+    "Vae",
+]
+
+# -------------------------------------------------------------------- the changes of one layer
+
+
+class LowRank(NamedTuple):
+    """A change of a weight as the product of two: `up @ down`, the scale in `up`.
+
+    Ranks of several can be concatenated: `[down1; down2]` and `[w1 * up1, w2 * up2]`.
+
+    Attributes:
+        down: (rank, in) or (rank, in, height, width); it has the stride and padding of the layer.
+        up: (out, rank).
+    """
+
+    down: torch.Tensor
+    up: torch.Tensor
+
+
+class Update(Protocol):
+    """What is added to a weight."""
+
+    def low_rank(self, dtype: torch.dtype) -> LowRank | None:
+        """The same as a product of two, or None where that is no cheaper than `dense`."""
+
+    def dense(self, dtype: torch.dtype) -> torch.Tensor:
+        """The sum that is added to the weight, in the shape of the weight."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Magnitude:
+    """DoRA's magnitudes (Liu et al. 2024, eq. 5): lengths that rows or columns are scaled to.
+
+    Attributes:
+        values: One for each output or input.
+        axis: Whether rows ("out") or columns ("in") have them.
+    """
+
+    values: torch.Tensor
+    axis: Literal["out", "in"]
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Change:
+    """All that a LoRA changes in one layer.
+
+    Attributes:
+        updates: What is added to its weight.
+        bias: What is added to its output, one value for each; it may have no bias of its own.
+        magnitude: What its weight is scaled to after that, or None.
+    """
+
+    updates: tuple[Update, ...] = ()
+    bias: torch.Tensor | None = None
+    magnitude: Magnitude | None = None
+
+    def dense(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """The sum of all updates."""
+        import torch
+
+        parts = [update.dense(dtype).view(shape) for update in self.updates]
+        return sum(parts[1:], parts[0]) if parts else torch.zeros(shape, dtype=dtype)
+
+
+# ------------------------------------------------------------------------------------- LoRAs
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Layers:
+    """The layers of a model that a LoRA may change.
+
+    Attributes:
+        family: The model's: "sd1", "sd2", "sdxl", ...
+        shapes: Of their weights, by component and module as diffusers and transformers name them:
+            "unet.mid_block.attentions.0.proj_in", "text_encoder.encoder.layers.0.mlp.fc1". Norms
+            have one dimension.
+        original_names: What the original layout calls the module, by the same names.
+    """
+
+    family: str
+    shapes: Mapping[str, tuple[int, ...]]
+    original_names: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class FittedLora:
+    """A LoRA as one model takes it.
+
+    Attributes:
+        changes: By layer, as `Layers.shapes` names them.
+        words: Embeddings that come with it: by word and text encoder, [vectors, width].
+        warnings: What of it is left out, and why, in sentences.
+    """
+
+    changes: Mapping[str, Change]
+    words: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+class Lora(Protocol):
+    """A loaded LoRA: what loaders of the kind "lora" give. Several models may share it."""
+
+    @property
+    def hash(self) -> str | None:
+        """First 12 hex digits of the sha256 of its tensors, as A1111 has it; None if unknown."""
+
+    def fit(self, layers: Layers) -> FittedLora:
+        """What it changes in a model; raises `UnusableModel` where that is nothing."""
+
+    def close(self) -> None:
+        """Release the tensors; it is not used afterwards."""
+
+
+# -------------------------------------------------------------------------- embeddings and VAEs
+
+
+class Embedding(Protocol):
+    """A loaded textual inversion (Gal et al. 2022): what loaders of the kind "embedding" give."""
+
+    @property
+    def vectors(self) -> Mapping[str, torch.Tensor]:
+        """[vectors, width] for each text encoder: "text_encoder", "text_encoder_2"."""
+
+    @property
+    def hash(self) -> str | None:
+        """First 10 hex digits of the file's sha256; None if unknown."""
+
+    def close(self) -> None:
+        """Release the vectors; it is not used afterwards."""
+
+
+class PictureCodec(Protocol):
+    """Turns pictures into latents of unit scale and back: a model, or its VAE's replacement."""
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels per latent cell along each side."""
+
+    def encode_image(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
+        """The latent of an RGB picture, [1, channels, height, width], float32, unit scale."""
+
+    def decode(self, latent: torch.Tensor) -> Image.Image:
+        """The RGB picture of a latent [1, channels, height, width]."""
+
+    def preview(self, latent: torch.Tensor) -> Image.Image:
+        """A quick RGB look at a latent, one pixel per latent cell."""
+
+
+class Vae(Protocol):
+    """A loaded VAE: what loaders of the kind "vae" give. Its models say what scale it has."""
+
+    @property
+    def hash(self) -> str | None:
+        """First 10 hex digits of the file's sha256; None if unknown."""
+
+    def close(self) -> None:
+        """Release the weights; it is not used afterwards."""
+
+
+# ------------------------------------------------------------------------------- of one request
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AppliedLora:
+    """A LoRA and how a request uses it."""
+
+    lora: Lora
+    use: LoraUse
+
+    @property
+    def text_weight(self) -> float:
+        """How much of it the text encoders take."""
+        return self.use.weight if self.use.text_weight is None else self.use.text_weight
+
+
+class Parts:
+    """What changes a model for one request. Compared by identity: one object a request.
+
+    Args:
+        loras: The LoRAs, in the request's order.
+        embeddings: By the name that prompts call them.
+    """
+
+    def __init__(
+        self,
+        loras: tuple[AppliedLora, ...] = (),
+        embeddings: Mapping[str, Embedding] | None = None,
+    ) -> None:
+        self.loras = loras
+        self.embeddings = embeddings or {}
+        self._spans: dict[tuple[AppliedLora, ...], Parts] = {loras: self}
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.loras or self.embeddings)
+
+    def at(self, done: float) -> Parts | None:
+        """Those whose LoRAs act once `done` of the steps (0 .. 1) are done; None for none.
+
+        The same object for the same LoRAs.
+        """
+        active = tuple(each for each in self.loras if each.use.start <= done < each.use.end)
+        if not active:
+            return None
+        if active not in self._spans:
+            self._spans[active] = Parts(active, self.embeddings)
+        return self._spans[active]
