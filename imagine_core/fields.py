@@ -23,6 +23,7 @@ from imagine_core.kinds import (
     Text,
     Whole,
 )
+from imagine_core.lora_field import Loras
 from imagine_core.settings import Limits
 from imagine_core.strict_json import Refused
 from imagine_core.types import GenerationRequest
@@ -170,6 +171,15 @@ FIELDS = (
         infotext="Hires upscale", flags="-f --hires SCALE",
         help="Hires fix: refine at this times the size, 1.5 for example, and scale back.",
         says="The enlarged picture has at most the server's limit of pixels."),
+    row("loras",           "loras",    Loras(), flags="--lora NAME[:WEIGHT]",
+        help="LoRA to draw with, --lora ink:0.8 for example; may be given several times.",
+        says="LoRAs that change the model for this request, beside those that the prompt names."),
+    row("vae",             "vae",      Name(), optional=True, infotext="VAE",
+        flags="--vae NAME", help="VAE to draw with. [default: the model's]",
+        says='A name from `GET /models?kind=vae`; "none" is the one in the model.'),
+    row("decoder",         "decoder",  Choice(("full", "fast")), flags="--decoder KIND",
+        help="'fast' decodes with a small VAE (TAESD).",
+        says="What turns the latent into the picture."),
     row("deterministic",   "deterministic", Flag(), flags="--deterministic",
         help="The same bytes again whatever else the server does, a little slower."),
     row("original_prompt", "original_prompt", Text(), optional=True),

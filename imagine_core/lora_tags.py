@@ -1,4 +1,4 @@
-"""Reads `<lora:name:0.8>` out of prompts, as users of A1111 write it."""
+"""Reads `<lora:name:0.8>` out of prompts, as users of A1111 write it, and writes it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from imagine_core.errors import FieldError, RequestError
+from imagine_core.types import LoraUse
 
 __all__ = [
     "LoraTag",
     "Tagged",
     "read_tags",
+    "tag_of",
 ]
 
 WEIGHT_LIMIT = 100.0
@@ -44,6 +46,18 @@ class LoraTag:
     blocks: str | None = None
     start: float | None = None
     stop: float | None = None
+
+    def use(self, steps: int) -> LoraUse:
+        """The use in a request of so many steps."""
+        start, end = _part(self.start, steps, 0.0), _part(self.stop, steps, 1.0)
+        return LoraUse(
+            name=self.name,
+            weight=self.weight,
+            text_weight=None if self.text_weight == self.weight else self.text_weight,
+            start=start,
+            end=end,
+            blocks=self.blocks,
+        )
 
 
 class Tagged(NamedTuple):
@@ -78,6 +92,26 @@ def read_tags(prompt: str) -> Tagged:
         else:
             warnings.append(f"{text[:80]} left out of the prompt: only <lora:name:weight> is read")
     return Tagged(_TAG.sub("", prompt[:end]) + prompt[end:], tuple(loras), tuple(warnings))
+
+
+def tag_of(use: LoraUse) -> str:
+    """The tag that says the same."""
+    weights = [use.weight] if use.text_weight is None else [use.text_weight, use.weight]
+    parts = ["lora", use.name, *(f"{weight:g}" for weight in weights)]
+    if use.blocks is not None:
+        parts.append(f"lbw={use.blocks}")
+    if use.start > 0:
+        parts.append(f"start={use.start:g}")
+    if use.end < 1:
+        parts.append(f"stop={use.end:g}")
+    return f"<{':'.join(parts)}>"
+
+
+def _part(given: float | None, steps: int, default: float) -> float:
+    """The part of the steps that a fraction or a number of a step means."""
+    if given is None:
+        return default
+    return given if given < 1 else min(given / max(steps, 1), 1.0)
 
 
 def _lora(text: str, content: str, warnings: list[str]) -> LoraTag:

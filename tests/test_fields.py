@@ -16,6 +16,7 @@ from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import DEFAULTS, FIELDS, Field, from_json, noted, renamed, to_json
 from imagine_core.pictures.infotext import read_infotext, write_infotext
 from imagine_core.settings import Limits
+from imagine_core.types import LoraUse
 from imagine_plugins.commands.run import run
 
 ROOT = Path(__file__).parent.parent
@@ -40,6 +41,9 @@ FULL = GenerationRequest(
     hires_scale=2.0,
     images=3,
     deterministic=True,
+    loras=(LoraUse(name="ink", weight=0.8, text_weight=0.5, start=0.1, end=0.9, blocks="OUTD"),),
+    vae="mse",
+    decoder="fast",
     original_prompt="fox",
 )
 """A request with nothing left at its default."""

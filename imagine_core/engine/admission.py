@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from imagine_core.engine.bringing import Brought, bring
 from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import in_order
 from imagine_core.kinds import SMALLEST_SIDE, draw_seed
+from imagine_core.lora_tags import read_tags
 from imagine_core.models.memory import Work
 from imagine_core.sampling import require_noise, resolve_sampler
 from imagine_core.types import GenerationRequest
@@ -36,6 +38,7 @@ class Admitted:
         info: Its model.
         sampler: Its sampler.
         plugin: The plugin that brought the sampler.
+        brought: What it brings to its model.
         pictures: Its decoded pictures at the requested size, by role: "init".
         warnings: Notes for the caller.
     """
@@ -44,6 +47,7 @@ class Admitted:
     info: ModelInfo
     sampler: SamplerSpec
     plugin: str
+    brought: Brought = field(default_factory=Brought)
     pictures: Mapping[str, Image.Image] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -51,6 +55,11 @@ class Admitted:
     def work(self) -> Work:
         """The model and size of its first pass."""
         return Work(self.info.path, self.request.width, self.request.height)
+
+    @property
+    def infos(self) -> tuple[ModelInfo, ...]:
+        """All that is to be loaded, the model first, each once."""
+        return tuple({info.path: info for info in (self.info, *self.brought.infos)}.values())
 
     def with_prompt(self, prompt: str) -> Admitted:
         """A copy with a better prompt, which notes the user's own."""
@@ -79,9 +88,11 @@ def admit(
         RequestError: Fields are invalid; lists all of them, `errors` included.
         UnknownName, UnusableModel: A name is unknown, or its model cannot be used.
     """
+    warnings: list[str] = []
+    errors = list(errors)
+    request = _untagged(request, warnings, errors)
     found = {error.field: error for error in (*check_request(request, limits), *errors)}
     pictures: dict[str, Image.Image] = {}
-    warnings: list[str] = []
     if request.init_image is not None:
         size = (request.width, request.height)
         if found.keys() & {"width", "height"}:  # still check the picture
@@ -101,9 +112,12 @@ def admit(
     if info.clip_layers is not None and request.clip_skip > info.clip_layers:
         message = f"must be from 1 to {info.clip_layers}, the layers of {info.name!r}"
         raise RequestError([FieldError("clip_skip", message)])
+    brought = bring(request, info, catalogue)
     settled = replace(
         request,
         model=info.name,
+        loras=brought.uses,
+        vae=None if brought.vae is None else brought.vae.name,
         sampler=sampler.name,
         noise_schedule=schedule,
         seed=draw_seed() if request.seed is None else request.seed,
@@ -113,8 +127,30 @@ def admit(
         info=info,
         sampler=sampler,
         plugin=samplers.plugin_of(sampler.name),
+        brought=brought,
         pictures=pictures,
-        warnings=tuple(warnings),
+        warnings=(*warnings, *brought.warnings),
+    )
+
+
+def _untagged(
+    request: GenerationRequest, warnings: list[str], errors: list[FieldError]
+) -> GenerationRequest:
+    """`request` with the LoRAs that its prompt names among its `loras`."""
+    try:
+        prompt, negative = read_tags(request.prompt), read_tags(request.negative_prompt)
+    except RequestError as error:
+        errors += error.fields
+        return request
+    warnings += prompt.warnings
+    if negative.loras:
+        warnings.append("LoRAs are read in the prompt alone: left out of the negative prompt")
+    uses = (tag.use(request.steps) for tag in prompt.loras)
+    return replace(
+        request,
+        prompt=prompt.prompt,
+        negative_prompt=negative.prompt,
+        loras=(*request.loras, *uses),
     )
 
 

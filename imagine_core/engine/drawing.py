@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from imagine_core.engine.changed import ChangedModel
     from imagine_core.interfaces import DiffusionModel
+    from imagine_core.parts import Parts, PictureCodec
     from imagine_core.types import GenerationRequest, Phase
 
 UNREAD_SHOWN = 16
@@ -63,13 +65,14 @@ class Guidance:
 class Denoise(NamedTuple):
     """Asks for the guided prediction for `latent` at `timestep`; may share a forward.
 
-    `size` is the width and height of the picture in this pass.
+    `size` is the width and height of the picture in this pass; `parts` change the model for it.
     """
 
     latent: torch.Tensor
     timestep: torch.Tensor | float
     guidance: Guidance
     size: tuple[int, int]
+    parts: Parts | None = None
 
 
 class Alone(NamedTuple):
@@ -142,7 +145,7 @@ def total_steps(request: GenerationRequest) -> int:
 
 
 def draw(  # noqa: PLR0913 - what a picture is made of
-    model: DiffusionModel,
+    model: ChangedModel,
     request: GenerationRequest,
     sampler: GuardedSampler,
     *,
@@ -169,29 +172,33 @@ def draw(  # noqa: PLR0913 - what a picture is made of
         init = None
         if image is not None:
             image = image.resize((each.width, each.height), Image.Resampling.LANCZOS)
-            init = yield Alone("encoding", partial(_encode, model, image, generator))
+            init = yield Alone("encoding", partial(_encode, model.encoder, image, generator))
         task = SamplingTask(
-            noise=_noise(model, each, generator, like=guidance.positive.context),
+            noise=_noise(model.model, each, generator, like=guidance.positive.context),
             steps=request.steps,
             schedule=request.noise_schedule,
-            noise_model=model.noise,
+            noise_model=model.model.noise,
             generator=generator,
             init=init,
             strength=each.strength,
         )
         size = (each.width, each.height)
-        latent = yield from _denoise(sampler, task, guidance, size=size, progress=progress)
-        picture = yield Alone("decoding", partial(_decode, model, latent, halved=halved))
+        latent = yield from _denoise(
+            sampler, task, guidance, size=size, parts=model.parts, progress=progress
+        )
+        picture = yield Alone("decoding", partial(_decode, model.decoder, latent, halved=halved))
         image = picture.crop((0, 0, each.width, each.height))
         progress = Progress(progress.done + task.steps - task.first_step, progress.steps)
     assert image is not None
     return image.resize((request.width, request.height), Image.Resampling.LANCZOS)
 
 
-def _guidance(model: DiffusionModel, request: GenerationRequest, size: Pass) -> Guidance:
+def _guidance(model: ChangedModel, request: GenerationRequest, size: Pass) -> Guidance:
     encode = partial(
-        model.encode_prompt, clip_skip=request.clip_skip, width=size.width, height=size.height
+        model.model.encode_prompt, clip_skip=request.clip_skip, width=size.width, height=size.height
     )
+    if model.parts:  # models that nothing changes need not know of it
+        encode = partial(encode, parts=model.parts)
     positive, negative = encode(request.prompt), None
     if request.guidance_scale > 1:
         try:
@@ -213,16 +220,18 @@ def _noise(
     return torch.randn(shape, generator=generator, dtype=torch.float32).to(like.device)
 
 
-def _denoise(
+def _denoise(  # noqa: PLR0913 - what a sampling needs
     sampler: GuardedSampler,
     task: SamplingTask,
     guidance: Guidance,
     *,
     size: tuple[int, int],
+    parts: Parts,
     progress: Progress,
 ) -> Generator[Want, Any, torch.Tensor]:
     """Run one sampling; `progress` holds the steps done before it."""
     done, steps = progress
+    runs = max(task.steps - task.first_step, 1)
     sampling = sampler.begin(task)
     prediction = None
     last: Evaluation | None = None
@@ -235,7 +244,10 @@ def _denoise(
                     partial(_original, task, last, prediction),
                 )
             last = evaluation
-            prediction = yield Denoise(evaluation.latent, evaluation.timestep, guidance, size)
+            active = parts.at(evaluation.step / runs)
+            prediction = yield Denoise(
+                evaluation.latent, evaluation.timestep, guidance, size, active
+            )
     finally:
         sampling.close()
     latent = evaluation.latent
@@ -250,20 +262,20 @@ def _original(task: SamplingTask, evaluation: Evaluation, prediction: Any) -> to
     return task.noise_model.original(evaluation.latent, timestep, prediction)
 
 
-def _encode(model: DiffusionModel, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
+def _encode(codec: PictureCodec, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
     import numpy as np
     from PIL import Image
 
-    height, width = latent_size(model.downsampling, image.width, image.height)
-    right = width * model.downsampling - image.width
-    below = height * model.downsampling - image.height
+    height, width = latent_size(codec.downsampling, image.width, image.height)
+    right = width * codec.downsampling - image.width
+    below = height * codec.downsampling - image.height
     if right or below:
         padded = np.pad(np.asarray(image), ((0, below), (0, right), (0, 0)), mode="edge")
         image = Image.fromarray(padded)
-    return model.encode_image(image, generator)
+    return codec.encode_image(image, generator)
 
 
-def _decode(model: DiffusionModel, latent: torch.Tensor, *, halved: bool) -> Image.Image:
+def _decode(codec: PictureCodec, latent: torch.Tensor, *, halved: bool) -> Image.Image:
     if not bool(latent.isfinite().all()):
         raise GenerationFailed(
             "the latent is not finite: the model overflows in this precision; "
@@ -272,4 +284,4 @@ def _decode(model: DiffusionModel, latent: torch.Tensor, *, halved: bool) -> Ima
             else "the latent is not finite, in float32: try another sampler, a lower guidance "
             "scale, or another model, since the weights of this one may be damaged"
         )
-    return model.decode(latent)
+    return codec.decode(latent)

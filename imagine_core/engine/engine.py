@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagine_core.engine.admission import Admitted, admit
 from imagine_core.engine.jobs import Job
@@ -25,7 +25,7 @@ from imagine_core.models.memory import keep_freed
 from imagine_core.types import PhaseEvent, new_id
 
 if TYPE_CHECKING:
-    from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
+    from imagine_core.interfaces import Device, ModelInfo
     from imagine_core.models.cache import Unloaded
     from imagine_core.plugins import Plugins
     from imagine_core.settings import Settings
@@ -213,9 +213,7 @@ class Engine:
             infos.insert(0, self.catalogue.default())
         return list({info.path: info for info in infos}.values())
 
-    def _load(
-        self, device: Device, info: ModelInfo, progress: Callable[[float], None]
-    ) -> DiffusionModel:
+    def _load(self, device: Device, info: ModelInfo, progress: Callable[[float], None]) -> Any:
         loader = self.plugins.loaders.get(info.loader)
         return loader.load(
             info,

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from imagine_core.engine.drawing import Denoise
     from imagine_core.interfaces import DiffusionModel
+    from imagine_core.parts import Parts
 
 
 def forward(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Tensor]:
@@ -50,19 +51,21 @@ def _together(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Ten
 
     rows = [conditioning for want in wants for conditioning in want.guidance.rows]
     latents, timesteps = [], []
+    parts: list[Parts | None] = []
     for want in wants:
         count = len(want.guidance.rows)
+        parts += [want.parts] * count
         latents += [want.latent] * count
         timesteps += [float(want.timestep)] * count
     batch = torch.cat(latents)
     times = torch.tensor(timesteps, dtype=torch.float32).to(batch.device, non_blocking=True)
-    predictions = model.predict(batch, times, stack(rows))
-    parts = torch.split(predictions, [len(want.guidance.rows) for want in wants])
-    return [want.guidance.combine(part) for want, part in zip(wants, parts, strict=True)]
+    predictions = model.predict(batch, times, stack(rows, parts))
+    split = torch.split(predictions, [len(want.guidance.rows) for want in wants])
+    return [want.guidance.combine(part) for want, part in zip(wants, split, strict=True)]
 
 
-def stack(rows: Sequence[Conditioning]) -> Conditioning:
-    """The conditioning of a batch, one row each.
+def stack(rows: Sequence[Conditioning], parts: Sequence[Parts | None] = ()) -> Conditioning:
+    """The conditioning of a batch, one row each, and what changes the model in each.
 
     Prompts of different length are repeated to one length, which leaves cross-attention
     unchanged: every token's weight is shared among its copies.
@@ -72,4 +75,5 @@ def stack(rows: Sequence[Conditioning]) -> Conditioning:
     length = math.lcm(*(row.context.shape[1] for row in rows))
     contexts = [row.context.repeat(1, length // row.context.shape[1], 1) for row in rows]
     extras = {name: torch.cat([row.extras[name] for row in rows]) for name in rows[0].extras}
-    return Conditioning(context=torch.cat(contexts), extras=extras)
+    changed = tuple(parts) if any(parts) else ()
+    return Conditioning(context=torch.cat(contexts), extras=extras, parts=changed)

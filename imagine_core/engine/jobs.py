@@ -7,11 +7,12 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from imagine_core.engine.changed import ChangedModel, changed
 from imagine_core.engine.drawing import (
     Alone,
     Denoise,
@@ -39,10 +40,12 @@ from imagine_core.types import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
 
     from imagine_core.engine.admission import Admitted
-    from imagine_core.interfaces import DiffusionModel, ModelInfo, SamplerSpec
+    from imagine_core.interfaces import ModelInfo, SamplerSpec
     from imagine_core.models.memory import Work
 
 ESTIMATE_SECONDS = 5.0
@@ -100,7 +103,7 @@ class Job:
     error: ImagineError | None = None
     wants_room_since: float | None = None
     trajectories: list[Trajectory] = field(default_factory=list)
-    model: DiffusionModel | None = None
+    changed: ChangedModel | None = None
     resources: ExitStack = field(default_factory=ExitStack)
     timings: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     warnings: list[str] = field(default_factory=list)
@@ -120,6 +123,11 @@ class Job:
     def info(self) -> ModelInfo:
         """The model that makes it."""
         return self.admitted.info
+
+    @property
+    def infos(self) -> tuple[ModelInfo, ...]:
+        """The model and what changes it."""
+        return self.admitted.infos
 
     @property
     def sampler(self) -> SamplerSpec:
@@ -157,14 +165,16 @@ class Job:
         return f"sampler {self.sampler.name!r} of plugin {self.admitted.plugin!r}"
 
     def start(
-        self, model: DiffusionModel, resources: ExitStack, *, guard: Guard, halved: bool
+        self, leased: Mapping[Path, Any], resources: ExitStack, *, guard: Guard, halved: bool
     ) -> None:
         """Start one drawing per picture.
 
-        `resources` holds the lease of `model`, which computes in less than float32 if `halved`;
-        `guard` runs the sampler's code.
+        `resources` hold the leases of the model and what changes it; it computes in less than
+        float32 if `halved`. `guard` runs the sampler's code.
         """
-        self.model, self.resources = model, resources
+        self.resources = resources
+        self.changed = model = changed(self.admitted, leased)
+        self.warnings += model.warnings
         seed = self.request.seed or 0
         for index in range(self.request.images):
             own = (seed + index) % SEEDS
@@ -210,8 +220,9 @@ class Job:
         """Report a finished step, with a preview where one is due."""
         every = self.request.preview_every
         preview = None
-        if every and done.step % every == 0 and done.step < done.steps and self.model is not None:
-            look = self.model.decode if self.request.preview == "vae" else self.model.preview
+        if every and done.step % every == 0 and done.step < done.steps and self.changed is not None:
+            decoder = self.changed.decoder
+            look = decoder.decode if self.request.preview == "vae" else decoder.preview
             preview = look(done.original())
         trajectory.step = done.step
         self.emit(
@@ -243,7 +254,8 @@ class Job:
             GenerationResult(
                 images=images,
                 request=self.request,
-                model_hash=None if self.model is None else self.model.model_hash,
+                model_hash=None if self.changed is None else self.changed.model.model_hash,
+                hashes={} if self.changed is None else self.changed.hashes,
                 steps_run=self.steps,
                 warnings=tuple(dict.fromkeys(self.warnings)),
                 timings=dict(self.timings),
@@ -266,7 +278,7 @@ class Job:
                 log.exception("request %s: %s failed while it was closed", self.id, self.culprit)
             trajectory.want = None
         self.trajectories.clear()
-        self.model = None
+        self.changed = None
         self.resources.close()
 
     def status(self) -> JobStatus:

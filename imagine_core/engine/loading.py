@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagine_core.errors import OutOfMemory
 from imagine_core.models.cache import ModelCache
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from imagine_core.engine.jobs import Job
-    from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
+    from imagine_core.interfaces import Device, ModelInfo
     from imagine_core.models.memory import Work
     from imagine_core.types import Phase
 
-    Load = Callable[[Device, ModelInfo, Callable[[float], None]], DiffusionModel]
-    Loaded = Callable[[Job, DiffusionModel, ExitStack], None]
+    Load = Callable[[Device, ModelInfo, Callable[[float], None]], Any]
+    Loaded = Callable[[Job, Mapping[Path, Any], ExitStack], None]
     Failed = Callable[[Job, BaseException], None]
 
 log = logging.getLogger("imagine")
@@ -95,14 +95,14 @@ class Loading:
         """Whether there is memory for `job`; unloads idle models for it."""
         if not self.ready.is_set():  # its load is queued behind the preloads
             return True
-        loading = {each.info.path for each in self.jobs}
-        warm = self.models.has(job.info)
-        if job.info.path in loading:
+        loading = {info.path for each in self.jobs for info in each.infos}
+        cold = {info.path for info in job.infos if not self.models.has(info)}
+        if cold and cold <= loading:
             return True
-        if loading and not warm:  # the load in progress has yet to take memory
+        if loading and cold:  # the load in progress has yet to take memory
             return False
         needed = self._workspace.expect(job.work, self._itemsize())
-        return self.models.make_room(job.info, work=needed) or warm
+        return self.models.make_room(*job.infos, work=needed) or not cold
 
     def waits_too_long(self, job: Job) -> bool:
         """Whether `job` has lacked room for so long that the jobs behind it must wait too.
@@ -115,9 +115,13 @@ class Loading:
         return now - job.wants_room_since > PATIENCE_SECONDS
 
     def submit(self, job: Job, *, loaded: Loaded, failed: Failed) -> None:
-        """Load the model of `job`, then call `loaded` or `failed` on the loader's thread."""
+        """Load what `job` needs, then call `loaded` or `failed` on the loader's thread."""
         self.jobs.append(job)
         self._pool.submit(self._load, job, loaded, failed)
+
+    def lease(self, job: Job, resources: ExitStack) -> Mapping[Path, Any]:
+        """What `job` needs, by path, for as long as `resources` are open."""
+        return {info.path: resources.enter_context(self.models.lease(info)) for info in job.infos}
 
     @contextmanager
     def watching_memory(self, work: Work, phase: Phase, rows: int = 1) -> Iterator[None]:
@@ -171,12 +175,13 @@ class Loading:
     def _load(self, job: Job, loaded: Loaded, failed: Failed) -> None:
         started, resources = time.perf_counter(), ExitStack()
         try:
-            model = resources.enter_context(self.models.lease(job.info))
+            leased = self.lease(job, resources)
         except BaseException as error:  # the future, which nothing reads, would swallow it
+            resources.close()
             failed(job, _explained(job, error))
         else:
             job.timings["loading"] = time.perf_counter() - started
-            loaded(job, model, resources)
+            loaded(job, leased, resources)
 
     def _tell(self, path: Path, fraction: float) -> None:
         """Tell all jobs that wait for a model how much of it is loaded."""

@@ -94,13 +94,13 @@ class Stepping:
 
     def _forward(self, batch: Sequence[Trajectory]) -> Iterator[Prediction]:
         """Step `batch`; retry a failed one apart, so that one job cannot fail the rest."""
-        model = batch[0].job.model
-        assert model is not None
+        changed = batch[0].job.changed
+        assert changed is not None
         work, rows = work_of(batch[0]), rows_of(batch)
         started = time.perf_counter()
         try:
             with self._loading.watching_memory(work, "denoising", rows):
-                predictions = forward(model, [_wanted(trajectory) for trajectory in batch])
+                predictions = forward(changed.model, [_wanted(trajectory) for trajectory in batch])
             self._wait_for_device()
         except BaseException as error:
             self._count(batch)
@@ -146,8 +146,10 @@ class Stepping:
 
 def batch_key(trajectory: Trajectory) -> Hashable:
     """Trajectories of one key share a forward."""
+    changed = trajectory.job.changed
+    model = None if changed is None else changed.model
     own = trajectory if trajectory.job.request.deterministic else None
-    return (*work_of(trajectory), id(trajectory.job.model), own)
+    return (*work_of(trajectory), id(model), own)
 
 
 def work_of(trajectory: Trajectory) -> Work:

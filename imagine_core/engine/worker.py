@@ -7,10 +7,10 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from imagine_core.engine.drawing import Alone
 from imagine_core.engine.failures import explain
@@ -28,11 +28,13 @@ from imagine_core.models.memory import out_of_memory
 from imagine_core.safe_text import quoted
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from imagine_core.engine.jobs import Job, Trajectory
     from imagine_core.engine.loading import Load
     from imagine_core.engine.observers import Observers
     from imagine_core.errors import Stalled
-    from imagine_core.interfaces import Device, DiffusionModel, ModelInfo
+    from imagine_core.interfaces import Device, ModelInfo
     from imagine_core.settings import Settings
 
 log = logging.getLogger("imagine")
@@ -262,11 +264,10 @@ class Worker:
 
     def _load(self, job: Job) -> None:
         job.timings["queued"] = time.perf_counter() - job.submitted
-        if self.models.has(job.info):
+        if all(self.models.has(info) for info in job.infos):
             with self._blaming(job):
                 resources = ExitStack()
-                model = resources.enter_context(self.models.lease(job.info))
-                self._start(job, model, resources)
+                self._start(job, self._loading.lease(job, resources), resources)
             return
         job.enter("loading")
         self._loading.submit(
@@ -278,19 +279,19 @@ class Worker:
     def _not_loaded(self, job: Job, error: BaseException) -> None:
         self._fail(job, self._explained(job, error))
 
-    def _loaded(self, job: Job, model: DiffusionModel, resources: ExitStack) -> None:
+    def _loaded(self, job: Job, leased: Mapping[Path, Any], resources: ExitStack) -> None:
         if job.cancelled:
             resources.close()
             return
         self._loading.jobs.remove(job)
         with self._blaming(job):
-            self._start(job, model, resources)
+            self._start(job, leased, resources)
 
-    def _start(self, job: Job, model: DiffusionModel, resources: ExitStack) -> None:
+    def _start(self, job: Job, leased: Mapping[Path, Any], resources: ExitStack) -> None:
         job.enter("encoding")
         self._running.append(job)
         guard = partial(self._watchdog.guard, job.culprit)
-        job.start(model, resources, guard=guard, halved=self._loading.halved)
+        job.start(leased, resources, guard=guard, halved=self._loading.halved)
 
     # -- work ------------------------------------------------------------------------------
 

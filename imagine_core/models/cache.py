@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from imagine_core.errors import OutOfMemory, UnusableModel
-from imagine_core.interfaces import DiffusionModel, ModelInfo
-from imagine_core.models.catalogue import Stamp, has_changed, stamp_of
+from imagine_core.interfaces import ModelInfo
 from imagine_core.models.memory import Memory, out_of_memory
+from imagine_core.models.stamps import Stamp, has_changed, stamp_of
 
 __all__ = [
     "LoadedModel",
@@ -27,16 +27,16 @@ log = logging.getLogger("imagine")
 TRIES = 2
 """A file that was replaced is whole at the second try; else it is still being written."""
 
-Load = Callable[[ModelInfo], DiffusionModel]
+Load = Callable[[ModelInfo], Any]
 Unloaded = Literal["unloaded", "when idle", "not loaded"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadedModel:
-    """A model in memory, as `GET /ps` shows it.
+    """A model, or what changes one, in memory, as `GET /ps` shows it.
 
     Attributes:
-        name, family: As in the catalogue.
+        name, family, kind: As in the catalogue.
         size: Bytes on disk.
         memory: Bytes in memory, estimated.
         in_use: Requests that use it.
@@ -51,13 +51,14 @@ class LoadedModel:
     in_use: int
     idle_seconds: float
     expires_in: float | None
+    kind: str = "model"
 
 
 @dataclass(eq=False, slots=True)
 class _Entry:
     info: ModelInfo
     stamp: Stamp
-    model: DiffusionModel
+    model: Any
     memory: int
     leases: int = 0
     idle_since: float = field(default=0.0)
@@ -65,7 +66,7 @@ class _Entry:
 
 
 class ModelCache:
-    """The loaded models of one device.
+    """The loaded models of one device, and the LoRAs, embeddings and VAEs that change them.
 
     Args:
         load: Loads a model; called for one model at a time.
@@ -94,8 +95,8 @@ class ModelCache:
         self._unwanted = False
 
     @contextmanager
-    def lease(self, info: ModelInfo) -> Iterator[DiffusionModel]:
-        """The model, loaded if need be, for as long as the block runs.
+    def lease(self, info: ModelInfo) -> Iterator[Any]:
+        """What its loader gives, loaded if need be, for as long as the block runs.
 
         Concurrent leases of one cold model load it once. A file that has changed on disk since it
         was loaded is loaded again; leases of the old one keep the old one.
@@ -112,24 +113,27 @@ class ModelCache:
             return self._fresh(info) is not None
 
     def loaded(self) -> list[LoadedModel]:
-        """The loaded models, by name."""
+        """What is loaded, models first, by name."""
         with self._lock:
             rows = [self._row(entry) for entry in self._entries.values()]
-        return sorted(rows, key=lambda row: row.name)
+        return sorted(rows, key=lambda row: (row.kind != "model", row.name))
 
-    def make_room(self, info: ModelInfo, *, work: int = 0) -> bool:
-        """Unload idle models, the longest idle first, until `info` fits with `work` beside it.
+    def make_room(self, *infos: ModelInfo, work: int = 0) -> bool:
+        """Unload what is idle, the longest first, until all `infos` fit with `work` beside them.
+
+        They are weighed together: of two jobs that held one each, neither would get the other.
 
         Returns:
-            False if it will fit only after a model in use is released.
+            False if they will fit only after a model in use is released.
 
         Raises:
-            OutOfMemory: Its weights alone can never fit.
+            OutOfMemory: Their weights alone can never fit.
         """
         with self._lock:
-            entry = self._fresh(info)
-            weights = 0 if entry is not None else self._memory.weigh(info)
-            others = [each for each in self._held() if each is not entry]
+            entries = {info.path: self._fresh(info) for info in infos}
+            weights = sum(self._memory.weigh(info) for info in infos if not entries[info.path])
+            others = [each for each in self._held() if each not in entries.values()]
+            info = infos[0]
             self._refuse_hopeless(info, weights, sum(each.memory for each in others))
             idle = sorted((e for e in others if not e.leases), key=lambda e: e.idle_since)
             if not self._memory.has(weights + work):
@@ -165,7 +169,8 @@ class ModelCache:
     def unload(self, name: str) -> Unloaded:
         """Unload the model `name`: now, or as soon as its pictures in progress are done."""
         with self._lock:
-            for entry in list(self._entries.values()):
+            models_first = sorted(self._entries.values(), key=lambda e: e.info.kind != "model")
+            for entry in models_first:
                 if entry.info.name.casefold() == name.casefold():
                     entry.leaving = True
                     if entry.leases:
@@ -219,7 +224,7 @@ class ModelCache:
             self._entries[info.path] = entry
         return entry
 
-    def _load_or_retry(self, info: ModelInfo) -> DiffusionModel:
+    def _load_or_retry(self, info: ModelInfo) -> Any:
         """Load; if memory runs out, unload the idle models and try again."""
         try:
             return self._load(info)
@@ -300,10 +305,11 @@ class ModelCache:
             in_use=entry.leases,
             idle_seconds=idle,
             expires_in=None if expires is None else max(0.0, expires),
+            kind=entry.info.kind,
         )
 
 
-def _load_settled(info: ModelInfo, load: Load) -> tuple[Stamp, DiffusionModel]:
+def _load_settled(info: ModelInfo, load: Load) -> tuple[Stamp, Any]:
     """The model, read whole from one version of its file, and the stamp of that version.
 
     Raises:

@@ -13,16 +13,14 @@ from imagine_core.errors import ImagineError, NoModel, UnknownName, UnusableMode
 from imagine_core.interfaces import ModelInfo, ModelLoader
 from imagine_core.models.folders import KINDS, folder_of, place_of
 from imagine_core.models.hashing import known_hash
+from imagine_core.models.stamps import Stamp, stamp_of
 from imagine_core.settings import default_models_folder
 
 __all__ = [
     "Catalogue",
-    "sidecar_of",
 ]
 
 log = logging.getLogger("imagine")
-
-Stamp = frozenset[tuple[int, int, int, int]]
 
 DANGLING = "this is a link that points to nothing; mend it or delete it"
 UNREADABLE = "?"  # the family of what no loader could say anything of
@@ -130,13 +128,13 @@ class Catalogue:
                 return replace(info, problem=f"{KINDS[kind]}{fits}")
         return None
 
-    def match(self, text: str) -> ModelInfo:
-        """The usable model that other programs mean by `text`.
+    def match(self, text: str, kind: str = "model") -> ModelInfo:
+        """The usable file of `kind` that other programs mean by `text`.
 
-        A name, a file name, a hash of ten digits or more, or "FILE [HASH]", in any case. Raises
-        `UnknownName`, or `UnusableModel` where it is the name of what is no model.
+        A name, a file name, one in a folder, a hash of ten digits or more, or "FILE [HASH]", in any
+        case. Raises `UnknownName`, or `UnusableModel` where it is the name of what is no such file.
         """
-        usable, wanted = self.usable(), text[:1000].strip().casefold()
+        usable, wanted = self.usable(kind), text[:1000].strip().casefold()
         name, bracket, digits = wanted.removesuffix("]").rpartition(" [")
         for each in (wanted, name) if bracket else (wanted,):
             for info in usable:
@@ -148,9 +146,12 @@ class Catalogue:
         for info in usable:
             if (digits if bracket else wanted).startswith(known_hash(info.path) or "-"):
                 return info
-        if (part := self._part(Path(name if bracket else wanted).stem)) is not None:
-            raise UnusableModel(part.name, part.problem or "")
-        raise UnknownName("model", text, known=[info.path.name for info in usable])
+        stem = Path(name if bracket else wanted).stem
+        other = self._part(stem) if kind == "model" else self._named(stem, kind)
+        if other is not None:
+            raise UnusableModel(other.name, other.problem or "")
+        known = [info.path.name if kind == "model" else info.name for info in usable]
+        raise UnknownName(kind, text, known=known)
 
     def match_or_default(self, *texts: object) -> tuple[ModelInfo | None, list[str]]:
         """The first model that one of `texts` means, else the default one; None without any.
@@ -189,14 +190,21 @@ class Catalogue:
 
     def _scan(self, kind: str) -> Iterator[ModelInfo]:
         for models in (self.folder, *self._bundled):
-            try:
-                paths = sorted(folder_of(models, kind).iterdir())
-            except OSError:  # `problem` says it in words
-                continue
-            for path in paths:
-                info = self._recognise(path, kind)
-                if info is not None:
-                    yield info
+            yield from self._within(folder_of(models, kind), kind, set())
+
+    def _within(self, folder: Path, kind: str, seen: set[Path]) -> Iterator[ModelInfo]:
+        """What lies in a folder, and for other kinds than "model" in the folders inside it."""
+        try:
+            seen.add(folder.resolve())
+            paths = sorted(folder.iterdir())
+        except (OSError, RuntimeError):  # `problem` says it in words
+            return
+        for path in paths:
+            info = self._recognise(path, kind)
+            if info is not None:
+                yield info
+            elif kind != "model" and _leads_on(path, seen):
+                yield from self._within(path, kind, seen)
 
     def _recognise(self, path: Path, kind: str) -> ModelInfo | None:
         if path.is_symlink() and not path.exists():
@@ -240,6 +248,11 @@ class Catalogue:
         return first and _askable(_misplaced(first, kind or first.kind))
 
 
+def _leads_on(path: Path, seen: set[Path]) -> bool:
+    """Whether `path` is a folder to look into; a link may lead back to one that was."""
+    return not path.name.startswith(".") and path.is_dir() and path.resolve() not in seen
+
+
 def _weight(refusal: ModelInfo, kind: str | None) -> int:
     """Which refusal of a file that is taken for `kind` is believed: the one that weighs least."""
     if refusal.family == UNREADABLE:
@@ -271,32 +284,6 @@ def _ask(loader: ModelLoader, path: Path) -> ModelInfo | None:
         problem = f"loader {loader.name!r} takes it for {info.kind!r}, which is no known kind"
         return _unreadable(path, loader.name, problem)
     return info
-
-
-def stamp_of(path: Path) -> Stamp:
-    """What changes when a model is replaced: identity, times and size of each of its files.
-
-    Its sidecar counts as one of them. Size and time alone would not do: fine-tunes of one
-    architecture have the same size, and copying tools can keep times.
-    """
-    files = [*path.glob("*/*"), *path.glob("*")] if path.is_dir() else [path]
-    stats = [each.stat() for each in (*files, sidecar_of(path)) if each.exists()]
-    if not stats:
-        raise FileNotFoundError(path)
-    return frozenset((s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in stats)
-
-
-def has_changed(path: Path, stamp: Stamp) -> bool:
-    """Whether the model was replaced since it was stamped; False if it is gone."""
-    try:
-        return stamp_of(path) != stamp
-    except OSError:
-        return False
-
-
-def sidecar_of(path: Path) -> Path:
-    """Where the JSON file beside a model is, if it has one."""
-    return path.with_name(f"{path.name}.json") if path.is_dir() else path.with_suffix(".json")
 
 
 def _unreadable(path: Path, loader: str, problem: str) -> ModelInfo:

@@ -49,7 +49,12 @@ class Work(NamedTuple):
 
 
 def weight_bytes(info: ModelInfo, itemsize: int) -> int:
-    """Bytes that the weights of `info` take in memory, at `itemsize` bytes each."""
+    """Bytes that the weights of `info` take in memory, at `itemsize` bytes each.
+
+    LoRAs and embeddings stay as their files have them.
+    """
+    if info.kind in ("lora", "embedding"):
+        return info.size
     if info.parameters is None:
         return int(info.size * ROOM)
     return int(info.parameters * itemsize * OVERHEAD)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from imagine_core.errors import RequestError
 from imagine_core.fields import FIELDS
+from imagine_core.lora_field import Loras
+from imagine_core.lora_tags import read_tags, tag_of
 from imagine_core.pictures.infotext_values import READERS, in_our_words
 from imagine_core.schedules import schedule_label
 from imagine_core.types import HIRES_STRENGTH
@@ -44,17 +47,18 @@ LABELS = MappingProxyType(
 _FIELDS = {label.lower(): field for label, field in LABELS.items()}
 _ORDER = (
     *("model", "prompt", "width", "height", "steps", "guidance", "sampler", "seed", "neg", "clip"),
-    *("strength", "schedule", "hires", "model_hash"),
+    *("strength", "schedule", "hires", "loras", "vae", "model_hash"),
 )
 
 
-def write_infotext(
+def write_infotext(  # noqa: PLR0913 - what a picture tells
     request: GenerationRequest,
     *,
     seed: int,
     sampler_label: str,
     model_hash: str | None,
     version: str,
+    hashes: Mapping[str, str] = MappingProxyType({}),
 ) -> str:
     """The infotext of a picture.
 
@@ -64,6 +68,7 @@ def write_infotext(
         sampler_label: The sampler in A1111's spelling.
         model_hash: First 10 hex digits of the checkpoint's sha256, where known.
         version: What made the picture.
+        hashes: Of what changed the model, as in `GenerationResult`.
     """
     schedule = request.noise_schedule
     details = {
@@ -78,9 +83,13 @@ def write_infotext(
         "Denoising strength": None if request.init_image is None else request.strength,
         "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
         **_hires_details(request),
+        "VAE hash": hashes.get("vae"),
+        "VAE": request.vae,
+        "Lora hashes": _listed(hashes, "lora:"),
+        "TI hashes": _listed(hashes, "embed:"),
         "Version": version,
     }
-    lines = [request.prompt.strip()]
+    lines = [" ".join([request.prompt.strip(), *map(tag_of, request.loras)]).strip()]
     if request.negative_prompt.strip():
         lines.append(f"{NEGATIVE} {request.negative_prompt.strip()}")
     given = ((key, value) for key, value in details.items() if value is not None)
@@ -102,6 +111,16 @@ def _hires_details(request: GenerationRequest) -> dict[str, object]:
         "Hires upscale": request.hires_scale,
         "Hires upscaler": "Lanczos",
     }
+
+
+def _listed(hashes: Mapping[str, str], kind: str) -> str | None:
+    """The hashes of a kind, as A1111 lists them."""
+    listed = [
+        f"{name.removeprefix(kind)}: {digits}"
+        for name, digits in hashes.items()
+        if name.startswith(kind)
+    ]
+    return ", ".join(listed) or None
 
 
 def _quoted(value: str) -> str:
@@ -135,9 +154,22 @@ def read_infotext(text: str) -> dict[str, Any] | None:
     prompt, negative = prompts
     labels, values = _read(settings)
     meta = {"prompt": prompt, "neg": negative, **in_our_words(values)}
+    meta |= _loras(prompt, steps=values["steps"])
     if "hires_strength" not in values and any(label.startswith("hires") for label in labels):
         meta.pop("strength", None)  # it is the second pass's
     return {key: meta[key] for key in _ORDER if key in meta}
+
+
+def _loras(prompt: str, *, steps: int) -> dict[str, Any]:
+    """The LoRAs of a prompt, and the prompt without them; {} if it names none that is one."""
+    try:
+        tagged = read_tags(prompt)
+    except RequestError:
+        return {}
+    if not tagged.loras:
+        return {}
+    uses = tuple(tag.use(steps) for tag in tagged.loras)
+    return {"prompt": tagged.prompt.strip(_BLANKS), "loras": Loras().write(uses)}
 
 
 def infotext_details(text: str) -> dict[str, str]:

@@ -73,6 +73,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "seed": _seed,
     "size": _size,
     "model": _model,
+    "vae": _model,
     "model_hash": lambda value: value or None,
     "strength": _decimal,
     "clip": _whole,

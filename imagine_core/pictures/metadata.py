@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from imagine_core.errors import InvalidFile
@@ -74,6 +75,7 @@ def meta_of(
     seed: int,
     date: datetime | None = None,
     model_hash: str | None = None,
+    hashes: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """The `meta` object of one picture.
 
@@ -83,10 +85,13 @@ def meta_of(
             out.
         date: When it was made.
         model_hash: First 10 hex digits of the checkpoint's sha256, where known.
+        hashes: Of what changed the model, as in `GenerationResult`.
     """
     meta = noted(request) | {"seed": str(seed)}
     if date is not None:
         meta["date"] = date.isoformat(timespec="seconds")
+    if hashes:
+        meta["hashes"] = dict(hashes)
     return meta if model_hash is None else meta | {"model_hash": model_hash}
 
 
@@ -100,7 +105,7 @@ def finished(
     """The `meta` object and the PNG of a finished picture.
 
     Without a `date`, equal requests give equal bytes: the date, the caller's picture and the
-    model's hash, which is known only some time after the model, are left out.
+    hashes, which are known only some time after the model, are left out.
 
     Args:
         made: The picture, one of `result`.
@@ -109,8 +114,9 @@ def finished(
         date: When it was made.
     """
     model_hash = None if date is None else result.model_hash
+    hashes = {} if date is None else result.hashes
     request = result.request
-    meta = meta_of(request, seed=made.seed, date=date, model_hash=model_hash)
+    meta = meta_of(request, seed=made.seed, date=date, model_hash=model_hash, hashes=hashes)
     if date is None:
         meta["img"] = None
     infotext = write_infotext(
@@ -119,6 +125,7 @@ def finished(
         sampler_label=sampler_label,
         model_hash=model_hash,
         version=f"Imagine {version()}",
+        hashes=hashes,
     )
     return meta, png_bytes(made.image, meta, infotext=infotext, png=made.png)
 

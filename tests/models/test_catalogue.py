@@ -14,7 +14,8 @@ from checkpoints import write_hollow
 from imagine_core import hookimpl
 from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
-from imagine_core.models.catalogue import Catalogue, has_changed, stamp_of
+from imagine_core.models.catalogue import Catalogue
+from imagine_core.models.stamps import has_changed, stamp_of
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import default_models_folder
 from imagine_core.testing import FakeLoader

@@ -22,10 +22,11 @@ def ps(*, address: str | None, api_key: str | None, as_json: bool) -> None:
         return
     dtype = str(found.get("dtype") or "-")
     print_table(
-        ("NAME", "FAMILY", "MEMORY", "DTYPE", "UNTIL"),
+        ("NAME", "KIND", "FAMILY", "MEMORY", "DTYPE", "UNTIL"),
         [
             (
                 str(model["name"]),
+                str(model.get("kind", "model")),
                 str(model.get("family", "-")),
                 file_size(model["memory"]) if model.get("memory") else "-",
                 dtype,

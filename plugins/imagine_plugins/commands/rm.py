@@ -12,8 +12,9 @@ import click
 from imagine_core import hookimpl
 from imagine_core.cli import one_line, plugins_of
 from imagine_core.errors import SettingsError
-from imagine_core.models.catalogue import Catalogue, sidecar_of
+from imagine_core.models.catalogue import Catalogue
 from imagine_core.models.folders import folder_of
+from imagine_core.models.stamps import sidecar_of
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.options import kind_option, models_option
 from imagine_plugins.commands.shared.output import file_size, note

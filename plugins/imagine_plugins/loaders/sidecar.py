@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from imagine_core.models.catalogue import sidecar_of
+from imagine_core.models.stamps import sidecar_of
 from imagine_plugins.loaders.problems import ProblemError
 
 SIZE_LIMIT = 2**20

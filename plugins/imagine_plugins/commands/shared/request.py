@@ -9,8 +9,11 @@ from typing import Any
 import click
 
 from imagine_core import GenerationRequest
+from imagine_core.errors import RequestError
 from imagine_core.fields import FIELDS, Field
-from imagine_core.kinds import Decimal, Every, Flag, Picture, Seed, Text
+from imagine_core.kinds import Choice, Decimal, Every, Flag, Picture, Seed, Text
+from imagine_core.lora_field import Loras
+from imagine_core.lora_tags import LoraTag, read_tags
 from imagine_core.pictures.files import read_all, reading
 from imagine_plugins.commands.shared.values import Finite
 
@@ -38,7 +41,9 @@ def request_of(prompt: str, given: Mapping[str, Any]) -> GenerationRequest:
         raise click.UsageError("the prompt is empty")
     for field in FIELDS:
         value = given[field.flag.removeprefix("--")] if field.flags else None
-        if value is not None:
+        if isinstance(field.kind, Loras):
+            values[field.name] = tuple(tag.use(given["steps"]) for tag in value or ())
+        elif value is not None:
             values[field.name] = _core_value(field, value)
     return GenerationRequest(**values)
 
@@ -49,6 +54,7 @@ def _option(field: Field) -> click.Option:
     return click.Option(
         list(field.flags),
         type=_type(field),
+        multiple=isinstance(field.kind, Loras),
         default=DEFAULT_NEGATIVE if field.wire == "neg" else field.default,
         show_default=not isinstance(field.kind, Every),
         metavar=field.metavar,
@@ -64,7 +70,31 @@ def _type(field: Field) -> click.ParamType[Any]:
             return Finite()
         case Seed():
             return click.INT
+        case Choice(words):
+            return click.Choice(words)
+        case Loras():
+            return LoraParameter()
     return click.INT if isinstance(field.default, int) else click.STRING
+
+
+class LoraParameter(click.ParamType[LoraTag]):
+    """A LoRA as a tag in a prompt has it: `ink`, `ink:0.8`, `ink:te=0:unet=0.8`."""
+
+    name = "lora"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> LoraTag:
+        """Read it; one that is read already stays."""
+        if isinstance(value, LoraTag):
+            return value
+        try:
+            found = read_tags(f"<lora:{value}>")
+        except RequestError as error:
+            self.fail(error.fields[0].message.partition(", but ")[2], param, ctx)
+        if len(found.loras) != 1 or found.prompt or found.warnings:
+            self.fail(f"{value!r} is no NAME or NAME:WEIGHT", param, ctx)
+        return found.loras[0]
 
 
 def _core_value(field: Field, value: Any) -> Any:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast, get_args
 
+from imagine_core.fields import FIELDS
+from imagine_core.lora_tags import read_tags
 from imagine_core.pictures.formats import base64_of
 from imagine_core.types import (
     GeneratedImage,
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 
     from imagine_core.executor import JobStatus
     from imagine_core.web.dialect import Finished, Record
+
+
+FIELD = {field.name: field for field in FIELDS}
 
 
 def phase_line(event: PhaseEvent) -> dict[str, Any]:
@@ -82,6 +87,14 @@ def final_line(finished: Finished, record: Record) -> dict[str, Any]:
     }
     if request.original_prompt is not None:
         line |= {"prompt": request.prompt, "original_prompt": request.original_prompt}
+    elif request.prompt != record.order.request.prompt:
+        line["prompt"] = request.prompt
+    if request.loras:
+        line["loras"] = FIELD["loras"].kind.write(request.loras)
+    if request.vae is not None:
+        line["vae"] = request.vae
+    if result.hashes:
+        line["hashes"] = dict(result.hashes)
     if record.enhancer is not None:
         line["enhancer"] = record.enhancer
     return line if len(pictures) == 1 else {**line, "images": pictures}
@@ -160,12 +173,17 @@ def _result(
         model=line.get("model", request.model),
         sampler=line.get("sampler", request.sampler),
         noise_schedule=line.get("schedule", request.noise_schedule),
+        prompt=line.get("prompt", request.prompt),
+        negative_prompt=read_tags(request.negative_prompt).prompt,
+        loras=FIELD["loras"].kind.read(line.get("loras", [])),
+        vae=line.get("vae"),
         seed=made[0].seed,
     )
     return GenerationResult(
         images=made,
         request=ran,
         model_hash=line.get("model_hash"),
+        hashes={str(name): str(digits) for name, digits in dict(line.get("hashes", {})).items()},
         steps_run=None if line.get("steps_run") is None else int(line["steps_run"]),
         warnings=tuple(str(warning) for warning in line.get("warnings", ())),
         timings={str(k): float(v) for k, v in dict(line.get("timings", {})).items()},

@@ -171,6 +171,8 @@ def _model(info: ModelInfo) -> dict[str, Any]:
         "metadata": dict(info.metadata),
         "kind": info.kind,
         "fits": list(info.fits),
+        "takes": list(info.takes),
+        "vae": info.vae,
         "details": dict(info.details),
     }
 

@@ -103,6 +103,8 @@ STOP_REQUEST = record({"model": NAME}) | {"examples": [{"model": "doodle"}]}
 # ------------------------------------------------------------------------------------- replies
 
 PHASES = get_args(Phase)
+LORAS = listed({"type": "object"})
+HASHES = {"type": "object", "additionalProperties": STRING}
 MADE = record({"img": PICTURE, "seed": SEED})
 FINAL = record(
     {
@@ -123,9 +125,12 @@ FINAL = record(
         "version": STRING,
     },
     {
-        "prompt": said("Where an enhancer or the client made it of `original_prompt`.", STRING),
+        "prompt": said("Where it is not the request's: without tags, or an enhancer's.", STRING),
         "original_prompt": STRING,
         "enhancer": STRING,
+        "loras": said("Those that changed the model, with those of the prompt.", LORAS),
+        "vae": said("Where it is not the model's own.", STRING),
+        "hashes": said("Of what changed the model.", HASHES),
         "images": said("Where there are several.", listed(MADE)),
     },
 )
@@ -169,6 +174,8 @@ MODEL_FIELDS: dict[str, Json] = {
     "metadata": {"type": "object"},
     "kind": KIND,
     "fits": STRINGS,
+    "takes": STRINGS,
+    "vae": any_of(STRING, NULL),
     "details": {"type": "object"},
 }
 MODEL = record({**MODEL_FIELDS, "hash": STRING})
@@ -221,6 +228,7 @@ STOPPED = record({"model": STRING, "status": one_of("unloaded", "when idle", "no
 LOADED = record(
     {
         "name": STRING,
+        "kind": KIND,
         "family": STRING,
         "size": COUNT,
         "memory": COUNT,

@@ -1,0 +1,126 @@
+"""Finds what a request brings to its model: LoRAs, embeddings, a VAE, a fast decoder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from imagine_core.errors import FieldError, RequestError
+from imagine_core.models.folders import place_of
+
+if TYPE_CHECKING:
+    from imagine_core.interfaces import ModelInfo
+    from imagine_core.models.catalogue import Catalogue
+    from imagine_core.types import GenerationRequest, LoraUse
+
+OWN = "none"
+"""Names the model's own VAE where it would draw with another."""
+
+KINDS = {"lora": "LoRA", "embedding": "embedding", "vae": "VAE"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """What a request brings to its model.
+
+    Attributes:
+        uses: Its LoRAs under their names in the catalogue.
+        loras: Those of `uses`, in that order.
+        embeddings: Those that its prompts name.
+        vae: What encodes its pictures and, unless there is a `decoder`, decodes them; None for the
+            model.
+        decoder: What decodes them, where that is to be fast.
+        warnings: Notes for the caller.
+    """
+
+    uses: tuple[LoraUse, ...] = ()
+    loras: tuple[ModelInfo, ...] = ()
+    embeddings: tuple[ModelInfo, ...] = ()
+    vae: ModelInfo | None = None
+    decoder: ModelInfo | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def infos(self) -> tuple[ModelInfo, ...]:
+        """All that is to be loaded."""
+        vaes = (each for each in (self.vae, self.decoder) if each is not None)
+        return (*self.loras, *self.embeddings, *vaes)
+
+
+def bring(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) -> Brought:
+    """Find what `request` brings to `model`.
+
+    Raises:
+        RequestError: The model takes none of that kind, or this one is for another family.
+        UnknownName, UnusableModel: There is none of that name, or it is broken.
+    """
+    loras = tuple(
+        _taken(catalogue.match(use.name, "lora"), model, "loras") for use in request.loras
+    )
+    named = zip(request.loras, loras, strict=True)
+    embeddings, warnings = _embeddings(request, model, catalogue)
+    return Brought(
+        uses=tuple(replace(use, name=info.name) for use, info in named),
+        loras=loras,
+        embeddings=embeddings,
+        vae=_vae(request, model, catalogue),
+        decoder=_decoder(model, catalogue) if request.decoder == "fast" else None,
+        warnings=warnings,
+    )
+
+
+def _vae(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) -> ModelInfo | None:
+    name = model.vae if request.vae is None else request.vae
+    if name is None or name.casefold() == OWN:
+        return None
+    return _taken(catalogue.match(name, "vae"), model, "vae")
+
+
+def _decoder(model: ModelInfo, catalogue: Catalogue) -> ModelInfo:
+    fast = [info for info in catalogue.usable("vae") if info.details.get("decoder") == "fast"]
+    fits = [info for info in fast if model.family in info.fits]
+    if "vae" in model.takes and fits:
+        return min(fits, key=lambda info: len(info.fits))  # one of this family alone, first
+    message = f"there is no fast decoder for {model.family}: a TAESD file belongs {place_of('vae')}"
+    raise RequestError([FieldError("decoder", message)])
+
+
+def _embeddings(
+    request: GenerationRequest, model: ModelInfo, catalogue: Catalogue
+) -> tuple[tuple[ModelInfo, ...], tuple[str, ...]]:
+    """The embeddings that the prompts name, and a note on each that the model cannot take."""
+    if "embedding" not in model.takes:
+        return (), ()
+    from imagine_core.embeddings import named_embeddings
+
+    known = {info.name: info for info in catalogue.models("embedding")}
+    prompts = (request.prompt, request.negative_prompt)
+    named = dict.fromkeys(name for text in prompts for name in named_embeddings(text, known))
+    found, warnings = [], []
+    for name in named:
+        info = known[name]
+        problem = info.problem or _misfit(info, model)
+        if problem is None:
+            found.append(info)
+        else:
+            warnings.append(f"{name!r} in the prompt is read as words: {problem}")
+    return tuple(found), tuple(warnings)
+
+
+def _taken(info: ModelInfo, model: ModelInfo, field: str) -> ModelInfo:
+    """`info`, which `model` takes."""
+    problem = _misfit(info, model)
+    if problem is not None:
+        raise RequestError([FieldError(field, problem)])
+    return info
+
+
+def _misfit(info: ModelInfo, model: ModelInfo) -> str | None:
+    """Why a model cannot take what fits models of other families."""
+    kind = KINDS.get(info.kind, info.kind)
+    if info.kind not in model.takes:
+        return f"the model {model.name!r} takes no {kind}"
+    if info.fits and model.family not in info.fits:
+        families = " or ".join(info.fits)
+        return f"{info.name!r} is for {families}, and the model {model.name!r} is {model.family}"
+    return None
