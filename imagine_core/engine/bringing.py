@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from imagine_core.embeddings import missing_embeddings, named_embeddings
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.models.folders import place_of
 
@@ -91,12 +92,11 @@ def _embeddings(
     """The embeddings that the prompts name, and a note on each that the model cannot take."""
     if "embedding" not in model.takes:
         return (), ()
-    from imagine_core.embeddings import named_embeddings
-
     known = {info.name: info for info in catalogue.models("embedding")}
     prompts = (request.prompt, request.negative_prompt)
     named = dict.fromkeys(name for text in prompts for name in named_embeddings(text, known))
-    found, warnings = [], []
+    missing = dict.fromkeys(name for text in prompts for name in missing_embeddings(text, known))
+    found, warnings = [], [f"there is no embedding {name[:80]!r}" for name in missing]
     for name in named:
         info = known[name]
         problem = info.problem or _misfit(info, model)

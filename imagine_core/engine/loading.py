@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from imagine_core.errors import OutOfMemory
+from imagine_core.errors import ImagineError, OutOfMemory, UnusableModel
 from imagine_core.models.cache import ModelCache
 from imagine_core.models.memory import (
     Memory,
@@ -121,7 +121,17 @@ class Loading:
 
     def lease(self, job: Job, resources: ExitStack) -> Mapping[Path, Any]:
         """What `job` needs, by path, for as long as `resources` are open."""
-        return {info.path: resources.enter_context(self.models.lease(info)) for info in job.infos}
+        leased = {}
+        for info in job.infos:
+            try:
+                leased[info.path] = resources.enter_context(self.models.lease(info))
+            except Exception as error:
+                if info is job.info or isinstance(error, ImagineError) or out_of_memory(error):
+                    raise
+                log.exception("loader %r failed on %s", info.loader, info.path)
+                problem = f"its loader failed with {type(error).__name__}; the log says more"
+                raise UnusableModel(info.name, problem) from error
+        return leased
 
     @contextmanager
     def watching_memory(self, work: Work, phase: Phase, rows: int = 1) -> Iterator[None]:

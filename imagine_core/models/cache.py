@@ -131,9 +131,10 @@ class ModelCache:
         """
         with self._lock:
             entries = {info.path: self._fresh(info) for info in infos}
-            weights = sum(self._memory.weigh(info) for info in infos if not entries[info.path])
+            cold = [info for info in infos if not entries[info.path]]
+            weights = sum(map(self._memory.weigh, cold))
             others = [each for each in self._held() if each not in entries.values()]
-            info = infos[0]
+            info = max(cold or infos, key=self._memory.weigh)
             self._refuse_hopeless(info, weights, sum(each.memory for each in others))
             idle = sorted((e for e in others if not e.leases), key=lambda e: e.idle_since)
             if not self._memory.has(weights + work):

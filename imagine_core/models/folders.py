@@ -25,6 +25,8 @@ FOLDERS: Mapping[str, str] = {
 KINDS: Mapping[str, str] = {
     "model": "this is a model",
     "lora": "this is a LoRA, which changes what a model draws, and draws nothing alone",
+    "embedding": "this is an embedding, a word for prompts, which draws nothing alone",
+    "vae": "this is a VAE, which only turns latents into pictures and back",
 }
 """The kinds that are listed, models first, and what is said of a file of that kind."""
 

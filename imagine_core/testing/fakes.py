@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
+from imagine_core.errors import FieldError, RequestError
 from imagine_core.hookspecs import hookimpl
 from imagine_core.interfaces import (
     Conditioning,
@@ -20,10 +21,13 @@ from imagine_core.interfaces import (
     SamplingTask,
 )
 from imagine_core.noise import VariancePreserving
+from imagine_core.testing.fake_parts import KINDS, FakePart, Inverted
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+    from imagine_core.parts import Parts, PictureCodec, Vae
 
 NOISE = VariancePreserving(
     {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -83,6 +87,8 @@ class FakeDevice(Device):
 class FakeModel:
     """An exact epsilon model of pictures in one colour, which is a function of the prompt.
 
+    LoRAs and embeddings add their colours to it, and a VAE gives the negative.
+
     Args:
         before: Called with the rows before each forward; raise or sleep in it.
         device: Where it computes, as torch calls it.
@@ -112,8 +118,26 @@ class FakeModel:
         digest = hashlib.sha256(prompt.encode()).digest()
         return [(byte / 127.5 - 1) * 0.3 for byte in digest[:4]]
 
+    def fit(self, parts: Parts) -> tuple[str, ...]:
+        """Refuse a LoRA whose name has "misfit" in it, and warn of one with "half"."""
+        names = [each.use.name for each in parts.loras]
+        if any("misfit" in name for name in names):
+            raise RequestError([FieldError("loras", "nothing of it fits")])
+        return tuple(f"LoRA {name!r}: half of it is left out" for name in names if "half" in name)
+
+    def with_vae(self, vae: Vae) -> PictureCodec:
+        """The negatives."""
+        del vae
+        return Inverted(self)
+
     def encode_prompt(
-        self, prompt: str, *, clip_skip: int, width: int, height: int
+        self,
+        prompt: str,
+        *,
+        clip_skip: int,
+        width: int,
+        height: int,
+        parts: Parts | None = None,
     ) -> Conditioning:
         """The colour, repeated once per 75 words."""
         import torch
@@ -121,6 +145,9 @@ class FakeModel:
         del clip_skip, width, height
         chunks = max(1, -(-len(prompt.split()) // 75))
         context = torch.tensor(self.colour(prompt)).expand(1, chunks, 4).contiguous()
+        for name, embedding in {} if parts is None else parts.embeddings.items():
+            if name in prompt:
+                context = context + embedding.vectors["text_encoder"]
         warnings = (f"{chunks} chunks",) if chunks > 1 else ()
         return Conditioning(context=context.to(self.device), warnings=warnings)
 
@@ -133,6 +160,10 @@ class FakeModel:
         self.before(len(latents))
         self.forwards.append(len(latents))
         mean = conditioning.context.mean(dim=1)[:, :, None, None]
+        for row, parts in enumerate(conditioning.parts):
+            for each in () if parts is None else parts.loras:
+                colour = torch.tensor(cast("FakePart", each.lora).colour)
+                mean[row] += each.use.weight * colour[:, None, None].to(mean.device)
         sigmas = torch.tensor([NOISE.sigma(float(t)) for t in timesteps])[:, None, None, None]
         sigmas = sigmas.to(latents.device)
         signal = (1 + sigmas**2) ** -0.5
@@ -171,8 +202,12 @@ class FakeModel:
 class FakeLoader:
     """Loads `NAME.fake` files, whatever is in them; one whose name has "broken" in it cannot serve.
 
+    Those in `loras`, `embeddings` and `vae` are of those kinds; with "other" in its name, one of
+    them is for other models, and with "fast", a VAE is a fast decoder.
+
     Attributes:
         models: Every model loaded so far.
+        parts: Everything of another kind loaded so far.
         before_load: Called before each load; raise or wait in it.
         before: Called with the rows before each forward of any of its models.
         tells_progress: Whether a load says how far it is.
@@ -183,6 +218,7 @@ class FakeLoader:
 
     def __init__(self) -> None:
         self.models: list[FakeModel] = []
+        self.parts: list[FakePart] = []
         self.before_load: Callable[[], object] = lambda: None
         self.before: Callable[[int], object] = id
 
@@ -199,6 +235,7 @@ class FakeLoader:
             size=path.stat().st_size,
             problem=problem,
             clip_layers=12,
+            **_kind(path),
         )
 
     def load(
@@ -208,18 +245,32 @@ class FakeLoader:
         device: Device,
         full_precision: bool,
         progress: Callable[[float], object] = id,
-    ) -> DiffusionModel:
-        """A new fake model."""
-        del info, full_precision
+    ) -> DiffusionModel | FakePart:
+        """A new fake model, or a part of one."""
+        del full_precision
         for fraction in (0.0, 0.5, 1.0) if self.tells_progress else ():
             progress(fraction)
         self.before_load()
+        if info.kind != "model":
+            self.parts.append(FakePart(info.name, tuple(FakeModel.colour(info.name))))
+            return self.parts[-1]
         model = FakeModel(self._before, device=device.torch_device())
         self.models.append(model)
         return model
 
     def _before(self, rows: int) -> None:
         self.before(rows)
+
+
+def _kind(path: Path) -> dict[str, Any]:
+    """What `ModelInfo` says of the kind of a fake file."""
+    folders = [folder.name for folder in path.parents[:2]]
+    kind = next((KINDS[name] for name in folders if name in KINDS), None)
+    if kind is None:
+        return {"takes": tuple(KINDS.values())}
+    details = {"decoder": "fast"} if "fast" in path.stem else {}
+    fits = ("other",) if "other" in path.stem else ("fake",)
+    return {"kind": kind, "fits": fits, "details": details}
 
 
 def euler(task: SamplingTask) -> Sampling:

@@ -1,0 +1,313 @@
+"""What requests bring to a model: LoRAs, embeddings and VAEs, from admission to the picture."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from engines import RED, pixels, together, until
+from imagine_core import GenerationRequest
+from imagine_core.engine import Engine
+from imagine_core.errors import OutOfMemory, RequestError, UnknownName, UnusableModel
+from imagine_core.interfaces import ModelInfo
+from imagine_core.parts import AppliedLora, Parts
+from imagine_core.settings import Settings
+from imagine_core.testing import FakePlugin, build_test_engine, draw_one
+from imagine_core.testing.fake_parts import FakePart
+from imagine_core.types import LoraUse
+
+FILES = (
+    *("tiny.fake", "loras/ink.fake", "loras/wool.fake", "loras/other.fake", "loras/broken.fake"),
+    *("loras/styles/paper.fake", "loras/half.fake", "loras/misfit.fake"),
+    *("vae/negative.fake", "vae/fast.fake", "vae/other.fake"),
+)
+
+
+@pytest.fixture
+def stocked(tmp_path: Path) -> Path:
+    """A models folder with something of each kind."""
+    folder = tmp_path / "models"
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"fake")
+    return folder
+
+
+@pytest.fixture
+def engine(stocked: Path, fake: FakePlugin) -> Any:
+    engine = build_test_engine(stocked, fake, settings=Settings(models=stocked, max_rows=32))
+    yield engine
+    engine.close(grace=0)
+
+
+def with_loras(*uses: LoraUse | str, **changes: Any) -> GenerationRequest:
+    loras = tuple(LoraUse(name=use) if isinstance(use, str) else use for use in uses)
+    return replace(RED, loras=loras, **changes)
+
+
+def idle(engine: Engine) -> bool:
+    return all(row.in_use == 0 for row in engine.status().loaded)
+
+
+def refused(engine: Engine, request: GenerationRequest) -> dict[str, str]:
+    with pytest.raises(RequestError) as error:
+        asyncio.run(engine.admit(request))
+    return {each.field: each.message for each in error.value.fields}
+
+
+def test_a_lora_changes_its_request_and_no_other(engine: Engine, fake: FakePlugin) -> None:
+    plain = pixels(draw_one(engine, RED))
+    changed = pixels(draw_one(engine, with_loras("ink")))
+    assert (plain != changed).any()
+    assert (pixels(draw_one(engine, RED)) == plain).all()
+    assert (pixels(draw_one(engine, with_loras("ink"))) == changed).all()
+    assert [part.name for part in fake.loader.parts] == ["ink"]  # loaded once
+
+
+def test_requests_with_other_loras_share_forwards_and_get_what_they_get_alone(
+    engine: Engine, fake: FakePlugin
+) -> None:
+    whole = [
+        RED,
+        with_loras("ink"),
+        with_loras(LoraUse(name="ink", weight=-0.5)),
+        with_loras("ink", LoraUse(name="wool", weight=0.3)),
+        with_loras(LoraUse(name="wool", weight=0.0)),
+    ]
+    requests = [replace(each, steps=40) for each in whole]
+    alone = [pixels(draw_one(engine, request)) for request in requests]
+    assert len({each.tobytes() for each in alone}) == 4
+    assert (alone[0] == alone[4]).all()
+    model = fake.loader.models[0]
+    before = len(model.forwards)
+    shared = [pixels(result) for result in together(engine, requests)]
+    assert max(model.forwards[before:]) == 2 * len(requests)
+    for one, other in zip(alone, shared, strict=True):
+        assert (one == other).all()
+
+
+def test_tags_in_a_prompt_are_loras_and_no_part_of_it(engine: Engine) -> None:
+    tagged = draw_one(engine, replace(RED, prompt="red<lora:ink:0.5>"))
+    assert (
+        pixels(tagged) == pixels(draw_one(engine, with_loras(LoraUse(name="ink", weight=0.5))))
+    ).all()
+    assert tagged.request.prompt == "red"
+    assert tagged.request.loras == (LoraUse(name="ink", weight=0.5),)
+
+
+def test_tags_follow_the_loras_of_the_request(engine: Engine) -> None:
+    found = asyncio.run(engine.admit(with_loras("INK", prompt="red <lora:styles/paper.fake:2>")))
+    assert [use.name for use in found.request.loras] == ["ink", "paper"]
+    assert [info.name for info in found.infos] == ["tiny", "ink", "paper"]
+
+
+def test_tags_in_a_negative_prompt_are_left_out_with_a_warning(engine: Engine) -> None:
+    found = asyncio.run(engine.admit(replace(RED, negative_prompt="ugly <lora:ink:1>")))
+    assert found.request.negative_prompt == "ugly "
+    assert found.request.loras == ()
+    assert "negative prompt" in found.warnings[0]
+
+
+def test_a_tag_that_cannot_be_read_is_told_with_all_else_that_is_wrong(engine: Engine) -> None:
+    errors = refused(engine, replace(RED, prompt="red <lora:ink:much>", steps=0))
+    assert list(errors) == ["prompt", "steps"]
+    assert "'much' is no number" in errors["prompt"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"loras": (LoraUse(name="inc"),)}, UnknownName, "unknown lora 'inc'; did you mean 'ink'"),
+        ({"loras": (LoraUse(name="broken"),)}, UnusableModel, "broken; get another one"),
+        ({"vae": "negativ"}, UnknownName, "unknown vae 'negativ'; did you mean 'negative'"),
+        ({"vae": "ink"}, UnknownName, "unknown vae 'ink'"),
+    ],
+)
+def test_a_name_that_is_not_there_is_refused(
+    engine: Engine, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        asyncio.run(engine.admit(replace(RED, **changes)))
+
+
+def test_what_is_for_another_family_is_refused_before_anything_is_drawn(
+    engine: Engine, fake: FakePlugin
+) -> None:
+    message = "'other' is for other, and the model 'tiny' is fake"
+    assert refused(engine, with_loras("other")) == {"loras": message}
+    assert refused(engine, replace(RED, vae="other")) == {"vae": message}
+    assert fake.loader.models == []
+
+
+def test_a_model_that_takes_no_loras_says_so(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recognise = type(engine.plugins.loaders.get("fake")).recognise
+
+    def without(self: Any, path: Path) -> ModelInfo | None:
+        info = recognise(self, path)
+        return info and replace(info, takes=())
+
+    monkeypatch.setattr(type(engine.plugins.loaders.get("fake")), "recognise", without)
+    assert refused(engine, with_loras("ink")) == {"loras": "the model 'tiny' takes no LoRA"}
+    assert refused(engine, replace(RED, decoder="fast")).keys() == {"decoder"}
+
+
+def test_the_model_refuses_what_only_it_can_judge_and_draws_on(engine: Engine) -> None:
+    with pytest.raises(RequestError, match="loras: nothing of it fits"):
+        draw_one(engine, with_loras("misfit"))
+    result = draw_one(engine, with_loras("half"))
+    assert result.warnings == ("LoRA 'half': half of it is left out",)
+
+
+def test_a_lora_acts_in_its_part_of_the_steps(engine: Engine, fake: FakePlugin) -> None:
+    seen: list[list[str]] = []
+    draw_one(engine, RED)
+    model = fake.loader.models[0]
+    predict = model.predict
+
+    def watched(latents: Any, timesteps: Any, conditioning: Any) -> Any:
+        rows = conditioning.parts or (None,)
+        seen.append([use.use.name for use in (rows[0].loras if rows[0] else ())])
+        return predict(latents, timesteps, conditioning)
+
+    model.predict = watched  # type: ignore[method-assign]
+    draw_one(
+        engine,
+        with_loras(LoraUse(name="ink", start=0.25), LoraUse(name="wool", end=0.5), steps=4),
+    )
+    assert seen == [["wool"], ["ink", "wool"], ["ink"], ["ink"]]
+    seen.clear()
+    draw_one(engine, replace(RED, prompt="red<lora:ink:1:step=1-3>", steps=4))
+    assert seen == [[], ["ink"], ["ink"], []]
+
+
+def test_parts_are_the_same_object_for_the_same_loras() -> None:
+    lora = FakePart("ink", (0.0,) * 4)
+    uses = [LoraUse(name="ink", start=0.5), LoraUse(name="ink", end=0.75)]
+    parts = Parts(tuple(AppliedLora(lora, use) for use in uses))
+    assert parts.at(0.0) is parts.at(0.49)
+    assert parts.at(0.5) is parts.at(0.74) is parts
+    assert parts.at(0.75) is not None
+    assert parts.at(0.75) is not parts
+    assert Parts().at(0.5) is None
+    assert Parts((AppliedLora(lora, uses[0]),)).at(0.1) is None
+
+
+def test_a_vae_and_a_fast_decoder_take_their_places(engine: Engine) -> None:
+    plain = pixels(draw_one(engine, RED))
+    negative = draw_one(engine, replace(RED, vae="negative"))
+    assert (pixels(negative) == 255 - plain).all()
+    assert negative.request.vae == "negative"
+    assert (pixels(draw_one(engine, replace(RED, vae="NONE"))) == plain).all()
+    assert (pixels(draw_one(engine, replace(RED, decoder="fast"))) == 255 - plain).all()
+
+
+def test_a_picture_to_start_from_goes_through_the_vae_and_comes_back(engine: Engine) -> None:
+    from io import BytesIO
+
+    from PIL import Image
+
+    buffer = BytesIO()
+    Image.new("RGB", (64, 64), (200, 100, 50)).save(buffer, "PNG")
+    start = replace(RED, init_image=buffer.getvalue(), strength=0.0)
+    own, other = draw_one(engine, start), draw_one(engine, replace(start, vae="negative"))
+    assert np.abs(pixels(own).astype(int) - pixels(other).astype(int)).max() <= 1
+
+
+def test_the_result_has_the_hashes_of_what_changed_the_model(engine: Engine) -> None:
+    result = draw_one(engine, with_loras("ink", vae="negative"))
+    assert result.hashes == {"lora:ink": "abcdef012345", "vae": "abcdef012345"}
+    assert draw_one(engine, RED).hashes == {}
+
+
+def test_loras_are_unloaded_as_models_are(engine: Engine, fake: FakePlugin) -> None:
+    draw_one(engine, with_loras("ink"))
+    asyncio.run(until(lambda: idle(engine)))
+    listed = [(row.name, row.kind, row.in_use) for row in engine.status().loaded]
+    assert listed == [("tiny", "model", 0), ("ink", "lora", 0)]
+    assert engine.unload("ink") == "unloaded"
+    assert fake.loader.parts[0].closed
+    assert [row.name for row in engine.status().loaded] == ["tiny"]
+    assert engine.unload("wool") == "not loaded"
+
+
+@pytest.mark.parametrize("failing", [1, 2, 3, 4])
+def test_whatever_fails_the_lora_is_released_and_others_draw_on(
+    engine: Engine, fake: FakePlugin, failing: int
+) -> None:
+    plain = pixels(draw_one(engine, RED))
+    count = 0
+
+    def before(rows: int) -> None:
+        nonlocal count
+        count += 1
+        if count == failing:
+            raise ValueError("a forward failed")
+
+    fake.loader.before = before
+    with pytest.raises(Exception, match="failed with ValueError"):
+        draw_one(engine, with_loras("ink"))
+    fake.loader.before = id
+    asyncio.run(until(lambda: idle(engine)))
+    assert (pixels(draw_one(engine, RED)) == plain).all()
+
+
+def test_a_load_that_fails_releases_what_was_loaded_before_it(
+    engine: Engine, fake: FakePlugin
+) -> None:
+    def before() -> None:
+        if fake.loader.models:
+            raise ValueError("the file is damaged")
+
+    fake.loader.before_load = before
+    with pytest.raises(Exception, match="'ink' cannot be used: its loader failed with ValueError"):
+        draw_one(engine, with_loras("ink"))
+    asyncio.run(until(lambda: idle(engine)))
+    assert [row.name for row in engine.status().loaded] == ["tiny"]
+
+
+def test_idle_loras_leave_first_where_memory_is_short(
+    stocked: Path, fake: FakePlugin, tmp_path: Path
+) -> None:
+    size = 10**6
+    for name in ("ink", "wool"):
+        with (stocked / "loras" / f"{name}.fake").open("wb") as file:
+            file.truncate(size)
+    engine = build_test_engine(stocked, fake)
+    draw_one(engine, with_loras("ink"))
+    used = {"free": size + size // 2}
+
+    def free() -> int:
+        return used["free"] - size * sum(not part.closed for part in fake.loader.parts)
+
+    asyncio.run(until(lambda: idle(engine)))
+    fake.device.free = free
+    draw_one(engine, with_loras("wool"))
+    assert [(part.name, part.closed) for part in fake.loader.parts] == [
+        ("ink", True),
+        ("wool", False),
+    ]
+    asyncio.run(until(lambda: idle(engine)))
+    used["free"] = size // 2
+    with pytest.raises(OutOfMemory, match="'ink' needs"):
+        draw_one(engine, with_loras("ink"))
+    engine.close()
+
+
+def test_previews_are_those_of_the_vae(engine: Engine) -> None:
+    from imagine_core import StepEvent
+    from imagine_core.testing import collect
+
+    def first(request: GenerationRequest) -> np.ndarray[Any, Any]:
+        events = asyncio.run(collect(engine, replace(request, preview_every=1)))
+        shown = [event.preview for event in events if isinstance(event, StepEvent)]
+        assert shown[0] is not None
+        return np.asarray(shown[0])
+
+    assert (first(replace(RED, vae="negative")) == 255 - first(RED)).all()
