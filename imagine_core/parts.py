@@ -129,7 +129,10 @@ class Lora(Protocol):
 
     @property
     def hash(self) -> str | None:
-        """First 12 hex digits of the sha256 of its tensors, as A1111 has it; None if unknown."""
+        """First 12 hex digits of the sha256 of its tensors, as A1111 has it; None if unknown.
+
+        It stays what it is from the load on, so that equal requests give equal files.
+        """
 
     def fit(self, layers: Layers) -> FittedLora:
         """What it changes in a model; raises `UnusableModel` where that is nothing."""

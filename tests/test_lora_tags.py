@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imagine_core.errors import RequestError
-from imagine_core.lora_tags import LoraTag, read_tags
+from imagine_core.lora_tags import LoraTag, read_tags, tag_of
+from imagine_core.types import LoraUse
 
 
 @pytest.mark.parametrize(
@@ -113,3 +114,34 @@ def test_long_prompts_take_linear_time(piece: str) -> None:
     start = time.perf_counter()
     read_tags(piece * 30_000)
     assert time.perf_counter() - start < 2
+
+
+@given(
+    st.builds(
+        LoraUse,
+        name=st.text(alphabet="abc é-_.", min_size=1).map(str.strip).filter(bool),
+        weight=st.sampled_from([0.0, 1.0, -0.75, 2.5]),
+        text_weight=st.none() | st.sampled_from([0.25, -3.0]),
+        start=st.sampled_from([0.0, 0.125]),
+        end=st.sampled_from([1.0, 0.5]),
+        blocks=st.none() | st.sampled_from(["MIDD", "1,0,0.5"]),
+    ),
+    st.integers(1, 100),
+)
+def test_a_use_is_written_as_a_tag_and_read_back(use: LoraUse, steps: int) -> None:
+    (tag,) = read_tags(tag_of(use)).loras
+    assert tag.use(steps) == use
+
+
+@pytest.mark.parametrize(
+    ("tag", "start", "end"),
+    [
+        ("<lora:ink:1:start=5:stop=15>", 0.25, 0.75),
+        ("<lora:ink:1:start=0.5>", 0.5, 1.0),
+        ("<lora:ink:1:start=30>", 1.0, 1.0),
+        ("<lora:ink:1:stop=1>", 0.0, 0.05),
+    ],
+)
+def test_numbers_of_steps_become_parts_of_them(tag: str, start: float, end: float) -> None:
+    use = read_tags(tag).loras[0].use(20)
+    assert (use.start, use.end) == (start, end)

@@ -105,7 +105,7 @@ def finished(
     """The `meta` object and the PNG of a finished picture.
 
     Without a `date`, equal requests give equal bytes: the date, the caller's picture and the
-    hashes, which are known only some time after the model, are left out.
+    hashes of model and VAE, which are known only some time after these, are left out.
 
     Args:
         made: The picture, one of `result`.
@@ -114,7 +114,7 @@ def finished(
         date: When it was made.
     """
     model_hash = None if date is None else result.model_hash
-    hashes = {} if date is None else result.hashes
+    hashes = {name: value for name, value in result.hashes.items() if date or name != "vae"}
     request = result.request
     meta = meta_of(request, seed=made.seed, date=date, model_hash=model_hash, hashes=hashes)
     if date is None:

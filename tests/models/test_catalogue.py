@@ -363,6 +363,7 @@ def with_parts(folder: Path, *names: str, loader: Parts | None = None) -> Catalo
     models = catalogue(folder)
     (folder / "loras").mkdir()
     for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"x")
     models._loaders = (*models._loaders, loader or Parts())
     return models
@@ -386,7 +387,7 @@ def test_a_strangers_lora_is_no_model(tmp_path: Path) -> None:
 
 
 def test_what_lies_in_the_folder_of_another_kind_says_where_it_belongs(tmp_path: Path) -> None:
-    models = with_parts(tmp_path / "m", "style.part2", "loras/tiny.fake")
+    models = with_parts(tmp_path / "m", "style.part2", "loras/of/mine/tiny.fake")
     (style,) = [info for info in models.models() if info.problem]
     assert (style.kind, style.family) == ("model", "lora")
     assert "it belongs in the folder loras/ beside the checkpoints" in (style.problem or "")
@@ -406,6 +407,22 @@ def test_plugins_bring_loras_in_the_same_folders(tmp_path: Path) -> None:
     (tmp_path / "bundled" / "loras").mkdir()
     (tmp_path / "bundled" / "loras" / "theirs.part2").write_bytes(b"x")
     assert [info.name for info in models.usable("lora")] == ["theirs"]
+
+
+def test_loras_lie_in_folders_inside_theirs_but_models_do_not(tmp_path: Path) -> None:
+    folder = tmp_path / "m"
+    models = with_parts(
+        folder, "loras/a.part2", "loras/styles/b.part2", "loras/.hidden/c.part2", "sub/d.fake"
+    )
+    (folder / "loras" / "styles" / "again").symlink_to(folder / "loras")
+    assert [info.name for info in models.usable("lora")] == ["a", "b"]
+    assert [info.name for info in models.usable()] == []
+
+
+@pytest.mark.parametrize("text", ["b", "B", "b.part2", "styles/b.part2", "styles/b"])
+def test_a_lora_is_meant_by_its_name_or_file(tmp_path: Path, text: str) -> None:
+    models = with_parts(tmp_path / "m", "loras/styles/b.part2")
+    assert models.match(text, "lora").name == "b"
 
 
 def test_a_kind_that_is_not_known_is_a_problem_of_its_file(tmp_path: Path) -> None:

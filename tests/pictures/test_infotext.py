@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imagine_core import GenerationRequest
+from imagine_core.fields import from_json
 from imagine_core.pictures.infotext import LABELS, infotext_details, read_infotext, write_infotext
 from imagine_core.pictures.infotext_values import READERS
-from imagine_core.types import HIRES_STRENGTH
+from imagine_core.types import HIRES_STRENGTH, LoraUse
 
 REQUEST = GenerationRequest(
     prompt="a cat, (tiny hat:1.3)", negative_prompt="ugly, blurry", model="dreamshaper_8"
@@ -202,3 +203,38 @@ def test_a_quoted_value_of_millions_of_characters_takes_little_memory() -> None:
     infotext_details(text)
     assert tracemalloc.get_traced_memory()[1] < 10 * len(text)
     tracemalloc.stop()
+
+
+def test_loras_are_tags_in_the_prompt_with_their_hashes_among_the_details() -> None:
+    uses = (
+        LoraUse(name="ink", weight=0.8),
+        LoraUse(name="wet paper", weight=-1.0, text_weight=0.5, start=0.2, blocks="MIDD"),
+    )
+    text = write_infotext(
+        replace(REQUEST, loras=uses, vae="mse"),
+        seed=42,
+        sampler_label="DPM++ 2M",
+        model_hash=None,
+        version="Imagine 1",
+        hashes={"lora:ink": "0123456789ab", "vae": "9876543210", "embed:bad": "aaaaaaaaaa"},
+    )
+    prompt, _, details = text.split("\n")
+    assert prompt == (
+        "a cat, (tiny hat:1.3) <lora:ink:0.8> <lora:wet paper:0.5:-1:lbw=MIDD:start=0.2>"
+    )
+    assert details.endswith(
+        'VAE hash: 9876543210, VAE: mse, Lora hashes: "ink: 0123456789ab", '
+        'TI hashes: "bad: aaaaaaaaaa", Version: Imagine 1'
+    )
+    meta = read_infotext(text)
+    assert meta is not None
+    assert meta["prompt"] == REQUEST.prompt
+    assert meta["vae"] == "mse"
+    assert from_json({"prompt": "", "loras": meta["loras"]})[0].loras == uses
+
+
+@pytest.mark.parametrize("prompt", ["<lora:ink:much> a cat", "<hypernet:old:1> a cat", "a < b > c"])
+def test_what_is_no_lora_stays_in_the_prompt(prompt: str) -> None:
+    meta = read_infotext(f"{prompt}\nSteps: 20, Sampler: Euler a, Seed: 42, Size: 64x64")
+    assert meta is not None
+    assert (meta["prompt"], meta.get("loras")) == (prompt, None)
