@@ -110,7 +110,10 @@ def _bounded(weight: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The tokens of one pass through the text encoder, without start, end and padding."""
+    """The tokens of one pass through the text encoder, without start, end and padding.
+
+    Those below zero stand for vectors, which their caller knows.
+    """
 
     tokens: tuple[int, ...] = ()
     weights: tuple[float, ...] = ()
@@ -130,6 +133,16 @@ class _Chunker:
     done: list[Chunk] = field(default_factory=list)
     tokens: list[int] = field(default_factory=list)
     weights: list[float] = field(default_factory=list)
+
+    def take(self, token: int | tuple[int, ...], weight: float) -> None:
+        """Add a token; or several, which begin a chunk where this one has no room for all."""
+        if isinstance(token, int):
+            self.add(token, weight)
+            return
+        if len(self.tokens) + len(token) > self.length and self.tokens:
+            self.close()
+        for each in token:
+            self.add(each, weight)
 
     def add(self, token: int, weight: float) -> None:
         if len(self.tokens) == self.length:
@@ -151,8 +164,8 @@ class _Chunker:
         return len(self.tokens)
 
 
-Token = tuple[int, float]
-"""A token and its weight."""
+Token = tuple[int | tuple[int, ...], float]
+"""A token, or several that stay in one chunk if one holds them, and their weight."""
 
 
 def sections(fragments: Iterable[Fragment]) -> list[list[Fragment]]:
@@ -180,7 +193,7 @@ def chunks(
         if number:
             chunker.close()
         for token, weight in tokens:
-            chunker.add(token, weight)
+            chunker.take(token, weight)
     if chunker.tokens or not chunker.done:
         chunker.close()
     return tuple(chunker.done)

@@ -17,6 +17,7 @@ from imagine_core.prompting import parse
 from imagine_plugins.loaders.emphasis import weighted
 from imagine_plugins.loaders.text import TextEncoder
 from imagine_plugins.loaders.tokens import read
+from imagine_plugins.loaders.words import Places
 from reference import clip_tokenizer, load
 
 COLOURS = ["red", "green", "blue", "gray", "white", "black", "yellow", "pink"]
@@ -77,7 +78,7 @@ def weighings(
         words = random_prompt(rng)
         context = encoder.encode(" ".join(words), clip_skip=1).context
         for _ in range(weightings):
-            tokens = read(encoder.tokenizer, parse(emphasised(words, rng))).tokens
+            tokens = read(encoder.tokenizer, parse(emphasised(words, rng)), Places({})).tokens
             weights = torch.ones(context.shape[1])
             weights[1 : 1 + len(tokens)] = torch.tensor([weight for _, weight in tokens])
             yield context, weights

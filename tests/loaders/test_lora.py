@@ -113,7 +113,10 @@ def _hollow(tensors: Mapping[str, tuple[int, ...]]) -> Callable[[Path], object]:
         (_dangling, "a link that points to nothing"),
         (_hollow(FLUX), "LoRA for Flux, which is not supported; SD1, SD2, SDXL are"),
         (_hollow({f"{UNET}attn2_to_k.oft_blocks": (8, 8)}), "nothing can be applied"),
-        (_hollow({"emb_params": (4, 768)}), "embedding for SD1: .* folder embeddings/"),
+        (
+            _hollow({"emb_params": (4, 768)}),
+            "this is an embedding, a word for prompts, .* folder embeddings/",
+        ),
         (_hollow({"decoder.conv_in.weight": (4, 4, 3, 3)}), "a VAE, .* folder vae/"),
         (_hollow(shapes(SDXL)), "this is a model; it belongs in the models folder itself"),
         (_checkpoint, "this is a model; it belongs in the models folder itself"),

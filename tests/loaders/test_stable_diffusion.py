@@ -164,7 +164,7 @@ def test_a_prompt_is_encoded_once_and_the_oldest_forgotten(
 ) -> None:
     prompts = []
 
-    def note(prompt: str, clip_skip: int) -> Any:
+    def note(prompt: str, clip_skip: int, _words: object) -> Any:
         prompts.append((prompt, clip_skip))
         return SimpleNamespace(context=None, warnings=(), unread=())
 

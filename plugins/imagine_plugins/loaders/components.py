@@ -157,6 +157,7 @@ class Checkpoint:
             clip_layers=plan.clip_layers,
             recommended_size=plan.size,
             metadata=self.metadata,
+            takes=("embedding",),
         )
 
 

@@ -1,4 +1,4 @@
-"""Registers the model formats: single-file checkpoints, diffusers folders and LoRAs."""
+"""Registers the model formats: single-file checkpoints, diffusers folders, LoRAs, embeddings."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ if TYPE_CHECKING:
 def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
     """Register all. They are imported here: `imagine --help` has no use for them."""
     from imagine_plugins.loaders.checkpoint import CheckpointLoader
+    from imagine_plugins.loaders.embedding import EmbeddingLoader
     from imagine_plugins.loaders.folder import FolderLoader
     from imagine_plugins.loaders.lora import LoraLoader
 
     register(CheckpointLoader())
     register(FolderLoader())
     register(LoraLoader())
+    register(EmbeddingLoader())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from imagine_core.interfaces import Conditioning
+from imagine_plugins.loaders.words import words_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from imagine_core.models.hashing import FileHash
     from imagine_core.noise import NoiseModel
+    from imagine_core.parts import Parts
     from imagine_plugins.loaders.autoencoder import Autoencoder
     from imagine_plugins.loaders.text import TextEncoder
 
@@ -66,11 +68,18 @@ class StableDiffusion:
 
     @torch.no_grad()
     def encode_prompt(
-        self, prompt: str, *, clip_skip: int, width: int, height: int
+        self,
+        prompt: str,
+        *,
+        clip_skip: int,
+        width: int,
+        height: int,
+        parts: Parts | None = None,
     ) -> Conditioning:
         """Encode a prompt of any length; `width` and `height` play no part in this family."""
         del width, height
-        encoded = self.text.encode(prompt, clip_skip=clip_skip)
+        words = words_for("text_encoder", _words(parts))
+        encoded = self.text.encode(prompt, clip_skip=clip_skip, words=words)
         return Conditioning(
             context=encoded.context, warnings=encoded.warnings, unread=encoded.unread
         )
@@ -152,11 +161,19 @@ class StableDiffusionXL(StableDiffusion):
 
     @torch.no_grad()
     def encode_prompt(
-        self, prompt: str, *, clip_skip: int, width: int, height: int
+        self,
+        prompt: str,
+        *,
+        clip_skip: int,
+        width: int,
+        height: int,
+        parts: Parts | None = None,
     ) -> Conditioning:
         """Encode a prompt of any length with both encoders, for a picture of that size."""
-        first = self.text.encode(prompt, clip_skip=clip_skip)
-        second = self.second.encode(prompt, clip_skip=clip_skip)
+        first, second = (
+            text.encode(prompt, clip_skip=clip_skip, words=words_for(component, _words(parts)))
+            for component, text in (("text_encoder", self.text), ("text_encoder_2", self.second))
+        )
         context = torch.cat([first.context, second.context], dim=-1)
         pooled = second.pooled
         if not prompt and self.zero_empty_prompt:
@@ -166,10 +183,15 @@ class StableDiffusionXL(StableDiffusion):
         return Conditioning(
             context=context,
             extras={"text_embeds": pooled, "time_ids": sizes.to(context.device)},
-            warnings=first.warnings,
+            warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
             unread=first.unread,
         )
 
     def _added(self, extras: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         # time_ids stay float32: bfloat16 would round a size of 1000 to the next multiple of 4.
         return {"text_embeds": extras["text_embeds"], "time_ids": extras["time_ids"]}
+
+
+def _words(parts: Parts | None) -> dict[str, Mapping[str, torch.Tensor]]:
+    """The embeddings that a prompt may name, by name and text encoder."""
+    return {name: each.vectors for name, each in parts.embeddings.items()} if parts else {}

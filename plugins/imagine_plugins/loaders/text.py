@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from imagine_core.embeddings import named_embeddings
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.prompting import Chunk, chunks, describe, parse, sections
 from imagine_plugins.loaders.emphasis import weighted
 from imagine_plugins.loaders.tokens import comma, read
+from imagine_plugins.loaders.words import Places, Words, require_width
 
 CACHED_PROMPTS = 64
 MOST_CHUNKS = 100
@@ -46,41 +49,58 @@ class TextEncoder:
         self.first_layer = first_layer
         self.normalise = normalise
         self.positions: int = model.config.max_position_embeddings
-        self._cache: OrderedDict[tuple[str, int], Encoded] = OrderedDict()
+        self._cache: OrderedDict[tuple[object, ...], Encoded] = OrderedDict()
 
-    def encode(self, prompt: str, *, clip_skip: int) -> Encoded:
-        """The embeddings of a prompt; `clip_skip` 1 is the layer that the model was trained on."""
-        key = (prompt, clip_skip)
+    def encode(self, prompt: str, *, clip_skip: int, words: Words | None = None) -> Encoded:
+        """The embeddings of a prompt; `clip_skip` 1 is the layer that the model was trained on.
+
+        Args:
+            prompt: The prompt.
+            clip_skip: The layer, counted from the end.
+            words: The embeddings that it may name; their vectors stand in the places of tokens.
+
+        Raises:
+            RequestError: It is longer than others can wait for, or names an embedding whose
+                vectors are of another width.
+        """
+        named = {name: (words or {})[name] for name in named_embeddings(prompt, words or ())}
+        key = (prompt, clip_skip, *((name, word.digest) for name, word in named.items()))
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        encoded = self._encode(prompt, clip_skip)
+        encoded = self._encode(prompt, clip_skip, named)
         self._cache[key] = encoded
         if len(self._cache) > CACHED_PROMPTS:
             self._cache.popitem(last=False)
         return encoded
 
-    def _encode(self, prompt: str, clip_skip: int) -> Encoded:
+    def _encode(self, prompt: str, clip_skip: int, words: Words) -> Encoded:
         length = self.positions - 2
-        texts = [read(self.tokenizer, runs) for runs in sections(parse(prompt))]
+        require_width(words, self.model.config.hidden_size)
+        places = Places(words)
+        texts = [read(self.tokenizer, runs, places) for runs in sections(parse(prompt))]
         pieces = chunks([text.tokens for text in texts], length=length, comma=comma(self.tokenizer))
         if len(pieces) > MOST_CHUNKS:
             message = f"must fit into {MOST_CHUNKS} chunks of {length} tokens, not {len(pieces)}"
             raise RequestError([FieldError("prompt", message)])
-        outputs = [self._chunk(piece, clip_skip) for piece in pieces]
+        outputs = [self._chunk(piece, clip_skip, places) for piece in pieces]
         return Encoded(
             context=torch.cat([context for context, _ in outputs], dim=1),
             pooled=outputs[0][1],  # as in A1111: the first chunk speaks for the prompt
-            warnings=describe(pieces, length),
+            warnings=(*describe(pieces, length), *_lacking(words)),
             unread=tuple(word for text in texts for word in text.unread),
         )
 
-    def _chunk(self, piece: Chunk, clip_skip: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def _chunk(
+        self, piece: Chunk, clip_skip: int, places: Places
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         tokenizer, device = self.tokenizer, self.model.device
+        piece = places.read(piece)
         free = self.positions - 2 - len(piece.tokens)
         ids = [tokenizer.bos_token_id, *piece.tokens, tokenizer.eos_token_id]
         ids += [tokenizer.pad_token_id] * free
-        output = self.model(torch.tensor([ids], device=device), output_hidden_states=True)
+        with places.filled(self.model, ids) as known:
+            output = self.model(torch.tensor([known], device=device), output_hidden_states=True)
         context = self._layer(output, clip_skip)
         if piece.weighted:
             weights = [1.0, *piece.weights, 1.0, *[1.0] * free]
@@ -97,3 +117,12 @@ class TextEncoder:
             return output.last_hidden_state  # type: ignore[no-any-return]
         inner = getattr(self.model, "text_model", self.model)
         return inner.final_layer_norm(hidden[-back])  # type: ignore[no-any-return]
+
+
+def _lacking(words: Words) -> Iterator[str]:
+    for name, word in words.items():
+        if word.vectors is None:
+            yield (
+                f"embedding {name!r} has no vectors for one of this model's text encoders, "
+                "which reads nothing in its place"
+            )

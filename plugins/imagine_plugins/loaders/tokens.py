@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from imagine_core.prompting import Fragment, Token
+
+if TYPE_CHECKING:
+    from imagine_plugins.loaders.words import Places
 
 _WORD = re.compile(r"""[^\s,.;:!?|/_<>()\[\]{}"]+""")
 _LITTLE = re.compile("an?|and|at|by|from|in|of|on|or|over|the|to|with", re.IGNORECASE)
@@ -25,12 +28,36 @@ class Reading:
     unread: tuple[str, ...] = ()
 
 
-def read(tokenizer: Any, runs: Sequence[Fragment]) -> Reading:
-    """The tokens of a text, without start and end, each with the weight of its run."""
+def read(tokenizer: Any, runs: Sequence[Fragment], places: Places) -> Reading:
+    """The tokens of a text, without start and end, each with the weight of its run.
+
+    The name of an embedding is the numbers that `places` has for it, all in one.
+    """
     from transformers import CLIPTokenizer
 
-    alone = isinstance(tokenizer, CLIPTokenizer)
-    return _apart(tokenizer, runs) if alone else _together(tokenizer, runs)
+    reader = _apart if isinstance(tokenizer, CLIPTokenizer) else _together
+    tokens: list[Token] = []
+    unread: list[str] = []
+    for texts, word in _segments(runs, places):
+        found = reader(tokenizer, texts)
+        tokens += [*found.tokens, *word]
+        unread += found.unread
+    return Reading(tokens, tuple(unread))
+
+
+def _segments(
+    runs: Sequence[Fragment], places: Places
+) -> Iterator[tuple[list[Fragment], list[Token]]]:
+    """The runs between the names of embeddings, each with the name that follows it."""
+    texts: list[Fragment] = []
+    for run in runs:
+        for text, name in places.names.split(run.text):
+            if name is None:
+                texts.append(Fragment(text, run.weight))
+            else:
+                yield texts, [(places.tokens(name), run.weight)]
+                texts = []
+    yield texts, []
 
 
 def comma(tokenizer: Any) -> int | None:
@@ -49,6 +76,8 @@ def _apart(tokenizer: Any, runs: Sequence[Fragment]) -> Reading:
 
 def _together(tokenizer: Any, runs: Sequence[Fragment]) -> Reading:
     """All at once: rules of a tokenizer's own may look at the words around a word."""
+    if not runs:
+        return Reading([])
     text = "".join(run.text for run in runs)
     starts = [0, *accumulate(len(run.text) for run in runs)]
     found = _tokenized(tokenizer, text, return_offsets_mapping=True)

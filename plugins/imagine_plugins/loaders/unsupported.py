@@ -13,10 +13,9 @@ from imagine_plugins.loaders.adapters.recognition import (
     adapter_info,
 )
 from imagine_plugins.loaders.header import Header
+from imagine_plugins.loaders.inversions import inversion
 from imagine_plugins.loaders.layout import UNET, VAE
 from imagine_plugins.loaders.problems import ProblemError
-
-EMBEDDING_FAMILIES = {768: "SD1", 1024: "SD2", 1280: "SDXL"}
 
 # A key that each unsupported generator has, bare or after `UNET`.
 GENERATORS = (
@@ -111,22 +110,14 @@ def unfit(info: AdapterInfo) -> str | None:
 
 
 def _embedding(header: Header) -> ProblemError | None:
-    if len(header.tensors) > 4:
+    found = inversion(header)
+    if found is None:
         return None
-    tensors = header.tensors
-    tensor = tensors.get("clip_g") or tensors.get("emb_params") or tensors.get("clip_l")
-    if tensor is None and len(tensors) == 1:
-        only = next(iter(tensors.values()))
-        narrow = len(only.shape) == 2 and only.shape[0] <= 128
-        tensor = only if narrow and only.shape[-1] in EMBEDDING_FAMILIES else None
-    if tensor is None or not tensor.shape:
-        return None
-    family = EMBEDDING_FAMILIES.get(tensor.shape[-1], "another model")
-    return ProblemError(
-        f"this is a textual inversion embedding for {family}: a word for prompts, not a model; "
-        f"it belongs {place_of('embedding')}",
-        family="embedding",
+    problem = found.problem or (
+        f"this is a textual inversion embedding for {TITLES[found.family]}: a word for prompts, "
+        f"not a model; it belongs {place_of('embedding')}"
     )
+    return ProblemError(problem, family="embedding")
 
 
 def _controlnet(header: Header) -> ProblemError | None:

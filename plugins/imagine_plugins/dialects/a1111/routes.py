@@ -64,6 +64,7 @@ STANDING = {
 MODEL_REST = {"sha256": None, "config": None}
 MODELS = {"title": str, "model_name": str, "filename": str, "hash": (str, None), **MODEL_REST}
 LORAS = {"name": str, "alias": str, "path": str, "metadata": dict}
+EMBEDDINGS = {"loaded": dict, "skipped": dict}
 SAMPLERS = {"name": str, "aliases": [str], "options": {}}
 SCHEDULER_REST = {"aliases": None, "default_rho": -1, "need_inner_model": False}
 SCHEDULERS = {"name": str, "label": str, **SCHEDULER_REST}
@@ -73,12 +74,12 @@ LISTS = (
     "artists", "artist-categories", "script-info", "extensions", "latent-upscale-modes",
     "sd-modules",
 )
+REFRESHED = ("checkpoints", "vae", "loras", "embeddings")
 FIXED: dict[str, Any] = {
     **{f"GET /sdapi/v1/{name}": [] for name in LISTS},
-    **{f"POST /sdapi/v1/refresh-{name}": None for name in ("checkpoints", "vae", "loras")},
+    **{f"POST /sdapi/v1/refresh-{name}": None for name in REFRESHED},
     "POST /sdapi/v1/reload-checkpoint": {},
     "GET /sdapi/v1/upscalers": [{"name": name, **UPSCALER} for name in ("None", "Lanczos")],
-    "GET /sdapi/v1/embeddings": {"loaded": {}, "skipped": {}},
     "GET /sdapi/v1/scripts": {"txt2img": [], "img2img": []},
     "GET /sdapi/v1/cmd-flags": {},
     "GET /internal/ping": {},
@@ -112,6 +113,18 @@ class Answers:
             {"name": i.name, "alias": i.name, "path": i.path.name, "metadata": dict(i.metadata)}
             for i in self.service.engine.catalogue.usable("lora")
         ]
+
+    def embeddings(self, _: Call) -> object:
+        """The embeddings."""
+        loaded = {
+            i.name: {
+                **dict.fromkeys(("step", "sd_checkpoint", "sd_checkpoint_name")),
+                "shape": i.details.get("width"),
+                "vectors": i.details.get("vectors"),
+            }
+            for i in self.service.engine.catalogue.usable("embedding")
+        }
+        return {"loaded": loaded, "skipped": {}}
 
     def samplers(self, _: Call) -> object:
         """The samplers."""
@@ -298,6 +311,7 @@ def a1111_routes(service: Service) -> Iterator[Route]:
         (img2img, "POST /sdapi/v1/img2img", DRAWN, "A1111Img2img", *DRAWING),
         (answers.models, "GET /sdapi/v1/sd-models", [MODELS]),
         (answers.loras, "GET /sdapi/v1/loras", [LORAS]),
+        (answers.embeddings, "GET /sdapi/v1/embeddings", EMBEDDINGS),
         (answers.samplers, "GET /sdapi/v1/samplers", [SAMPLERS]),
         (answers.schedulers, "GET /sdapi/v1/schedulers", [SCHEDULERS]),
         (answers.memory, "GET /sdapi/v1/memory", {"ram": dict, "cuda": dict}),
