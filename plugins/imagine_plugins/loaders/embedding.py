@@ -29,7 +29,8 @@ PICKLE = (
     "this is a pickle, and loading one runs whatever code it holds; convert it to safetensors: "
     """python -c "import sys, torch, safetensors.torch as s; p = sys.argv[1]; """
     """d = torch.load(p, 'cpu', weights_only=True); d = d.get('string_to_param', d); """
-    """s.save_file({k: v.detach().clone() for k, v in d.items()}, p.rsplit('.', 1)[0] + '.safetensors')" FILE"""
+    """d = {k: v.detach().clone() for k, v in d.items()}; """
+    """s.save_file(d, p.rpartition('.')[0] + '.safetensors')" FILE"""
 )
 GONE = "it is no embedding any more"
 NOT_FINITE = (
