@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import pytest
@@ -142,6 +143,38 @@ def test_the_longest_prompts_lose_no_token_and_take_no_square_of_their_length(te
     pieces = cut(text, 75)
     whole = [token for fragment in parse(text) for token in words(fragment.text)]
     assert [token for piece in pieces for token in piece.tokens] == whole
+
+
+def test_tokens_that_belong_together_stay_in_one_chunk_where_one_holds_them() -> None:
+    x, whole, long = (5, 1.0), ((-1, -2, -3), 1.3), (tuple(range(-1, -24, -1)), 1.0)
+    pieces = chunks([[*[x] * 7, whole, x]], length=10, comma=COMMA)
+    assert [piece.tokens for piece in pieces] == [(*[5] * 7, -1, -2, -3), (5,)]
+    assert pieces[0].weights == (*[1.0] * 7, 1.3, 1.3, 1.3)
+    pieces = chunks([[x, (COMMA, 1.0), *[x] * 6, whole]], length=10, comma=COMMA)
+    assert [piece.tokens for piece in pieces] == [(5, COMMA, *[5] * 6), (-1, -2, -3)]
+    pieces = chunks([[x, long, x], [whole]], length=10, comma=COMMA)
+    assert [len(piece.tokens) for piece in pieces] == [1, 10, 10, 4, 3]
+    assert [token for piece in pieces[1:4] for token in piece.tokens] == [*long[0], 5]
+
+
+GROUPS = st.integers(1, 30).map(lambda count: tuple(range(-1, -1 - count, -1)))
+
+
+@given(st.lists(st.integers(0, 3) | GROUPS, max_size=60), st.integers(1, 20))
+def test_no_token_of_those_that_belong_together_is_lost(
+    tokens: list[int | tuple[int, ...]], length: int
+) -> None:
+    pieces = chunks([[(token, 1.0) for token in tokens]], length=length, comma=COMMA)
+    flat = [each for token in tokens for each in (token if isinstance(token, tuple) else [token])]
+    assert [token for piece in pieces for token in piece.tokens] == flat
+    assert all(len(piece.tokens) <= length for piece in pieces)
+    ends = set(accumulate(len(piece.tokens) for piece in pieces))
+    start = 0
+    for token in tokens:
+        count = len(token) if isinstance(token, tuple) else 1
+        if count <= length:
+            assert not ends & set(range(start + 1, start + count))
+        start += count
 
 
 ANY = st.text(alphabet=st.sampled_from(list("ab ,()[]:\\1.5-\n\té漢")), max_size=60) | st.text()

@@ -1,4 +1,4 @@
-"""`imagine list`, `show` and `rm` of LoRAs."""
+"""`imagine list`, `show` and `rm` of LoRAs and embeddings."""
 
 from __future__ import annotations
 
@@ -119,6 +119,37 @@ def test_a_lora_is_removed_with_the_json_beside_it(
     assert ended.err == "deleted style (sd1, 9 kB)\ndeleted half (broken, 0 B)\n"
     assert list(loras.iterdir()) == []
     assert (Path(models) / "style.json").exists()
+
+
+def test_embeddings_are_listed_shown_and_removed(imagine: Imagine, models: str) -> None:
+    folder = Path(models) / "embeddings"
+    folder.mkdir()
+    write_hollow(folder / "EasyNegative.safetensors", {"emb_params": (8, 768)})
+    (folder / "old.pt").write_bytes(b"PK")
+    listed = imagine("list", "--kind", "embedding", "--models", models)
+    assert (listed.code, listed.err) == (0, "")
+    rows = [row.split()[:2] for row in listed.out.splitlines()[1:]]
+    assert rows == [["EasyNegative", "sd1"], ["old.pt", "pickle"]]
+    assert "weights_only=True" in listed.out
+    shown = imagine("show", "easynegative", "--models", models).out
+    lines = {line[:18].strip(): line[18:] for line in shown.splitlines()}
+    del lines["hash"]
+    assert lines == {
+        "name": "EasyNegative",
+        "family": "sd1",
+        "parameters": "0.0 million",
+        "dtype": "float16",
+        "format": "embedding",
+        "size": "12 kB",
+        "kind": "embedding",
+        "for models of": "sd1",
+        "trigger words": "EasyNegative",
+        "vectors": "8",
+        "width": "768",
+        "components": "text_encoder",
+    }
+    assert imagine("rm", "easynegative", "old.pt", "--yes", "--models", models).code == 0
+    assert list(folder.iterdir()) == []
 
 
 def test_a_lora_is_refused_as_a_model_by_its_name(

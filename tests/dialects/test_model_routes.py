@@ -164,8 +164,36 @@ def test_a_lora_is_shown_with_its_hash(with_loras: Starlette) -> None:
 def test_an_unknown_kind_is_refused_by_its_field(with_loras: Starlette) -> None:
     for path in ("/models?kind=poem", "/models/style?kind="):
         assert fields_of(ask(with_loras, "GET", path)) == {
-            "kind": "must be one of model, lora, embedding"
+            "kind": "must be one of model, lora, embedding, vae"
         }
+
+
+def test_embeddings_are_listed_by_their_kind_and_as_a1111_lists_them(
+    with_loras: Starlette, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / "embeddings"
+    folder.mkdir()
+    write_hollow(folder / "Bad.safetensors", {"clip_l": (4, 768), "clip_g": (4, 1280)})
+    (folder / "old.pt").write_bytes(b"PK")
+    listed = ask(with_loras, "GET", "/models?kind=embedding").json()
+    assert listed["models"] == ["Bad"]
+    bad, old = listed["details"]
+    assert (bad["kind"], bad["family"], bad["fits"]) == ("embedding", "sdxl", ["sdxl"])
+    assert bad["details"] == {
+        "triggers": ["Bad"],
+        "vectors": 4,
+        "width": 2048,
+        "components": ["text_encoder", "text_encoder_2"],
+    }
+    assert old["problem"].startswith("this is a pickle")
+    assert ask(with_loras, "GET", "/models/bad").json()["kind"] == "embedding"
+    none = {"step": None, "sd_checkpoint": None, "sd_checkpoint_name": None}
+    assert ask(with_loras, "GET", "/sdapi/v1/embeddings").json() == {
+        "loaded": {"Bad": {**none, "shape": 2048, "vectors": 4}},
+        "skipped": {},
+    }
+    refreshed = ask(with_loras, "POST", "/sdapi/v1/refresh-embeddings")
+    assert (refreshed.status_code, refreshed.json()) == (200, None)
 
 
 def test_a_lora_named_as_the_model_of_a_request_is_refused_as_what_it_is(

@@ -21,6 +21,7 @@ from imagine_core.models.catalogue import Catalogue
 from imagine_core.plugins import build_plugins
 from imagine_core.testing import FakeDevice
 
+ROOT = Path(__file__).parents[2]
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -224,6 +225,7 @@ def test_the_way_to_convert_a_pickle_makes_a_file_that_can_be_loaded(
     problem = catalogue(folder).find("x.pt", "embedding").problem
     assert problem is not None
     command = problem[problem.index("python -c ") :]
+    assert command in (ROOT / "docs" / "prompts.md").read_text("utf-8")
     _, *words = shlex.split(command.replace("FILE", "x.pt"))
     subprocess.run([sys.executable, *words], cwd=folder, check=True, timeout=120)
     loaded = load(folder, "x")

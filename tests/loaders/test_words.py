@@ -62,7 +62,7 @@ def random_vectors(model: Any, count: int, seed: int = 0) -> dict[str, torch.Ten
     }
 
 
-def encode(model: Any, prompt: str, clip_skip: int = 1, **found: Any) -> Any:
+def encode(model: Any, prompt: str, **found: Any) -> Any:
     """A prompt with embeddings by name; underscores stand for dashes."""
     parts = Parts(
         embeddings={
@@ -70,7 +70,7 @@ def encode(model: Any, prompt: str, clip_skip: int = 1, **found: Any) -> Any:
             for name, each in found.items()
         }
     )
-    return model.encode_prompt(prompt, clip_skip=clip_skip, width=64, height=64, parts=parts)
+    return model.encode_prompt(prompt, clip_skip=1, width=64, height=64, parts=parts)
 
 
 def ids(model: Any, text: str) -> list[Row]:

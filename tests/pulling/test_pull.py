@@ -339,6 +339,17 @@ def test_a_lora_is_called_as_its_repository_where_its_file_has_no_name_of_its_ow
     assert pull(server, folder, "me/style").info.name == "style"
 
 
+@pytest.mark.parametrize("file", ["learned_embeds", "embeddings"])
+def test_an_embedding_is_put_among_the_embeddings_and_called_as_its_repository(
+    server: FileServer, folder: Path, file: str
+) -> None:
+    head, size = header_bytes({"<cat-toy>": (768,)})
+    server.add_repo("me/cat-toy", {f"{file}.safetensors": head + bytes(size)})
+    info = pull(server, folder, "me/cat-toy").info
+    assert (info.kind, info.name) == ("embedding", "cat-toy")
+    assert files_under(folder) == {"embeddings/cat-toy.safetensors": head + bytes(size)}
+
+
 def test_a_folder_of_loras_may_be_a_link_to_another_disk(
     server: FileServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

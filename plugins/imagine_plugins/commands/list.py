@@ -1,4 +1,4 @@
-"""`imagine list`: all models or LoRAs, and the problems of those that cannot be used."""
+"""`imagine list`: all models or what changes them, and what is wrong with some."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _list(
 ) -> None:
     """List the models of an Imagine server or, where none runs, of the local models folder.
 
-    Or its LoRAs, with --kind lora.
+    Or what changes models (LoRAs, embeddings, VAEs), with --kind.
     """
     where = choose_by_flags(address=address, api_key=api_key, flags=["models"])
     if where.remote:

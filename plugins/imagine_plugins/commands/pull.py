@@ -1,4 +1,4 @@
-"""`imagine pull`: fetch a model or a LoRA from a hub or a URL into the models folder."""
+"""`imagine pull`: fetch a model or what changes one from a hub or a URL into the models folder."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Transfer:
 def pull(
     source: str, *, name: str | None, models: str | None, revision: str | None, quiet: bool
 ) -> None:
-    """Fetch a model or a LoRA from SOURCE.
+    """Fetch a model, or what changes one (a LoRA, an embedding, a VAE), from SOURCE.
 
     That is OWNER/NAME of a Hugging Face repository, OWNER/NAME/FILE, or a URL.
 
@@ -115,7 +115,7 @@ command = click.Command(
     "pull",
     callback=pull,
     help=pull.__doc__,
-    short_help="Fetch a model or a LoRA.",
+    short_help="Fetch a model or what changes one.",
     params=[
         click.Argument(["source"]),
         click.Option(["--name"], metavar="NAME", help="What to call it. [default: as its source]"),

@@ -1,4 +1,4 @@
-"""`imagine rm`: delete models and LoRAs from the models folder."""
+"""`imagine rm`: delete models, and what changes them, from the models folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def remove(*, names: tuple[str, ...], kind: str | None, yes: bool, models: str | None) -> None:
     """Delete models, with the JSON files beside them. A running server keeps what it has loaded.
 
-    Or LoRAs; where both have a name, the model is deleted unless --kind says otherwise.
+    Or what changes them (LoRAs, embeddings, VAEs); where several have a name, the model is deleted
+    unless --kind says otherwise.
     """
     folder = default_models_folder() if models is None else Path(models).expanduser()
     plugins = plugins_of(click.get_current_context())
@@ -64,7 +65,7 @@ command = click.Command(
     "rm",
     callback=remove,
     help=remove.__doc__,
-    short_help="Delete models or LoRAs.",
+    short_help="Delete models or what changes them.",
     params=[
         click.Argument(["names"], nargs=-1, required=True),
         kind_option(None, "any, a model first"),

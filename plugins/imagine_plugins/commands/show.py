@@ -1,4 +1,4 @@
-"""`imagine show`: all facts about one model or LoRA."""
+"""`imagine show`: all facts about one model, or what changes one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def show(  # noqa: PLR0913 - the options of the command
 ) -> None:
     """Show what an Imagine server or, where none runs, the local models folder knows of a model.
 
-    Or of a LoRA; where both have the name, the model is shown unless --kind says otherwise.
+    Or of what changes one (a LoRA, an embedding, a VAE); where several have the name, the model is
+    shown unless --kind says otherwise.
     """
     where = choose_by_flags(address=address, api_key=api_key, flags=["models"])
     if where.remote:
@@ -66,7 +67,7 @@ def _local(name: str, kind: str | None, folder: Path) -> Model:
 
 
 def _lines(model: Model) -> Iterator[tuple[str, str]]:
-    """The facts about a model or a LoRA, a label and a value each."""
+    """The facts about a model or what changes one, a label and a value each."""
     yield "name", str(model.get("name"))
     yield "family", str(model.get("family"))
     if model.get("problem"):
@@ -86,7 +87,7 @@ def _lines(model: Model) -> Iterator[tuple[str, str]]:
 
 
 def _details(model: Model) -> Iterator[tuple[str, str]]:
-    """What a LoRA is for and holds, and what any file says of itself."""
+    """What a file that changes models is for and holds, and what any file says of itself."""
     if model.get("kind", "model") != "model":
         yield "kind", str(model["kind"])
         yield "for models of", ", ".join(map(str, model.get("fits") or ["none"]))
@@ -102,7 +103,7 @@ command = click.Command(
     "show",
     callback=show,
     help=show.__doc__,
-    short_help="Show what is known of a model or a LoRA.",
+    short_help="Show what is known of a model or what changes one.",
     params=[
         click.Argument(["name"]),
         kind_option(None, "any, a model first"),

@@ -60,7 +60,7 @@ class Puller:
         After an interruption, the files stay in a hidden folder, and the next pull uses them.
 
         Raises:
-            UnusableModel: The files are neither a model that can make pictures nor a LoRA for one.
+            UnusableModel: The files are neither a model that can make pictures nor change one.
             ServerFailed: A file cannot be fetched.
             OSError: A file cannot be written.
         """
