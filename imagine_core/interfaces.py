@@ -314,7 +314,11 @@ class Changeable(DiffusionModel, Protocol):
         """
 
     def with_vae(self, vae: Vae) -> PictureCodec:
-        """Pictures to latents of this model's scale and back with another VAE."""
+        """Pictures to latents of this model's scale and back with another VAE.
+
+        Raises:
+            RequestError: On `vae`: its latents are not this model's.
+        """
 
 
 @runtime_checkable

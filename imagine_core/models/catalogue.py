@@ -11,7 +11,7 @@ from pathlib import Path
 
 from imagine_core.errors import ImagineError, NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
-from imagine_core.models.folders import KINDS, folder_of, place_of
+from imagine_core.models.folders import FOLDERS, KINDS, folder_of, place_of
 from imagine_core.models.hashing import known_hash
 from imagine_core.models.stamps import Stamp, stamp_of
 from imagine_core.settings import default_models_folder
@@ -199,8 +199,9 @@ class Catalogue:
             paths = sorted(folder.iterdir())
         except (OSError, RuntimeError):  # `problem` says it in words
             return
+        others = {folder / name for name in FOLDERS.values() if name and kind == "model"}
         for path in paths:
-            info = self._recognise(path, kind)
+            info = None if path in others else self._recognise(path, kind)
             if info is not None:
                 yield info
             elif kind != "model" and _leads_on(path, seen):

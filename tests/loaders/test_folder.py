@@ -219,8 +219,7 @@ def test_a_small_autoencoder_without_a_posterior_is_supported(tmp_path: Path, ti
     held = {key: value.clone() for key, value in load_file(file).items()}
     held.pop("decoder.layers.0.weight")
     save_file(held, file)
-    with pytest.raises(UnusableModel, match=r"'decoder\.layers\.0\.weight' missing"):
-        load(folder)
+    assert "'decoder.layers.0.weight' missing" in (recognise(folder).problem or "")
 
 
 def test_statistics_of_latents_in_the_configuration_are_applied(tmp_path: Path, tiny: Path) -> None:

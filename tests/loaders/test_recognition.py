@@ -75,7 +75,7 @@ def test_each_family_is_known_in_every_precision(tmp_path: Path, name: str, dtyp
         dtype=kinds[dtype],
         clip_layers=layers[name],
         recommended_size=sizes[name],
-        takes=("embedding",),
+        takes=("lora", "embedding", "vae"),
     )
 
 

@@ -375,7 +375,7 @@ def test_a_preview_shows_the_colours_of_any_latent(channels: int, factor: int) -
 
     autoencoder = Autoencoder(Linear(channels, factor))
     image = Image.new("RGB", (factor * 6, factor * 4), (200, 40, 90))
-    latent = autoencoder.encode(image, torch.Generator())
+    latent = autoencoder.encode_image(image, torch.Generator())
     preview = autoencoder.preview(latent)
     assert (preview.mode, preview.size) == ("RGB", (6, 4))
     difference = np.abs(np.asarray(preview, dtype=int) - [200, 40, 90])

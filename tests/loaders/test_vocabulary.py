@@ -16,7 +16,7 @@ from checkpoints import TINY_SD1, TINY_SD2, configs
 from imagine_plugins.loaders import vocabulary
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL
 from imagine_plugins.loaders.configs import ConfigError, Read
-from imagine_plugins.loaders.folder import _reader
+from imagine_plugins.loaders.folder import file_reader
 from imagine_plugins.loaders.tokenizers import tokenizer
 from imagine_plugins.loaders.vocabulary import VocabularyError, clip_vocabulary
 
@@ -83,7 +83,7 @@ OWN = type(CLIP)(
 def named(folder: Path, kind: str) -> Read:
     """Reads `folder`, whose model_index.json names that class of tokenizer."""
     (folder / "model_index.json").write_text(json.dumps({"tokenizer": ["transformers", kind]}))
-    return _reader(folder)
+    return file_reader(folder)
 
 
 @pytest.mark.parametrize(

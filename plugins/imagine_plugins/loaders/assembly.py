@@ -8,7 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imagine_core.noise import VariancePreserving
-from imagine_plugins.loaders.components import Checkpoint, Meter
+from imagine_plugins.loaders.architectures import Config
+from imagine_plugins.loaders.components import Checkpoint, Component, Meter
 from imagine_plugins.loaders.configs import component_name
 from imagine_plugins.loaders.tokenizers import tokenizer
 from imagine_plugins.loaders.weights import build
@@ -61,6 +62,36 @@ def assemble(
     )
 
 
+def autoencoder_network(
+    config: Config,
+    component: Component,
+    *,
+    device: Device,
+    dtype: torch.dtype,
+    meter: Callable[[int], object] = id,
+) -> Any:
+    """An AutoencoderKL or AutoencoderTiny on the device, in `dtype`.
+
+    Its `encoder` is None where the slots of the component have none.
+    """
+    import diffusers
+    import torch
+
+    kind = getattr(diffusers, config["_class_name"])
+    # AutoencoderTiny saves entries that it does not take itself, and diffusers warns of them.
+    known = inspect.signature(kind.__init__).parameters
+    taken = {key: config[key] for key in config if key in known}
+
+    def create() -> Any:
+        network = kind.from_config(taken)
+        if not any(slot.key.startswith("encoder.") for slot in component.slots or ()):
+            network.encoder = None
+        return network
+
+    network = build(create, component, dtype=dtype, device=device.torch_device(), meter=meter)
+    return network.to(memory_format=torch.channels_last)
+
+
 class _Parts:
     """Loads the components of a checkpoint, one at a time."""
 
@@ -84,7 +115,6 @@ class _Parts:
         return self._build("unet", lambda: UNet2DConditionModel.from_config(config), self._dtype)
 
     def autoencoder(self) -> Autoencoder:
-        import diffusers
         import torch
 
         from imagine_plugins.loaders.autoencoder import Autoencoder
@@ -93,12 +123,11 @@ class _Parts:
         dtype = self._device.vae_dtype(self._dtype)
         if dtype == torch.float16 and config["force_upcast"]:
             dtype = torch.float32  # SDXL's autoencoder overflows in half precision
-        kind = getattr(diffusers, config["_class_name"])
-        # AutoencoderTiny saves entries that it does not take itself, and diffusers warns of them.
-        known = inspect.signature(kind.__init__).parameters
-        taken = {key: config[key] for key in config if key in known}
-        model = self._build("vae", lambda: kind.from_config(taken), dtype)
-        return Autoencoder(model.to(memory_format=torch.channels_last))
+        component = self._checkpoint.components["vae"]
+        network = autoencoder_network(
+            config, component, device=self._device, dtype=dtype, meter=self._meter
+        )
+        return Autoencoder(network)
 
     def text(self, number: int) -> TextEncoder:
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection

@@ -6,22 +6,36 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from imagine_core.errors import FieldError, RequestError
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from PIL import Image
 
+    from imagine_core.models.hashing import FileHash
+
 FIT_CELLS = 16  # latent cells along each side of the picture that the preview is fitted on
+SIZES = (
+    "is for latents of {} channels, {} pixels a cell; those of this model have {} channels, "
+    "{} pixels a cell"
+)
 
 
 class Autoencoder:
     """An AutoencoderKL or AutoencoderTiny on the device, in the dtype that it computes in.
 
     Latents outside are float32 and of unit scale, whatever the autoencoder's own.
+
+    Args:
+        model: The network.
+        scaling: What has the scale and the statistics of its latents, `scaling_factor`,
+            `latents_mean` and `latents_std`; None for its own configuration.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, scaling: Any = None) -> None:
         self.model = model
+        self._scaling = model.config if scaling is None else scaling
         self._projection: torch.Tensor | None = None
 
     @property
@@ -37,7 +51,24 @@ class Autoencoder:
         widths = config.get("encoder_block_out_channels") or config["block_out_channels"]
         return int(2 ** (len(widths) - 1))
 
-    def encode(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
+    def replaced(self, vae: LoadedVae) -> Autoencoder:
+        """Another VAE for the same latents, which the model was trained on: so in their scale.
+
+        Raises:
+            RequestError: Its latents are of another size.
+        """
+        if _is_small(vae.network):
+            other: Autoencoder = Small(vae.network, self)
+        else:  # a small one has no scale to share
+            shared = None if _is_small(self.model) else self._scaling
+            other = Autoencoder(vae.network, shared)
+        ours, theirs = ((each.latent_channels, each.downsampling) for each in (self, other))
+        if ours != theirs:
+            raise RequestError([FieldError("vae", SIZES.format(*theirs, *ours))])
+        return other
+
+    @torch.no_grad()
+    def encode_image(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
         """A latent of an RGB picture, drawn from the posterior where there is one."""
         mean, deviation = self._posterior(_to_tensor(image))
         if deviation is not None:
@@ -45,16 +76,19 @@ class Autoencoder:
             mean = mean + deviation * draw.to(mean.device)
         return self._to_unit(mean)
 
+    @torch.no_grad()
     def grey(self, height: int, width: int) -> torch.Tensor:
         """The latent, of that many cells, of a picture that is grey all over."""
         size = (height * self.downsampling, width * self.downsampling)
         return self._to_unit(self._posterior(torch.zeros(1, 3, *size))[0])
 
+    @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> Image.Image:
         """The RGB picture of a latent."""
         pixels = self._finite(self._pixels, self._from_unit(latent.float()))
         return _to_image((pixels / 2 + 0.5)[0])
 
+    @torch.no_grad()
     def preview(self, latent: torch.Tensor) -> Image.Image:
         """The latent's colours by a linear fit, one pixel per cell."""
         if self._projection is None:
@@ -101,18 +135,18 @@ class Autoencoder:
 
     def _to_unit(self, latent: torch.Tensor) -> torch.Tensor:
         mean, deviation = self._statistics(latent.device)
-        scale: float = self.model.config.scaling_factor
+        scale: float = self._scaling["scaling_factor"]
         return (latent - mean) * (scale / deviation)
 
     def _from_unit(self, latent: torch.Tensor) -> torch.Tensor:
         mean, deviation = self._statistics(latent.device)
-        scale: float = self.model.config.scaling_factor
+        scale: float = self._scaling["scaling_factor"]
         return latent * (deviation / scale) + mean
 
     def _statistics(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and deviation per channel, where the configuration has them: else 0 and 1."""
-        config = self.model.config
-        mean, deviation = config.get("latents_mean"), config.get("latents_std")
+        scaling = self._scaling
+        mean, deviation = scaling.get("latents_mean"), scaling.get("latents_std")
         if mean is None or deviation is None:
             mean, deviation = [0.0], [1.0]
         columns = torch.tensor([mean, deviation], dtype=torch.float32, device=device)
@@ -129,6 +163,57 @@ class Autoencoder:
         fit = torch.linalg.solve(rows @ rows.T + ridge, rows @ cells.flatten(1).double().T)
         result: torch.Tensor = fit.float()
         return result
+
+
+class Small(Autoencoder):
+    """A TAESD in place of a VAE, which does what it cannot.
+
+    Args:
+        model: An AutoencoderTiny.
+        full: The VAE whose latents it was trained on.
+    """
+
+    def __init__(self, model: Any, full: Autoencoder) -> None:
+        super().__init__(model)
+        self._full = full
+
+    def encode_image(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
+        """The latent of an RGB picture."""
+        encoder = self._full.encode_image if self.model.encoder is None else super().encode_image
+        return encoder(image, generator)
+
+    def preview(self, latent: torch.Tensor) -> Image.Image:
+        """The latent's colours as those of the VAE."""
+        return self._full.preview(latent)
+
+
+class LoadedVae:
+    """A VAE from a file of its own, which models of its families share.
+
+    Args:
+        network: An AutoencoderKL or AutoencoderTiny on the device; one that cannot encode has
+            None for its `encoder`.
+        file_hash: Its file's hash, once it is known; None for several files.
+    """
+
+    def __init__(self, network: Any, file_hash: FileHash | None = None) -> None:
+        self.network = network
+        self._hash = file_hash
+
+    @property
+    def hash(self) -> str | None:
+        """First 10 hex digits of the file's sha256, once they are known."""
+        return None if self._hash is None else self._hash.value
+
+    def close(self) -> None:
+        """Release the weights and stop computing the hash."""
+        if self._hash is not None:
+            self._hash.stop()
+        self.network = None
+
+
+def _is_small(network: Any) -> bool:
+    return network.config.get("encoder_block_out_channels") is not None
 
 
 def _colour_chart(size: int) -> torch.Tensor:

@@ -19,6 +19,7 @@ from imagine_plugins.loaders.layout import (
     Slot,
     clip_slots,
     openclip_slots,
+    tiny_slots,
     unet_slots,
     vae_slots,
 )
@@ -131,12 +132,14 @@ class Checkpoint:
         components: Its tensors.
         read: Gives the files of its tokenizers.
         metadata: What it says of itself.
+        vae: The VAE that its sidecar names, or None.
     """
 
     architecture: Architecture
     components: Components
     read: Read
     metadata: Mapping[str, str] = field(default_factory=dict)
+    vae: str | None = None
 
     def info(self, path: Path, *, name: str, loader: str) -> ModelInfo:
         """The model at `path` as it is listed."""
@@ -157,7 +160,8 @@ class Checkpoint:
             clip_layers=plan.clip_layers,
             recommended_size=plan.size,
             metadata=self.metadata,
-            takes=("embedding",),
+            takes=("lora", "embedding", "vae"),
+            vae=self.vae,
         )
 
 
@@ -174,7 +178,7 @@ def component_slots(
     """
     slots = {
         "unet": _understood("unet", lambda: _unet_slots(plan.unet)),
-        "vae": _understood("vae", lambda: _vae_slots(plan.vae)),
+        "vae": autoencoder_slots(plan.vae),
     }
     for number, part in enumerate(plan.texts):
         name = component_name("text_encoder", number)
@@ -188,8 +192,10 @@ def _unet_slots(config: Config) -> list[Slot] | None:
     return list(unet_slots(config)) if _is_laid_out(config) else None
 
 
-def _vae_slots(config: Config) -> list[Slot] | None:
-    return list(vae_slots(config)) if config["_class_name"] == "AutoencoderKL" else None
+def autoencoder_slots(config: Config) -> list[Slot]:
+    """The tensors of an autoencoder; raises `ConfigError` where they cannot be told."""
+    layout = vae_slots if config["_class_name"] == "AutoencoderKL" else tiny_slots
+    return _understood("vae", lambda: list(layout(config)))
 
 
 def _is_laid_out(config: Config) -> bool:

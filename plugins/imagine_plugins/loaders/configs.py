@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from imagine_plugins.loaders.architectures import Architecture, Config, TextPart
 from imagine_plugins.loaders.problems import ProblemError
 
+EMBEDDED = "imagine.config"  # our configuration files as one JSON text in a file's metadata
 PIPELINES = {  # supported classes, each with its number of text encoders
     "StableDiffusionPipeline": 1,
     "StableDiffusionImg2ImgPipeline": 1,
@@ -46,7 +48,14 @@ VAE_DEFAULTS = {
     "scaling_factor": 0.18215,
     "force_upcast": False,  # diffusers' own default is True, which no SD1 folder means
 }
-TINY_DEFAULTS = {**VAE_DEFAULTS, "scaling_factor": 1.0}
+TINY_DEFAULTS = {
+    **VAE_DEFAULTS,
+    "scaling_factor": 1.0,
+    "encoder_block_out_channels": [64] * 4,
+    "decoder_block_out_channels": [64] * 4,
+    "num_encoder_blocks": [1, 3, 3, 3],
+    "num_decoder_blocks": [3, 3, 3, 1],
+}
 SCHEDULER_DEFAULTS = {
     "num_train_timesteps": 1000,
     "beta_start": 0.00085,
@@ -81,12 +90,23 @@ class ConfigError(ProblemError):
     """The configuration describes no model that can be built; the text says why."""
 
 
+def embedded(metadata: Mapping[str, str]) -> Mapping[str, Any]:
+    """The configuration files inside a file, by name; most have none."""
+    try:
+        files = json.loads(metadata.get(EMBEDDED, "{}"))
+    except (ValueError, RecursionError) as error:
+        raise ConfigError("the configuration inside the file is damaged") from error
+    if not isinstance(files, dict):
+        raise ConfigError("the configuration inside the file is no JSON object")
+    return files
+
+
 def architecture(read: Read) -> Architecture:
     """The architecture that the configuration files of a folder describe."""
     index = _object(read, "model_index.json")
     count = _pipeline(index)
     unet = _unet(_object(read, "unet/config.json"))
-    vae = _vae(_object(read, "vae/config.json"), index)
+    vae = autoencoder(_object(read, "vae/config.json"), index["vae"][1])
     texts = tuple(_text(read, number) for number in range(count))
     plan = Architecture(
         family="sdxl" if count > 1 else _family(unet),
@@ -192,8 +212,8 @@ def _unet(config: Config) -> Config:
     return config
 
 
-def _vae(config: Config, index: Mapping[str, Any]) -> Config:
-    name = index["vae"][1]
+def autoencoder(config: Config, name: str) -> Config:
+    """The configuration of an autoencoder of the class `name`; raises `ConfigError`."""
     defaults = TINY_DEFAULTS if name == "AutoencoderTiny" else VAE_DEFAULTS
     config = {**defaults, **config, "_class_name": name}
     _require_counts("vae", config, ("in_channels", "out_channels", "latent_channels"))
@@ -206,8 +226,6 @@ def _vae(config: Config, index: Mapping[str, Any]) -> Config:
 
 def _widths(vae: Config) -> list[int]:
     widths = vae.get("encoder_block_out_channels") or vae.get("block_out_channels")
-    if vae["_class_name"] == "AutoencoderTiny":
-        widths = widths or [64] * 4
     return _require_widths("vae", widths)
 
 

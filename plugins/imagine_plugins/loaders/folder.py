@@ -13,6 +13,7 @@ from imagine_plugins.loaders import configs
 from imagine_plugins.loaders.components import Checkpoint, Component, Stored, component_slots
 from imagine_plugins.loaders.header import Header, HeaderError, read_header
 from imagine_plugins.loaders.layout import own_names
+from imagine_plugins.loaders.names import present_name
 from imagine_plugins.loaders.problems import ProblemError, explained, named
 from imagine_plugins.loaders.sidecar import Overrides, read_sidecar
 from imagine_plugins.loaders.weight_names import weight_files
@@ -23,13 +24,6 @@ if TYPE_CHECKING:
 
 INDEX = "model_index.json"
 CONFIG_LIMIT = 64 * 2**20  # a tokenizer.json has some megabytes
-# Names of the attention's parameters in autoencoders saved before diffusers 0.18.
-OLD_NAMES = {
-    ".query.": ".to_q.",
-    ".key.": ".to_k.",
-    ".value.": ".to_v.",
-    ".proj_attn.": ".to_out.0.",
-}
 
 
 class FolderLoader:
@@ -69,18 +63,18 @@ class FolderLoader:
 
 def _examine(folder: Path) -> Checkpoint:
     """What a folder's configurations and headers say; raises `ProblemError` or OSError."""
-    read = _reader(folder)
-    plan = _overridden(configs.architecture(read), read_sidecar(folder))
+    read, overrides = file_reader(folder), read_sidecar(folder)
+    plan = _overridden(configs.architecture(read), overrides)
     components = {
         name: Component(
-            title=name, slots=wanted and own_names(wanted), weights=_weights(folder / name)
+            title=name, slots=wanted and own_names(wanted), weights=component_weights(folder / name)
         )
         for name, wanted in component_slots(plan).items()
     }
     for name, component in components.items():
         if component.problem is not None:
             raise ProblemError(f"{name}: {component.problem}")
-    return Checkpoint(architecture=plan, components=components, read=read)
+    return Checkpoint(architecture=plan, components=components, read=read, vae=overrides.vae)
 
 
 def _overridden(plan: Architecture, overrides: Overrides) -> Architecture:
@@ -94,10 +88,10 @@ def _overridden(plan: Architecture, overrides: Overrides) -> Architecture:
     return replace(plan, scheduler=config, size=overrides.recommended_size or plan.size)
 
 
-def _weights(component: Path) -> dict[str, Stored]:
+def component_weights(component: Path) -> dict[str, Stored]:
     """The tensors of a component's file or shards, by their present names."""
     return {
-        _present_name(name): Stored(file, tensor)
+        present_name(name.removeprefix("text_model.")): Stored(file, tensor)
         for file in _weight_files(component)
         for name, tensor in _header_of(file).tensors.items()
     }
@@ -122,15 +116,7 @@ def _weight_files(component: Path) -> list[Path]:
     raise ProblemError(f"{component.name} has no weights (*.safetensors); download them too")
 
 
-def _present_name(name: str) -> str:
-    name = name.removeprefix("text_model.")
-    if ".attentions." in name:
-        for old, new in OLD_NAMES.items():
-            name = name.replace(old, new)
-    return name
-
-
-def _reader(folder: Path) -> configs.Read:
+def file_reader(folder: Path) -> configs.Read:
     """Gives the files of a folder: JSON parsed, anything else as text."""
 
     def read(name: str) -> Any:

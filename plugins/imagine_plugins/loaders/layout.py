@@ -130,6 +130,29 @@ def vae_slots(config: Config) -> Iterator[Slot]:
         yield from _pair("post_quant_conv", "post_quant_conv", latent, latent)
 
 
+def tiny_slots(config: Config) -> Iterator[Slot]:
+    """The tensors of an AutoencoderTiny, without a prefix; layers count upsampling, too."""
+    number, latent = 0, config["latent_channels"]
+    widths = config["encoder_block_out_channels"]
+    for level, width in enumerate(widths):
+        name = f"encoder.layers.{number}"
+        entering = width if level else config["in_channels"]
+        yield from _tiny_convolution(name, width, entering, biased=level == 0)
+        yield from _tiny_blocks("encoder", number + 1, config["num_encoder_blocks"][level], width)
+        number += 1 + config["num_encoder_blocks"][level]
+    yield from _tiny_convolution(f"encoder.layers.{number}", latent, widths[-1])
+
+    widths, number = config["decoder_block_out_channels"], 2
+    yield from _tiny_convolution("decoder.layers.0", widths[0], latent)
+    for level, width in enumerate(widths):
+        is_last = level == len(widths) - 1
+        yield from _tiny_blocks("decoder", number, config["num_decoder_blocks"][level], width)
+        number += config["num_decoder_blocks"][level] + (0 if is_last else 1)
+        out = config["out_channels"] if is_last else width
+        yield from _tiny_convolution(f"decoder.layers.{number}", out, width, biased=is_last)
+        number += 1
+
+
 def clip_slots(config: Config, *, projection: bool = False) -> Iterator[Slot]:
     """The tensors of a CLIPTextModel under Hugging Face's names, without a prefix."""
     width, inner = config["hidden_size"], config["intermediate_size"]
@@ -257,3 +280,14 @@ def _vae_middle(half: str, width: int) -> Iterator[Slot]:
 def _vae_end(half: str, width: int, out: int) -> Iterator[Slot]:
     yield from _pair(f"{half}.norm_out", f"{half}.conv_norm_out", width)
     yield from _pair(f"{half}.conv_out", f"{half}.conv_out", out, width, 3, 3)
+
+
+def _tiny_convolution(name: str, out: int, width: int, *, biased: bool = True) -> Iterator[Slot]:
+    pair = _same(name, out, width, 3, 3)
+    yield from pair if biased else [next(pair)]
+
+
+def _tiny_blocks(half: str, first: int, count: int, width: int) -> Iterator[Slot]:
+    for number in range(first, first + count):
+        for part in (0, 2, 4):
+            yield from _same(f"{half}.layers.{number}.conv.{part}", width, width, 3, 3)

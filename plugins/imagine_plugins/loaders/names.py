@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from imagine_plugins.loaders.layout import UNET, Slot
+from imagine_plugins.loaders.layout import UNET, VAE, Slot
 
 _TEXT = r"^(cond_stage_model\.|conditioner\.embedders\.\d+\.)"
 _ATTENTION = r"^(first_stage_model\.\w+\.mid\.attn_1\.)"
@@ -26,6 +26,13 @@ _RULES = (
         r"\1transformer.text_model.\2.",
     ),
 )
+# Names of the attention's parameters in autoencoders saved before diffusers 0.18.
+_OLD_ATTENTION = {
+    ".query.": ".to_q.",
+    ".key.": ".to_k.",
+    ".value.": ".to_v.",
+    ".proj_attn.": ".to_out.0.",
+}
 _ONE_ENCODER = (  # SD1 and SD2 in SDXL's names, as SD Turbo came
     (r"^conditioner\.embedders\.0\.", "cond_stage_model."),
 )
@@ -59,10 +66,18 @@ def usual_names(stored: Collection[str], encoders: int) -> dict[str, str]:
     def usual(name: str) -> str:
         for pattern, replacement in patterns:
             name = pattern.sub(replacement, name)
-        return name
+        return present_name(name) if name.startswith(VAE) else name
 
     renamed = {usual(name): name for name in stored if not name.startswith(UNET)}
     return renamed | {name: name for name in stored if name in renamed or name.startswith(UNET)}
+
+
+def present_name(name: str) -> str:
+    """What diffusers calls a parameter of an autoencoder now."""
+    if ".attentions." in name:
+        for old, new in _OLD_ATTENTION.items():
+            name = name.replace(old, new)
+    return name
 
 
 def text_prefixes(usual: Collection[str], encoders: int) -> list[tuple[str, bool]]:

@@ -59,20 +59,19 @@ def _sd2_prediction(plan: Architecture, header: Header, path: Path) -> str:
     if plan.scheduler.get("prediction_type") == "v_prediction":  # its own configuration says so
         return "v_prediction"
     tensor = header.tensors.get(TELLING)
-    spread = None if tensor is None else _deviation(path, tensor)
-    return "v_prediction" if spread is not None and spread > V_DEVIATION else "epsilon"
+    values = [] if tensor is None else read_values(path, tensor)
+    return "v_prediction" if len(values) > 1 and stdev(values) > V_DEVIATION else "epsilon"
 
 
-def _deviation(path: Path, tensor: Tensor) -> float | None:
-    """The standard deviation of a small tensor, read without torch."""
+def read_values(path: Path, tensor: Tensor) -> list[float]:
+    """The finite values of a small tensor, read without torch; none of a large one."""
     size = tensor.end - tensor.start
     if not 0 < size <= VALUES_LIMIT * 8:
-        return None
+        return []
     with path.open("rb") as file:
         file.seek(tensor.start)
         data = file.read(size)
-    values = [value for value in _floats(tensor.dtype, data) if math.isfinite(value)]
-    return stdev(values) if len(values) > 1 else None
+    return [value for value in _floats(tensor.dtype, data) if math.isfinite(value)]
 
 
 def _floats(dtype: str, data: bytes) -> list[float]:

@@ -1,4 +1,4 @@
-"""Registers the model formats: single-file checkpoints, diffusers folders, LoRAs, embeddings."""
+"""Registers the formats of models and of what changes them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
     from imagine_plugins.loaders.embedding import EmbeddingLoader
     from imagine_plugins.loaders.folder import FolderLoader
     from imagine_plugins.loaders.lora import LoraLoader
+    from imagine_plugins.loaders.vae import VaeLoader
 
     register(CheckpointLoader())
     register(FolderLoader())
     register(LoraLoader())
     register(EmbeddingLoader())
+    register(VaeLoader())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +24,6 @@ from imagine_plugins.loaders.parameterization import scheduler
 from imagine_plugins.loaders.problems import ProblemError
 from imagine_plugins.loaders.sidecar import Overrides, SidecarError, parse_size, read_sidecar
 
-EMBEDDED = "imagine.config"  # our configuration files as one JSON text in a file's metadata
 DIFFUSERS_VAE = "decoder.up_blocks.0.resnets.0.norm1.weight"  # as ComfyUI tells it
 SPEC = "modelspec."
 SHOWN_METADATA = 1000  # characters; thumbnails are larger
@@ -47,28 +45,19 @@ def recognise_checkpoint(path: Path) -> Checkpoint:
 
 
 def _recognise(path: Path, header: Header) -> Checkpoint:
-    files = _embedded(header)
-    is_embedded = EMBEDDED in header.metadata
+    files = configs.embedded(header.metadata)
+    is_embedded = configs.EMBEDDED in header.metadata
     plan = configs.architecture(files.get) if is_embedded else stable_diffusion(header)
     components = _components(plan, path, header)
     _require(plan.family, components.values())
+    overrides = _overrides(plan, path)
     return Checkpoint(
-        architecture=_completed(plan, path, header),
+        architecture=_completed(plan, path, header, overrides),
         components=components,
         read=files.get,
         metadata=modelspec(header),
+        vae=overrides.vae,
     )
-
-
-def _embedded(header: Header) -> Mapping[str, Any]:
-    """The configuration files inside a file, by name; most have none."""
-    try:
-        files = json.loads(header.metadata.get(EMBEDDED, "{}"))
-    except (ValueError, RecursionError) as error:
-        raise configs.ConfigError("the configuration inside the file is damaged") from error
-    if not isinstance(files, dict):
-        raise configs.ConfigError("the configuration inside the file is no JSON object")
-    return files
 
 
 # ------------------------------------------------------------------------ which tensors it has
@@ -111,13 +100,18 @@ def _require(family: str, components: Iterable[Component]) -> None:
 # ------------------------------------------------------------------------------- the rest of it
 
 
-def _completed(plan: Architecture, path: Path, header: Header) -> Architecture:
-    """The architecture with the scheduler and the size that the file and its sidecar ask for."""
+def _overrides(plan: Architecture, path: Path) -> Overrides:
     try:
-        overrides = read_sidecar(path)
+        return read_sidecar(path)
     except SidecarError as error:
         error.family = plan.family
         raise
+
+
+def _completed(
+    plan: Architecture, path: Path, header: Header, overrides: Overrides
+) -> Architecture:
+    """The architecture with the scheduler and the size that the file and its sidecar ask for."""
     noise = scheduler(plan, header, path=path, overrides=overrides)
     return replace(plan, scheduler=noise, size=_size(plan, header, noise, overrides))
 

@@ -34,11 +34,13 @@ class Overrides:
         prediction_type: "epsilon" or "v_prediction".
         zero_terminal_snr: Whether the training's last step was pure noise.
         recommended_size: Width and height.
+        vae: The name of a VAE to draw with.
     """
 
     prediction_type: str | None = None
     zero_terminal_snr: bool | None = None
     recommended_size: tuple[int, int] | None = None
+    vae: str | None = None
 
 
 def read_sidecar(path: Path) -> Overrides:
@@ -66,6 +68,7 @@ def read_sidecar(path: Path) -> Overrides:
         prediction_type=_prediction(beside.name, content),
         zero_terminal_snr=_flag(beside.name, content, "zero_terminal_snr"),
         recommended_size=_size(beside.name, content),
+        vae=_name(beside.name, content, "vae"),
     )
 
 
@@ -100,6 +103,13 @@ def _flag(file: str, content: Mapping[str, Any], name: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise SidecarError(f"{file}: {name} must be true or false")
     return value
+
+
+def _name(file: str, content: Mapping[str, Any], key: str) -> str | None:
+    value = content.get(key)
+    if value is not None and not (isinstance(value, str) and value.strip()):
+        raise SidecarError(f'{file}: {key} must be a name, as "imagine list" has it')
+    return value and value.strip()
 
 
 def _size(file: str, content: Mapping[str, Any]) -> tuple[int, int] | None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 
+from imagine_core.errors import FieldError, RequestError
 from imagine_core.interfaces import Conditioning
+from imagine_plugins.loaders.autoencoder import Autoencoder, LoadedVae
 from imagine_plugins.loaders.words import words_for
 
 if TYPE_CHECKING:
@@ -17,8 +20,7 @@ if TYPE_CHECKING:
 
     from imagine_core.models.hashing import FileHash
     from imagine_core.noise import NoiseModel
-    from imagine_core.parts import Parts
-    from imagine_plugins.loaders.autoencoder import Autoencoder
+    from imagine_core.parts import Parts, PictureCodec, Vae
     from imagine_plugins.loaders.text import TextEncoder
 
 MASKED_LATENTS = 4  # picture sizes whose masked latents an inpainting model caches
@@ -49,6 +51,7 @@ class StableDiffusion:
         self.text = text
         self.noise = noise
         self._hash = file_hash
+        self._codecs: WeakKeyDictionary[LoadedVae, Autoencoder] = WeakKeyDictionary()
         self._masked: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
 
     @property
@@ -101,17 +104,22 @@ class StableDiffusion:
         )[0]
         return prediction.float()  # type: ignore[no-any-return]
 
-    @torch.no_grad()
+    def with_vae(self, vae: Vae) -> PictureCodec:
+        """Pictures to latents of this model's scale and back with another VAE."""
+        if not isinstance(vae, LoadedVae):
+            raise RequestError([FieldError("vae", "is of a format that this model cannot use")])
+        if vae not in self._codecs:
+            self._codecs[vae] = self.autoencoder.replaced(vae)
+        return self._codecs[vae]
+
     def encode_image(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
         """The latent of an RGB picture, drawn from the autoencoder's posterior."""
-        return self.autoencoder.encode(image, generator)
+        return self.autoencoder.encode_image(image, generator)
 
-    @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> Image.Image:
         """The RGB picture of a latent."""
         return self.autoencoder.decode(latent)
 
-    @torch.no_grad()
     def preview(self, latent: torch.Tensor) -> Image.Image:
         """A quick RGB look at a latent, one pixel per latent cell."""
         return self.autoencoder.preview(latent)
@@ -120,7 +128,7 @@ class StableDiffusion:
         """Release the weights and stop computing the hash."""
         if self._hash is not None:
             self._hash.stop()
-        for part in ("unet", "autoencoder", "text", "second", "_masked"):
+        for part in ("unet", "autoencoder", "text", "second", "_masked", "_codecs"):
             self.__dict__.pop(part, None)
 
     def _added(self, extras: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -136,7 +144,11 @@ class StableDiffusion:
         return torch.cat([latents, mask, masked.expand(rows, -1, -1, -1)], dim=1)
 
     def _masked_latent(self, height: int, width: int) -> torch.Tensor:
-        """The latent of a picture that is masked out as a whole, and grey for that."""
+        """The latent of a picture that is masked out as a whole, and grey for that.
+
+        Of the model's own autoencoder, whatever a request decodes with: rows of one forward share
+        it, and the UNet was trained on it.
+        """
         size = (height, width)
         if size not in self._masked:
             self._masked[size] = self.autoencoder.grey(height, width)

@@ -14,8 +14,9 @@ from imagine_plugins.loaders.adapters.recognition import (
 )
 from imagine_plugins.loaders.header import Header
 from imagine_plugins.loaders.inversions import inversion
-from imagine_plugins.loaders.layout import UNET, VAE
+from imagine_plugins.loaders.layout import UNET
 from imagine_plugins.loaders.problems import ProblemError
+from imagine_plugins.loaders.vae_layouts import vae_problem
 
 # A key that each unsupported generator has, bare or after `UNET`.
 GENERATORS = (
@@ -42,16 +43,6 @@ PARTS = (
             "this is a UNet alone, a part of a diffusers folder; take the whole folder, the one "
             "with model_index.json"
         ),
-    ),
-    (
-        ("decoder.conv_in.weight", f"{VAE}decoder.conv_in.weight", "vae.decoder.conv_in.weight"),
-        "vae",
-        f"this is a VAE, which only turns latents into pictures; it belongs {place_of('vae')}",
-    ),
-    (
-        ("decoder.layers.0.weight", "encoder.layers.0.weight"),
-        "vae",
-        f"this is a small VAE (TAESD); it belongs {place_of('vae')}",
     ),
     (
         (
@@ -170,6 +161,8 @@ def _part(header: Header) -> ProblemError | None:
         return None
     if _begins(header, "model_ema.diffusion_model"):
         return ProblemError(EMA_ONLY, family="ema")
+    if (vae := vae_problem(header)) is not None:
+        return ProblemError(vae, family="vae")
     for keys, family, problem in PARTS:
         if _has(header, keys):
             return ProblemError(problem, family=family)

@@ -27,8 +27,11 @@ VARIANTS = (".fp16", "", ".bf16")
 NOT_NEEDED = {"safety_checker", "feature_extractor", "image_encoder"}
 CONFIGURATION = {".json", ".txt"}
 PICKLES = {".bin", ".ckpt", ".pt", ".pth", ".pkl"}
-NAMELESS = {"pytorch_lora_weights", "adapter_model", "learned_embeds", "embeddings"}
-"""What trainers call every LoRA and embedding; it is called as its repository is instead."""
+NAMELESS = {
+    *("pytorch_lora_weights", "adapter_model", "diffusion_pytorch_model"),
+    *("learned_embeds", "embeddings"),
+}
+"""What trainers call every LoRA, embedding or VAE; it is called as its repository is instead."""
 
 MOST_NAMED = 8
 LARGEST = 2**63 - 1
