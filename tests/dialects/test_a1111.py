@@ -41,6 +41,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     folder = tmp_path_factory.mktemp("models")
     for name in ("tiny.fake", "other.fake"):
         (folder / name).write_bytes(b"fake")
+    (folder / "vae").mkdir()
+    (folder / "vae" / "soft.fake").write_bytes(b"fake")
     limits = Limits(steps=50, images=4, pixels=512 * 512)
     engine = build_test_engine(
         folder, settings=Settings(models=folder, default_model="tiny", limits=limits)
@@ -371,6 +373,45 @@ def test_options_are_the_clients_own(app: Starlette) -> None:
     assert [json.loads(each["info"])["sd_model_name"] for each in drawn] == ["other", "tiny"]
 
 
+def test_vaes_are_listed_and_go_by_file_name_in_options_and_overrides(
+    app: Starlette, engine: Engine
+) -> None:
+    listed = [{"model_name": "soft.fake", "filename": "soft.fake"}]
+    assert ask(app, "GET", V1 + "sd-vae").json() == listed
+
+    def drawn(**override: object) -> tuple[object, list[str]]:
+        reply = draw(app, override_settings=override)
+        return reply["info"]["sd_vae_name"], reply["warnings"]
+
+    for name, vae in (
+        ("soft.fake", "soft"), ("SOFT", "soft"), ("soft.pt", "soft"), ("soft", "soft"),
+        ("Automatic", None), ("", None), ("None", None),
+    ):  # fmt: skip
+        assert drawn(sd_vae=name) == (vae, []), name
+    vae, warnings = drawn(sd_vae="sfot")
+    assert vae is None
+    assert warnings == ["unknown vae 'sfot'; did you mean 'soft'?; the model's own draws instead"]
+
+    assert ask(app, "GET", V1 + "options").json()["sd_vae"] == "Automatic"
+    assert ask(app, "POST", V1 + "options", json={"sd_vae": "soft.fake"}).status_code == 200
+    assert ask(app, "GET", V1 + "options").json()["sd_vae"] == "soft.fake"
+    assert drawn()[0] == "soft"
+    assert drawn(sd_vae="None")[0] is None
+    assert drawn(sd_vae="Automatic")[0] is None
+    assert "did you mean 'soft'" in refusal(app, "options", 404, sd_vae="sofd")
+    assert ask(app, "POST", V1 + "options", json={"sd_vae": "Automatic"}).status_code == 200
+    assert drawn()[0] is None
+
+
+def test_a_vae_of_other_models_is_refused_by_the_clients_name_of_it(
+    app: Starlette, engine: Engine
+) -> None:
+    (engine.catalogue.folder / "vae" / "other.fake").write_bytes(b"fake")
+    words = refusal(app, "txt2img", 422, **BODY, override_settings={"sd_vae": "other"})
+    (engine.catalogue.folder / "vae" / "other.fake").unlink()
+    assert words.startswith("sd_vae: 'other' is for")
+
+
 def test_an_unknown_model_in_the_options_is_not_found(app: Starlette) -> None:
     words = refusal(app, "options", 404, sd_model_checkpoint="othr.fake")
     assert "did you mean 'other.fake'" in words
@@ -414,7 +455,7 @@ def test_titles_stay_when_a_hash_becomes_known(
 
 @pytest.mark.parametrize(
     "name",
-    ["sd-vae", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles",
+    ["hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles",
      "script-info", "latent-upscale-modes"],
 )  # fmt: skip
 def test_lists_that_are_not_there_are_empty(app: Starlette, name: str) -> None:

@@ -9,7 +9,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from imagine_core import GenerationRequest
-from imagine_core.errors import Cancelled, ImagineError, RequestError, UnknownName
+from imagine_core.errors import (
+    Cancelled,
+    ImagineError,
+    RequestError,
+    UnknownName,
+    UnusableModel,
+)
 from imagine_core.fields import renamed
 from imagine_core.kinds import (
     Absent,
@@ -40,11 +46,13 @@ from imagine_core.web.security import FILE_ORIGINS
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from imagine_core.models.catalogue import Catalogue
     from imagine_core.service import Service
     from imagine_core.web.dialect import Record
 
 EXTRAS = ("enhance", "on_disconnect")
-MODEL, CLIP = "sd_model_checkpoint", "CLIP_stop_at_last_layers"
+MODEL, CLIP, VAE = "sd_model_checkpoint", "CLIP_stop_at_last_layers", "sd_vae"
+VAES = {"automatic": None, "none": "none"}  # what names no file: the model's, and the one in it
 SEED_BITS = 32  # JavaScript keeps 53 bits of a number
 PREVIEWS = 10
 # fmt: off
@@ -76,7 +84,9 @@ ROWS = (
     Row("override_settings",   Object(),           {}),
     Row("override_settings_restore_afterwards", Flag(), default=True),
 )
-NAMES = {row.core: row.key for row in ROWS if row.core} | {"images": "batch_size x n_iter"}
+NAMES = {row.core: row.key for row in ROWS if row.core} | {
+    "images": "batch_size x n_iter", "vae": VAE,
+}
 
 IGNORED: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("styles", "restore_faces", "tiling", "subseed_strength", "resize_mode"), ()),
@@ -92,6 +102,7 @@ IGNORED_HIRES = {
     "hr_scheduler": ("Use same scheduler",),
     **dict.fromkeys(("hr_second_pass_steps", "hr_prompt", "hr_negative_prompt"), ()),
 }
+OBEYED = (MODEL, CLIP, VAE)  # of override_settings
 NOTHING: tuple[object, ...] = (None, "", 0, -1, [], {}, "Automatic")
 # fmt: on
 """Fields that are not obeyed, and the values that ask for nothing, beside those of `NOTHING`."""
@@ -140,10 +151,12 @@ class A1111:
         name, schedule = values["sampler_name"] or values["sampler_index"], values["scheduler"]
         spec, schedule, warnings = resolve_or_default(samplers, name, schedule or "default")
         model, unknown = catalogue.match_or_default(override.get(MODEL), stored.get(MODEL))
+        vae, unknown_vae = vae_of(catalogue, override.get(VAE) or stored.get(VAE))
         hires = values["enable_hr"] and not self._img2img
         scales = (values["hr_resize_x"] / values["width"], values["hr_resize_y"] / values["height"])
         core = {row.core: values[row.key] for row in ROWS if row.core} | {
             "model": model and model.name,
+            "vae": vae,
             "sampler": spec.name,
             "noise_schedule": schedule,
             "seed": secrets.randbits(SEED_BITS) if values["seed"] is None else values["seed"],
@@ -160,7 +173,7 @@ class A1111:
         elif stays:
             self._options.set(caller, {**override, **known})
         values |= {"seed": core["seed"], "override_settings": known, "init_images": None}
-        told = (*warnings, *unknown, *_ignored(given, hires=hires))
+        told = (*warnings, *unknown, *unknown_vae, *_ignored(given, hires=hires))
         return Order(
             request=GenerationRequest(**core),
             errors=tuple(errors),
@@ -190,6 +203,7 @@ class A1111:
             "denoising_strength": request.strength if self._img2img else None,
             "sd_model_name": request.model, "sd_model_hash": done.result.model_hash,
             "infotexts": [infotext_of(png) or "" for png in done.pngs],
+            "sd_vae_name": request.vae, "sd_vae_hash": done.result.hashes.get("vae"),
             "index_of_first_image": 0, "job_timestamp": time.strftime("%Y%m%d%H%M%S"),
             "version": f"Imagine {version()}", "extra_generation_params": {}, "styles": [],
             "warnings": warnings,
@@ -210,12 +224,23 @@ class A1111:
         return status, json_line(form)
 
 
+def vae_of(catalogue: Catalogue, text: object) -> tuple[str | None, list[str]]:
+    """The VAE that a client means, as requests name it; for an unknown one, a warning."""
+    name = str(text or "Automatic")
+    if name.casefold() in VAES:
+        return VAES[name.casefold()], []
+    try:
+        return catalogue.match(name, "vae").name, []
+    except (UnknownName, UnusableModel) as error:
+        return None, [f"{error}; the model's own draws instead"]
+
+
 def _ignored(given: Mapping[str, Any], *, hires: bool) -> Iterator[str]:
     for key, nothing in (IGNORED | IGNORED_HIRES if hires else IGNORED).items():
         value = given.get(key)
         asked = value if isinstance(value, dict) else {"": value}
         quiet = (*NOTHING, *nothing)
-        names = [n[:100] for n, v in asked.items() if v not in quiet and n not in (MODEL, CLIP)]
+        names = [n[:100] for n, v in asked.items() if v not in quiet and n not in OBEYED]
         if names:
             yield f"{' '.join([key, *filter(None, names[:20])])} has no effect here"
     if hires:

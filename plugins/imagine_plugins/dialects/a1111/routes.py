@@ -24,7 +24,7 @@ from imagine_core.web.generation import generation
 from imagine_core.web.jobs import Progress
 from imagine_core.web.openapi import described, operation, reference, shape
 from imagine_core.web.security import open_to_files
-from imagine_plugins.dialects.a1111.dialect import A1111, CLIP, MODEL, ROWS
+from imagine_plugins.dialects.a1111.dialect import A1111, CLIP, MODEL, ROWS, VAE, VAES
 
 if TYPE_CHECKING:
     from imagine_core import ModelInfo
@@ -38,7 +38,7 @@ NAMED = (errors.UnknownName, errors.UnusableModel)
 DRAWING = (
     *NAMED, errors.ShuttingDown, errors.Stalled, errors.GenerationFailed, errors.OutOfMemory,
 )
-OPTIONS = {CLIP: 1, "sd_vae": "Automatic", "samples_format": "png"}
+OPTIONS = {CLIP: 1, VAE: "Automatic", "samples_format": "png"}
 PICTURE = (Row("image", Picture()),)
 TASK = (
     Row("id_task", Text(), ""), Row("id_live_preview", Whole(-1), -1),
@@ -65,12 +65,13 @@ MODEL_REST = {"sha256": None, "config": None}
 MODELS = {"title": str, "model_name": str, "filename": str, "hash": (str, None), **MODEL_REST}
 LORAS = {"name": str, "alias": str, "path": str, "metadata": dict}
 EMBEDDINGS = {"loaded": dict, "skipped": dict}
+VAE_FILES = {"model_name": str, "filename": str}
 SAMPLERS = {"name": str, "aliases": [str], "options": {}}
 SCHEDULER_REST = {"aliases": None, "default_rho": -1, "need_inner_model": False}
 SCHEDULERS = {"name": str, "label": str, **SCHEDULER_REST}
 UPSCALER = {"model_name": None, "model_path": None, "model_url": None, "scale": 4}
 LISTS = (
-    "sd-vae", "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles",
+    "hypernetworks", "face-restorers", "realesrgan-models", "prompt-styles",
     "artists", "artist-categories", "script-info", "extensions", "latent-upscale-modes",
     "sd-modules",
 )
@@ -126,6 +127,13 @@ class Answers:
         }
         return {"loaded": loaded, "skipped": {}}
 
+    def vaes(self, _: Call) -> object:
+        """The VAEs."""
+        return [
+            {"model_name": i.path.name, "filename": i.path.name}
+            for i in self.service.engine.catalogue.usable("vae")
+        ]
+
     def samplers(self, _: Call) -> object:
         """The samplers."""
         return [
@@ -152,6 +160,9 @@ class Answers:
         """Set options for the caller alone."""
         if call.given.get(MODEL):
             self.service.engine.catalogue.match(str(call.given[MODEL]))
+        vae = str(call.given.get(VAE) or "Automatic")
+        if vae.casefold() not in VAES:
+            self.service.engine.catalogue.match(vae, "vae")
         self._read(ROWS, {"clip_skip": call.given.get(CLIP)})
         self.options.set(call.caller, call.given)
 
@@ -312,6 +323,7 @@ def a1111_routes(service: Service) -> Iterator[Route]:
         (answers.models, "GET /sdapi/v1/sd-models", [MODELS]),
         (answers.loras, "GET /sdapi/v1/loras", [LORAS]),
         (answers.embeddings, "GET /sdapi/v1/embeddings", EMBEDDINGS),
+        (answers.vaes, "GET /sdapi/v1/sd-vae", [VAE_FILES]),
         (answers.samplers, "GET /sdapi/v1/samplers", [SAMPLERS]),
         (answers.schedulers, "GET /sdapi/v1/schedulers", [SCHEDULERS]),
         (answers.memory, "GET /sdapi/v1/memory", {"ram": dict, "cuda": dict}),
