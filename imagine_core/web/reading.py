@@ -9,10 +9,11 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from imagine_core import strict_json
-from imagine_core.errors import FieldError, ImagineError, UnknownName
+from imagine_core.errors import FieldError, ImagineError, MalformedBody, UnknownName
 from imagine_core.fields import FIELDS
 from imagine_core.interfaces import steps_to_run
 from imagine_core.kinds import Decimal, Flag, Side, Whole
+from imagine_core.lora_field import Loras
 from imagine_core.strict_json import Refused
 from imagine_core.types import HIRES_STRENGTH
 from imagine_core.web.forms import Part, read_form
@@ -38,7 +39,7 @@ WHOLE = re.compile(r"-?\d{1,100}", re.ASCII)
 TYPED = {
     name
     for each in FIELDS
-    if isinstance(each.kind, Whole | Side | Decimal | Flag)
+    if isinstance(each.kind, Whole | Side | Decimal | Flag | Loras)
     for name in (each.name, each.wire)
 }
 KEEPS_NOTHING = "this server keeps no results: on_disconnect 'finish' was ignored"
@@ -86,8 +87,8 @@ def read_fields(
 ) -> tuple[dict[str, Any], list[Part]]:
     """The fields of a JSON object or of a form, and the files of the form.
 
-    Of a form, numbers and booleans are read as in JSON for those fields of `GenerationRequest` that
-    are such, under either name, and for `typed`.
+    Of a form, numbers, booleans and lists are read as in JSON for those fields of
+    `GenerationRequest` that are such, under either name, and for `typed`.
 
     Raises:
         MalformedBody: The body is neither.
@@ -114,6 +115,9 @@ def _json_value(text: str) -> object:
         return int(text)
     with suppress(ValueError):
         return float(text)
+    if text.startswith("["):
+        with suppress(MalformedBody):
+            return strict_json.parse_object(f'{{"list": {text}}}'.encode())["list"]
     return {"true": True, "false": False}.get(text.lower(), text)
 
 
