@@ -11,8 +11,8 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from imagine_core.embeddings import EmbeddingNames, missing_embeddings, named_embeddings
 
+from imagine_core.embeddings import EmbeddingNames, missing_embeddings, named_embeddings
 from imagine_core.prompting import parse
 
 NAMES = [

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from imagine_core.embeddings import named_embeddings
 
+from imagine_core.embeddings import named_embeddings
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.prompting import Chunk, chunks, describe, parse, sections
 from imagine_plugins.loaders.emphasis import weighted

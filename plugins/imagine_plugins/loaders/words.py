@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from imagine_core.embeddings import EmbeddingNames
 
+from imagine_core.embeddings import EmbeddingNames
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.prompting import Chunk
 
