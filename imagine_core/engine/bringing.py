@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OWN = "none"
 """Names the model's own VAE where it would draw with another."""
 
+OWN_SIZES = "sd"  # the family of models whose network is none of the usual ones
 KINDS = {"lora": "LoRA", "embedding": "embedding", "vae": "VAE"}
 
 
@@ -79,7 +80,7 @@ def _vae(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) -> 
 
 def _decoder(model: ModelInfo, catalogue: Catalogue) -> ModelInfo:
     fast = [info for info in catalogue.usable("vae") if info.details.get("decoder") == "fast"]
-    fits = [info for info in fast if model.family in info.fits]
+    fits = [info for info in fast if _fits(info, model)]
     if "vae" in model.takes and fits:
         return min(fits, key=lambda info: len(info.fits))  # one of this family alone, first
     message = f"there is no fast decoder for {model.family}: a TAESD file belongs {place_of('vae')}"
@@ -115,12 +116,18 @@ def _taken(info: ModelInfo, model: ModelInfo, field: str) -> ModelInfo:
     return info
 
 
+def _fits(info: ModelInfo, model: ModelInfo) -> bool:
+    """Whether it is for models of that family; one of sizes of its own looks at it itself."""
+    family = model.family.removesuffix("-inpaint")
+    return not info.fits or family in (*info.fits, OWN_SIZES)
+
+
 def _misfit(info: ModelInfo, model: ModelInfo) -> str | None:
     """Why a model cannot take what fits models of other families."""
     kind = KINDS.get(info.kind, info.kind)
     if info.kind not in model.takes:
         return f"the model {model.name!r} takes no {kind}"
-    if info.fits and model.family not in info.fits:
+    if not _fits(info, model):
         families = " or ".join(info.fits)
         return f"{info.name!r} is for {families}, and the model {model.name!r} is {model.family}"
     return None

@@ -388,9 +388,8 @@ def test_vaes_are_listed_and_go_by_file_name_in_options_and_overrides(
         ("Automatic", None), ("", None), ("None", None),
     ):  # fmt: skip
         assert drawn(sd_vae=name) == (vae, []), name
-    vae, warnings = drawn(sd_vae="sfot")
-    assert vae is None
-    assert warnings == ["unknown vae 'sfot'; did you mean 'soft'?; the model's own draws instead"]
+    unknown = "unknown vae 'sfot'; did you mean 'soft'?; the model's own draws instead"
+    assert drawn(sd_vae="sfot") == (None, [unknown])
 
     assert ask(app, "GET", V1 + "options").json()["sd_vae"] == "Automatic"
     assert ask(app, "POST", V1 + "options", json={"sd_vae": "soft.fake"}).status_code == 200

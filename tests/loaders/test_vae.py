@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import weakref
@@ -15,11 +16,24 @@ import pytest
 import torch
 from PIL import Image
 
-from checkpoints import TINY_SD1, TINY_SDXL, Layout, inpainting, write_checkpoint, write_hollow
+from checkpoints import (
+    SD1,
+    TINY_SD1,
+    TINY_SDXL,
+    Layout,
+    inpainting,
+    shapes,
+    write_checkpoint,
+    write_hollow,
+)
+from imagine_core.engine import build_engine
+from imagine_core.engine.bringing import bring
 from imagine_core.errors import RequestError, UnusableModel
 from imagine_core.models.catalogue import Catalogue
 from imagine_core.models.hashing import file_hash
 from imagine_core.plugins import build_plugins
+from imagine_core.settings import Settings
+from imagine_core.types import GenerationRequest, GenerationResult
 from imagine_plugins.loaders.vae import VaeLoader
 from reference import CPU, Half, load, picture, single_file_pipeline
 from vaes import authors_names, diffusers_shapes, tiny_autoencoder, vae_shapes, write_vae
@@ -386,3 +400,46 @@ def test_models_take_vaes_and_their_sidecars_name_one(tmp_path: Path) -> None:
     (tmp_path / "file.json").write_text('{"vae": 3}')
     problem = models.find("file").problem
     assert problem == 'file.json: vae must be a name, as "imagine list" has it'
+
+
+def test_an_inpainting_model_takes_what_fits_its_family(tmp_path: Path) -> None:
+    models = catalogue(tmp_path)
+    write_hollow(tmp_path / "paint.safetensors", shapes(inpainting(SD1)))
+    write_hollow(tmp_path / "vae" / "taesd.safetensors", diffusers_shapes("AutoencoderTiny"))
+    write_hollow(tmp_path / "vae" / "sdxl.safetensors", vae_shapes())
+    model = models.get("paint")
+    assert model.family == "sd1-inpaint"
+    request = GenerationRequest(prompt="a cat", decoder="fast", vae="taesd")
+    brought = bring(request, model, models)
+    assert [info and info.name for info in (brought.vae, brought.decoder)] == ["taesd", "taesd"]
+    with pytest.raises(RequestError, match="vae: 'sdxl' is for sdxl, and the model 'paint' is sd1"):
+        bring(replace(request, vae="sdxl"), model, models)
+
+
+def test_requests_draw_with_the_vae_that_they_or_a_sidecar_name(tmp_path: Path, tiny: Any) -> None:
+    catalogue(tmp_path)
+    write_checkpoint(tmp_path / "tiny.safetensors", LAYOUTS["sd1"])
+    write_vae(tmp_path / "vae" / "soft.safetensors", LAYOUTS["sd1"])
+    save(tmp_path / "vae" / "taesd.safetensors", tiny.state_dict())
+    settings = Settings(models=tmp_path, default_model="tiny", device="cpu")
+    engine = build_engine(settings, build_plugins())
+
+    def drawn(**fields: Any) -> bytes:
+        return asyncio.run(generated(**fields))
+
+    async def generated(**fields: Any) -> bytes:
+        request = GenerationRequest(prompt="a cat", width=64, height=64, steps=2, seed=1, **fields)
+        *_, result = [event async for event in engine.generate(request)]
+        assert isinstance(result, GenerationResult)
+        return result.images[0].image.tobytes()
+
+    try:
+        own, soft, fast = drawn(), drawn(vae="soft"), drawn(decoder="fast")
+        assert len({own, soft, fast}) == 3
+        assert drawn(vae="taesd") == drawn(vae="soft", decoder="fast") == fast
+        assert drawn() == own
+        (tmp_path / "tiny.json").write_text('{"vae": "soft"}')
+        assert drawn() == soft
+        assert drawn(vae="none") == own
+    finally:
+        engine.close(grace=0)
