@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OWN = "none"
 """Names the model's own VAE where it would draw with another."""
 
+UNTOLD = "unknown"  # the family of a VAE that fits several by its shape
 OWN_SIZES = "sd"  # the family of models whose network is none of the usual ones
 KINDS = {"lora": "LoRA", "embedding": "embedding", "vae": "VAE"}
 
@@ -61,13 +62,14 @@ def bring(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) ->
     )
     named = zip(request.loras, loras, strict=True)
     embeddings, warnings = _embeddings(request, model, catalogue)
+    decoder = _decoder(model, catalogue) if request.decoder == "fast" else None
     return Brought(
         uses=tuple(replace(use, name=info.name) for use, info in named),
         loras=loras,
         embeddings=embeddings,
         vae=_vae(request, model, catalogue),
-        decoder=_decoder(model, catalogue) if request.decoder == "fast" else None,
-        warnings=warnings,
+        decoder=decoder,
+        warnings=(*warnings, *_doubts(decoder)),
     )
 
 
@@ -87,25 +89,34 @@ def _decoder(model: ModelInfo, catalogue: Catalogue) -> ModelInfo:
     raise RequestError([FieldError("decoder", message)])
 
 
+def _doubts(decoder: ModelInfo | None) -> list[str]:
+    if decoder is None or decoder.family != UNTOLD:
+        return []
+    return [f"{decoder.name!r} decodes, though it does not say for which models it was made"]
+
+
 def _embeddings(
     request: GenerationRequest, model: ModelInfo, catalogue: Catalogue
 ) -> tuple[tuple[ModelInfo, ...], tuple[str, ...]]:
     """The embeddings that the prompts name, and a note on each that the model cannot take."""
     if "embedding" not in model.takes:
         return (), ()
-    known = {info.name: info for info in catalogue.models("embedding")}
+    usable, others = {}, {}
+    for info in catalogue.models("embedding"):
+        if info.problem is None and _fits(info, model):
+            usable[info.name] = info
+        else:  # pickles are listed under their whole names
+            others[info.path.stem if info.problem else info.name] = info
     prompts = (request.prompt, request.negative_prompt)
-    named = dict.fromkeys(name for text in prompts for name in named_embeddings(text, known))
+    named = dict.fromkeys(name for text in prompts for name in named_embeddings(text, usable))
+    known = {**others, **usable}
+    every = dict.fromkeys(name for text in prompts for name in named_embeddings(text, known))
     missing = dict.fromkeys(name for text in prompts for name in missing_embeddings(text, known))
-    found, warnings = [], [f"there is no embedding {name[:80]!r}" for name in missing]
-    for name in named:
-        info = known[name]
-        problem = info.problem or _misfit(info, model)
-        if problem is None:
-            found.append(info)
-        else:
-            warnings.append(f"{name!r} in the prompt is read as words: {problem}")
-    return tuple(found), tuple(warnings)
+    warnings = [f"there is no embedding {name[:80]!r}" for name in missing]
+    for name in every.keys() - usable.keys():
+        problem = others[name].problem or _misfit(others[name], model)
+        warnings.append(f"{name!r} in the prompt is read as words: {problem}")
+    return tuple(usable[name] for name in named), tuple(sorted(warnings))
 
 
 def _taken(info: ModelInfo, model: ModelInfo, field: str) -> ModelInfo:

@@ -146,7 +146,7 @@ class FakeModel:
         chunks = max(1, -(-len(prompt.split()) // 75))
         context = torch.tensor(self.colour(prompt)).expand(1, chunks, 4).contiguous()
         for name, embedding in {} if parts is None else parts.embeddings.items():
-            if name in prompt:
+            if name.casefold() in prompt.casefold():
                 context = context + embedding.vectors["text_encoder"]
         warnings = (f"{chunks} chunks",) if chunks > 1 else ()
         return Conditioning(context=context.to(self.device), warnings=warnings)

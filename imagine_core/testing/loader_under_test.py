@@ -53,4 +53,7 @@ class Loaded:
 
     def load(self, info: ModelInfo, progress: Callable[[float], None] = id) -> DiffusionModel:  # type: ignore[assignment]
         """A model."""
-        return self.loader.load(info, device=self.device, full_precision=False, progress=progress)
+        model: DiffusionModel = self.loader.load(
+            info, device=self.device, full_precision=False, progress=progress
+        )
+        return model

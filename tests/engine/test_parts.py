@@ -24,7 +24,8 @@ from imagine_core.types import LoraUse
 FILES = (
     *("tiny.fake", "loras/ink.fake", "loras/wool.fake", "loras/other.fake", "loras/broken.fake"),
     *("loras/styles/paper.fake", "loras/half.fake", "loras/misfit.fake"),
-    *("vae/negative.fake", "vae/fast.fake", "vae/other.fake"),
+    *("embeddings/BadHand.fake", "embeddings/bad.fake", "embeddings/BadHand v2 other.fake"),
+    *("embeddings/broken.fake", "vae/negative.fake", "vae/fast.fake", "vae/other.fake"),
 )
 
 
@@ -311,3 +312,36 @@ def test_previews_are_those_of_the_vae(engine: Engine) -> None:
         return np.asarray(shown[0])
 
     assert (first(replace(RED, vae="negative")) == 255 - first(RED)).all()
+
+
+def embeddings_of(engine: Engine, prompt: str, negative: str = "") -> tuple[list[str], str]:
+    found = asyncio.run(engine.admit(replace(RED, prompt=prompt, negative_prompt=negative)))
+    return [info.name for info in found.brought.embeddings], "; ".join(found.warnings)
+
+
+def test_embeddings_are_found_where_prompts_name_them(engine: Engine) -> None:
+    assert embeddings_of(engine, "red, badhand") == (["BadHand"], "")
+    assert embeddings_of(engine, "(BADHAND:1.2) bad", "bad") == (["BadHand", "bad"], "")
+    assert embeddings_of(engine, "red badhands") == ([], "")
+    assert embeddings_of(engine, "red", "embedding:bad") == (["bad"], "")
+
+
+def test_an_embedding_that_cannot_be_taken_is_read_as_words_with_a_warning(engine: Engine) -> None:
+    found, warning = embeddings_of(engine, "badhand v2 other")
+    assert found == ["BadHand"]  # which is what the encoder reads there
+    assert "'BadHand v2 other' in the prompt is read as words: " in warning
+    assert "is for other, and the model 'tiny' is fake" in warning
+    assert embeddings_of(engine, "broken") == (
+        [],
+        "'broken' in the prompt is read as words: it is broken; get another one",
+    )
+    assert embeddings_of(engine, "embedding:worse") == ([], "there is no embedding 'worse'")
+
+
+def test_an_embedding_changes_its_request_alone(engine: Engine) -> None:
+    plain, named = replace(RED, prompt="red house"), replace(RED, prompt="red badhand")
+    alone = [pixels(draw_one(engine, each)) for each in (plain, named)]
+    shared = [pixels(each) for each in together(engine, [plain, named])]
+    for one, other in zip(alone, shared, strict=True):
+        assert (one == other).all()
+    assert draw_one(engine, named).hashes == {"embed:BadHand": "abcdef012345"}
