@@ -203,13 +203,16 @@ class NoModel(UnknownName):
 
 
 class UnusableModel(ImagineError):
-    """The model `name` exists, but cannot make pictures; `problem` says why and what to do."""
+    """The model `name` exists, but cannot make pictures; `problem` says why and what to do.
+
+    Or what changes one: `kind` is what messages call it.
+    """
 
     type = "unusable_model"
 
-    def __init__(self, name: str, problem: str) -> None:
-        self.name, self.problem = name, problem
-        super().__init__(f"model {name!r} cannot be used: {problem}")
+    def __init__(self, name: str, problem: str, *, kind: str = "model") -> None:
+        self.name, self.problem, self.kind = name, problem, kind
+        super().__init__(f"{kind} {name!r} cannot be used: {problem}")
 
 
 class Unauthorized(ImagineError):

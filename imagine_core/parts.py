@@ -53,6 +53,9 @@ class Update(Protocol):
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """The sum that is added to the weight, in the shape of the weight."""
 
+    def to(self, device: torch.device) -> Update:
+        """The same with its tensors on a device."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Magnitude:
@@ -92,7 +95,7 @@ class Change:
 # ------------------------------------------------------------------------------------- LoRAs
 
 
-@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True, weakref_slot=True)
 class Layers:
     """The layers of a model that a LoRA may change.
 
@@ -125,7 +128,10 @@ class FittedLora:
 
 
 class Lora(Protocol):
-    """A loaded LoRA: what loaders of the kind "lora" give. Several models may share it."""
+    """A loaded LoRA: what loaders of the kind "lora" give. Several models may share it.
+
+    Compared by identity, and weakly referenced.
+    """
 
     @property
     def hash(self) -> str | None:
@@ -135,7 +141,10 @@ class Lora(Protocol):
         """
 
     def fit(self, layers: Layers) -> FittedLora:
-        """What it changes in a model; raises `UnusableModel` where that is nothing."""
+        """What it changes in a model; raises `UnusableModel` where that is nothing.
+
+        Called for each forward with the same `layers`: the result is worth keeping.
+        """
 
     def close(self) -> None:
         """Release the tensors; it is not used afterwards."""
@@ -222,7 +231,7 @@ class Parts:
     ) -> None:
         self.loras = loras
         self.embeddings = embeddings or {}
-        self._spans: dict[tuple[AppliedLora, ...], Parts] = {loras: self}
+        self._spans: dict[tuple[AppliedLora, ...], Parts] = {}
 
     def __bool__(self) -> bool:
         """Whether there is any."""
@@ -236,6 +245,8 @@ class Parts:
         active = tuple(each for each in self.loras if each.use.start <= done < each.use.end)
         if not active:
             return None
+        if active == self.loras:
+            return self
         if active not in self._spans:
             self._spans[active] = Parts(active, self.embeddings)
         return self._spans[active]

@@ -58,12 +58,16 @@ def test_a_lora_is_described_from_its_header_alone(tmp_path: Path) -> None:
     }
 
 
-def test_a_lora_draws_nothing_alone(tmp_path: Path) -> None:
+def test_a_lora_that_went_bad_meanwhile_is_refused_by_name(tmp_path: Path) -> None:
     path = write_hollow(tmp_path / "style.safetensors", STYLE)
     loader = LoraLoader()
     info = loader.recognise(path)
     assert info is not None
-    with pytest.raises(UnusableModel, match="'style' cannot be used: this is a LoRA"):
+    os.truncate(path, 99)
+    with pytest.raises(UnusableModel, match=r"^LoRA 'style' cannot be used: the download is incom"):
+        loader.load(info, device=FakeDevice(), full_precision=False)
+    path.unlink()
+    with pytest.raises(UnusableModel, match=r"^LoRA 'style' cannot be used: it cannot be read"):
         loader.load(info, device=FakeDevice(), full_precision=False)
 
 

@@ -43,21 +43,26 @@ def assemble(
     """
     import torch
 
+    from imagine_plugins.loaders.adapters.modules import layers_of
+    from imagine_plugins.loaders.adapters.rows import Rows
     from imagine_plugins.loaders.stable_diffusion import StableDiffusion, StableDiffusionXL
 
     plan = checkpoint.architecture
     dtype = torch.float32 if full_precision else device.dtype()
     parts = _Parts(checkpoint, device, dtype, progress)
     texts = [parts.text(number) for number in range(len(plan.texts))]
+    unet = parts.unet()
+    networks = {component_name("text_encoder", n): text.model for n, text in enumerate(texts)}
     kind: Callable[..., StableDiffusion] = StableDiffusion
     if len(texts) > 1:
         zero = plan.zero_empty_prompt
         kind = partial(StableDiffusionXL, second=texts[1], zero_empty_prompt=zero)
     return kind(
-        unet=parts.unet(),
+        unet=unet,
         autoencoder=parts.autoencoder(),
         text=texts[0],
         noise=VariancePreserving(plan.scheduler),
+        rows=Rows(layers_of(plan), {"unet": unet, **networks}),
         file_hash=None if file_hash is None else file_hash.start(),
     )
 

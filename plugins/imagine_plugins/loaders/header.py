@@ -67,11 +67,13 @@ class Header:
     Attributes:
         tensors: The tensors by name, in the order of the file's header.
         metadata: The `__metadata__` map.
+        start: Bytes before the first tensor.
         size: Bytes of the whole file.
     """
 
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    start: int
     size: int
 
 
@@ -104,7 +106,7 @@ def parse_header(file: BinaryIO, size: int) -> Header:
     metadata = _metadata(entries.pop("__metadata__", None))
     tensors = {name: _tensor(name, entry, 8 + length) for name, entry in entries.items()}
     _check_layout(tensors, 8 + length, size)
-    return Header(tensors=tensors, metadata=metadata, size=size)
+    return Header(tensors=tensors, metadata=metadata, start=8 + length, size=size)
 
 
 def _explain(beginning: bytes, size: int, length: int) -> NoReturn:

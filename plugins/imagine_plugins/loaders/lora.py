@@ -1,4 +1,4 @@
-"""Recognises LoRAs: files that change what a model draws."""
+"""Recognises and loads LoRAs: files that change what a model draws."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ from collections import Counter
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from imagine_core.errors import UnusableModel
 from imagine_core.interfaces import ModelInfo
-from imagine_core.models.folders import KINDS
 from imagine_plugins.loaders.adapters.fitting import sentences
 from imagine_plugins.loaders.adapters.recognition import AdapterInfo, adapter_info
 from imagine_plugins.loaders.components import FLOATS
 from imagine_plugins.loaders.header import Header, HeaderError, read_header
+from imagine_plugins.loaders.problems import named
 from imagine_plugins.loaders.recognition import modelspec
 from imagine_plugins.loaders.unsupported import unfit
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device
+    from imagine_plugins.loaders.adapters.lora_file import LoraFile
 
 
 class LoraLoader:
-    """Recognises `.safetensors` adapters: LoRA, LoCon, LoHa, LoKr, DoRA, full differences."""
+    """Loads `.safetensors` adapters: LoRA, LoCon, LoHa, LoKr, DoRA, full differences."""
 
     name = "lora"
 
@@ -45,10 +45,14 @@ class LoraLoader:
         device: Device,
         full_precision: bool,
         progress: Callable[[float], object] = id,
-    ) -> NoReturn:
-        """Raise `UnusableModel`: a LoRA is no model that draws."""
+    ) -> LoraFile:
+        """Read a LoRA into memory; what models make of it goes to their device."""
+        from imagine_plugins.loaders.adapters.lora_file import LoraFile
+        from imagine_plugins.loaders.adapters.reading import read_adapter
+
         del device, full_precision, progress
-        raise UnusableModel(info.name, KINDS["lora"])
+        with named(info.name, kind="LoRA"):
+            return LoraFile(info.name, info.path, read_adapter(info.path))
 
     def _info(self, path: Path, header: Header, info: AdapterInfo) -> ModelInfo:
         numbers: Counter[str] = Counter()

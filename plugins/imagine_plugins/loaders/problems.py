@@ -49,10 +49,10 @@ def explained() -> Iterator[None]:
 
 
 @contextmanager
-def named(model: str) -> Iterator[None]:
+def named(model: str, *, kind: str = "model") -> Iterator[None]:
     """Whatever keeps the model from loading becomes an `UnusableModel` with its name."""
     try:
         with explained():
             yield
     except (ProblemError, VocabularyError) as error:
-        raise UnusableModel(model, str(error)) from error
+        raise UnusableModel(model, str(error), kind=kind) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from imagine_core.models.hashing import FileHash
     from imagine_core.noise import NoiseModel
     from imagine_core.parts import Parts, PictureCodec, Vae
-    from imagine_plugins.loaders.text import TextEncoder
+    from imagine_plugins.loaders.adapters.rows import Rows
+    from imagine_plugins.loaders.text import Encoded, TextEncoder
 
 MASKED_LATENTS = 4  # picture sizes whose masked latents an inpainting model caches
 
@@ -34,22 +36,25 @@ class StableDiffusion:
         autoencoder: Pictures to latents and back.
         text: The text encoder.
         noise: The noise levels of the training.
+        rows: LoRAs in rows of forwards of these networks.
         file_hash: The checkpoint's hash, once it is known; None for a folder.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a model has that many parts
         self,
         *,
         unet: Any,
         autoencoder: Autoencoder,
         text: TextEncoder,
         noise: NoiseModel,
+        rows: Rows,
         file_hash: FileHash | None = None,
     ) -> None:
         self.unet = unet
         self.autoencoder = autoencoder
         self.text = text
         self.noise = noise
+        self.rows = rows
         self._hash = file_hash
         self._codecs: WeakKeyDictionary[LoadedVae, Autoencoder] = WeakKeyDictionary()
         self._masked: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
@@ -70,6 +75,11 @@ class StableDiffusion:
         return None if self._hash is None else self._hash.value
 
     @torch.no_grad()
+    def fit(self, parts: Parts) -> tuple[str, ...]:
+        """What of a request's LoRAs is left out; raises `RequestError` for those that are bad."""
+        return self.rows.fit(parts)
+
+    @torch.no_grad()
     def encode_prompt(
         self,
         prompt: str,
@@ -81,8 +91,8 @@ class StableDiffusion:
     ) -> Conditioning:
         """Encode a prompt of any length; `width` and `height` play no part in this family."""
         del width, height
-        words = words_for("text_encoder", _words(parts))
-        encoded = self.text.encode(prompt, clip_skip=clip_skip, words=words)
+        self._prepare(parts)
+        encoded = self._encoded("text_encoder", self.text, prompt, clip_skip, parts)
         return Conditioning(
             context=encoded.context, warnings=encoded.warnings, unread=encoded.unread
         )
@@ -95,13 +105,14 @@ class StableDiffusion:
         dtype = self.unet.dtype
         if self.unet.config.in_channels != self.latent_channels:
             latents = self._with_mask(latents)
-        prediction = self.unet(
-            latents.to(dtype),
-            timesteps,
-            encoder_hidden_states=conditioning.context.to(dtype),
-            added_cond_kwargs=self._added(conditioning.extras),
-            return_dict=False,
-        )[0]
+        with self.rows.acting("unet", conditioning.parts):
+            prediction = self.unet(
+                latents.to(dtype),
+                timesteps,
+                encoder_hidden_states=conditioning.context.to(dtype),
+                added_cond_kwargs=self._added(conditioning.extras),
+                return_dict=False,
+            )[0]
         return prediction.float()  # type: ignore[no-any-return]
 
     def with_vae(self, vae: Vae) -> PictureCodec:
@@ -128,8 +139,36 @@ class StableDiffusion:
         """Release the weights and stop computing the hash."""
         if self._hash is not None:
             self._hash.stop()
-        for part in ("unet", "autoencoder", "text", "second", "_masked", "_codecs"):
+        for part in ("unet", "autoencoder", "text", "second", "rows", "_masked", "_codecs"):
             self.__dict__.pop(part, None)
+
+    def _prepare(self, parts: Parts | None) -> None:
+        """Prepare LoRAs for the UNet: what fails there fails one request, not a whole forward."""
+        first = None if parts is None else parts.at(0)
+        if first is not None:
+            self.rows.prepare("unet", first)
+
+    def _encoded(
+        self,
+        component: str,
+        encoder: TextEncoder,
+        prompt: str,
+        clip_skip: int,
+        parts: Parts | None,
+    ) -> Encoded:
+        """A prompt by one of the text encoders, as the parts of a request change it."""
+        embeddings = {} if parts is None else parts.embeddings
+        words = {
+            **self.rows.words(parts),
+            **{name: each.vectors for name, each in embeddings.items()},
+        }
+        return encoder.encode(
+            prompt,
+            clip_skip=clip_skip,
+            words=words_for(component, words),
+            changed=self.rows.key(component, parts),
+            changing=partial(self.rows.acting, component, (parts,)),
+        )
 
     def _added(self, extras: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Further inputs of the UNet by diffusers' names: none in this family."""
@@ -182,10 +221,9 @@ class StableDiffusionXL(StableDiffusion):
         parts: Parts | None = None,
     ) -> Conditioning:
         """Encode a prompt of any length with both encoders, for a picture of that size."""
-        first, second = (
-            text.encode(prompt, clip_skip=clip_skip, words=words_for(component, _words(parts)))
-            for component, text in (("text_encoder", self.text), ("text_encoder_2", self.second))
-        )
+        self._prepare(parts)
+        first = self._encoded("text_encoder", self.text, prompt, clip_skip, parts)
+        second = self._encoded("text_encoder_2", self.second, prompt, clip_skip, parts)
         context = torch.cat([first.context, second.context], dim=-1)
         pooled = second.pooled
         if not prompt and self.zero_empty_prompt:
@@ -202,8 +240,3 @@ class StableDiffusionXL(StableDiffusion):
     def _added(self, extras: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         # time_ids stay float32: bfloat16 would round a size of 1000 to the next multiple of 4.
         return {"text_embeds": extras["text_embeds"], "time_ids": extras["time_ids"]}
-
-
-def _words(parts: Parts | None) -> dict[str, Mapping[str, torch.Tensor]]:
-    """The embeddings that a prompt may name, by name and text encoder."""
-    return {name: each.vectors for name, each in parts.embeddings.items()} if parts else {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,24 +52,35 @@ class TextEncoder:
         self.positions: int = model.config.max_position_embeddings
         self._cache: OrderedDict[tuple[object, ...], Encoded] = OrderedDict()
 
-    def encode(self, prompt: str, *, clip_skip: int, words: Words | None = None) -> Encoded:
+    def encode(
+        self,
+        prompt: str,
+        *,
+        clip_skip: int,
+        words: Words | None = None,
+        changed: Hashable = None,
+        changing: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Encoded:
         """The embeddings of a prompt; `clip_skip` 1 is the layer that the model was trained on.
 
         Args:
             prompt: The prompt.
             clip_skip: The layer, counted from the end.
             words: The embeddings that it may name; their vectors stand in the places of tokens.
+            changed: What tells apart what changes the model meanwhile.
+            changing: Changes the model for as long as its context lasts.
 
         Raises:
             RequestError: It is longer than others can wait for, or names an embedding whose
                 vectors are of another width.
         """
         named = {name: (words or {})[name] for name in named_embeddings(prompt, words or ())}
-        key = (prompt, clip_skip, *((name, word.digest) for name, word in named.items()))
+        key = (prompt, clip_skip, changed, *((name, word.digest) for name, word in named.items()))
         if key in self._cache:
             self._cache.move_to_end(key)
             return self._cache[key]
-        encoded = self._encode(prompt, clip_skip, named)
+        with changing():
+            encoded = self._encode(prompt, clip_skip, named)
         self._cache[key] = encoded
         if len(self._cache) > CACHED_PROMPTS:
             self._cache.popitem(last=False)

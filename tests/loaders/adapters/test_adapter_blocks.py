@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from imagine_plugins.loaders.adapters.blocks import LISTS, NAMED, BlocksError, blocks
-from imagine_plugins.loaders.adapters.modules import Modules, Target, modules_of
+from imagine_plugins.loaders.adapters.modules import Modules, Target, layers_of, modules_of
 from imagine_plugins.loaders.architectures import SD1, SDXL, Architecture
 
 
 def factors(text: str, plan: Architecture) -> dict[str, float]:
     weights = blocks(text)
-    return {str(module.target): weights.factor(module) for module in modules_of(plan)}
+    return {str(module.target): weights.factor(module) for module in modules_of(layers_of(plan))}
 
 
 def counted(length: int) -> str:
@@ -98,7 +98,7 @@ def test_a_full_list_of_ones_changes_nothing(plan: Architecture) -> None:
 
 def test_the_attention_of_a_family_is_in_its_short_list() -> None:
     for plan, length in ((SD1, 17), (SDXL, 12)):
-        modules: Modules = modules_of(plan)
+        modules: Modules = modules_of(layers_of(plan))
         attention = {m.block for m in modules if ".attentions." in m.target.module}
         assert attention == set(LISTS[length][1:])
 
@@ -113,7 +113,7 @@ def test_the_lists_that_the_extension_comes_with_are_known_by_name() -> None:
         ("OUTALL", 0.0),
         ("ALL0.5", 0.5),
     ):
-        assert blocks(f" {name} ").factor(modules_of(SD1)[middle]) == factor
+        assert blocks(f" {name} ").factor(modules_of(layers_of(SD1))[middle]) == factor
 
 
 @pytest.mark.parametrize(
@@ -130,5 +130,5 @@ def test_other_lists_are_refused_in_a_sentence(text: str) -> None:
 
 def test_blanks_and_negative_numbers_may_be_in_a_list() -> None:
     weights = blocks(" 1, -0.5 ,.5,1e0,0,0,0,0,0,0,0,0,0,0,0,0, 0 ")
-    first = modules_of(SD1)[Target("unet", "down_blocks.0.attentions.0.proj_in")]
+    first = modules_of(layers_of(SD1))[Target("unet", "down_blocks.0.attentions.0.proj_in")]
     assert weights.factor(first) == -0.5

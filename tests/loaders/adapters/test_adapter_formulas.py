@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
+from torch import nn
 
 from adapter_files import KERNEL, LINEAR, PEFT, Made, Maker, dora, lora, named, norm, save
 from checkpoints import TINY_SD1, configs
 from imagine_core.parts import Change
 from imagine_plugins.loaders import configs as read
-from imagine_plugins.loaders.adapters.merging import changed_output, merged
-from imagine_plugins.loaders.adapters.modules import Module, Target, modules_of
+from imagine_plugins.loaders.adapters.layer_rows import Weighted, layer_rows
+from imagine_plugins.loaders.adapters.merging import merged
+from imagine_plugins.loaders.adapters.modules import Module, Target, layers_of, modules_of
 from imagine_plugins.loaders.adapters.reading import read_adapter
 
 PLAN = read.architecture(configs(TINY_SD1).get)
-MODULES = modules_of(PLAN)
+LAYERS = layers_of(PLAN)
+MODULES = modules_of(LAYERS)
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 PIXEL = "down_blocks.0.attentions.0.proj_in"  # a convolution of one pixel, stored as one or not
 CONVOLUTION = "down_blocks.1.resnets.0.conv1"
@@ -51,14 +51,14 @@ def change(path: Path, made: Made, name: str, names: Any = None) -> Change:
     """What is read of a file that has this for a module."""
     stem = f"lora_unet_{name.replace('.', '_')}" if names is None else f"unet.{name}"
     file = save(path / "a.safetensors", named(made, stem, names))
-    adapter = read_adapter(file, PLAN)
-    assert adapter.leftovers == ()
-    (found,) = adapter.changes.values()
-    assert list(adapter.changes) == [Target("unet", name)]
+    fitted = read_adapter(file).fit(LAYERS)
+    assert fitted.warnings == ()
+    (found,) = fitted.changes.values()
+    assert list(fitted.changes) == [f"unet.{name}"]
     return found
 
 
-def layer(shape: tuple[int, ...], *, seed: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
+def values(shape: tuple[int, ...], *, seed: int = 7) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(shape, generator=generator, dtype=torch.float64)
     return weight, torch.randn(shape[0], generator=generator, dtype=torch.float64)
@@ -71,14 +71,25 @@ def close(one: torch.Tensor, other: Any) -> None:
     assert (one - wanted).abs().max() <= 1e-9 * max(1.0, float(wanted.abs().max()))
 
 
+def tensor(value: Any) -> Any:
+    return None if value is None else torch.as_tensor(value)
+
+
+def made_of(weight: torch.Tensor, bias: torch.Tensor | None) -> Any:
+    """A layer with a weight: a linear one, or a convolution with a stride."""
+    rows, columns = weight.shape[:2]
+    layer: Any = nn.Linear(columns, rows, bias=bias is not None)
+    if weight.dim() == 4:
+        layer = nn.Conv2d(columns, rows, 3, stride=2, padding=1, bias=bias is not None)
+    layer.weight.data = weight
+    if bias is not None:
+        layer.bias.data = bias
+    return layer.requires_grad_(requires_grad=False)
+
+
 def check(found: Change, made: Made, shape: tuple[int, ...]) -> None:
     """Merged weights are those of the formula, and outputs are those of the merged weights."""
-    weight, bias = layer(shape)
-    operation: Callable[..., torch.Tensor] = functional.linear
-    x = torch.randn(3, 5, shape[1], dtype=torch.float64)
-    if len(shape) == 4:
-        operation = partial(functional.conv2d, stride=2, padding=1)
-        x = torch.randn(3, shape[1], 6, 8, dtype=torch.float64)
+    weight, bias = values(shape)
     for strength in STRENGTHS:
         for old in (bias, None):
             hand = made.merge(weight.numpy(), None if old is None else old.numpy(), strength)
@@ -87,12 +98,13 @@ def check(found: Change, made: Made, shape: tuple[int, ...]) -> None:
             assert (ours[1] is None) == (hand[1] is None)
             if ours[1] is not None:
                 close(ours[1], hand[1])
-            out = changed_output(found, x, weight, old, operation=operation, strength=strength)
-            by_hand = operation(x, torch.as_tensor(hand[0]))
-            if hand[1] is not None:
-                more = torch.as_tensor(hand[1])
-                by_hand = by_hand + (more.view(-1, 1, 1) if len(shape) == 4 else more)
-            close(out, by_hand)
+            layer, by_hand = made_of(weight, old), made_of(*map(tensor, hand))
+            x = torch.randn(3, 5, shape[1], dtype=torch.float64)
+            if len(shape) == 4:
+                x = torch.randn(3, shape[1], 6, 8, dtype=torch.float64)
+            out = layer(x)
+            layer_rows(layer, [Weighted(found, strength)])(layer, x, out)
+            close(out, by_hand(x))
 
 
 # --------------------------------------------------------------------------------------- kinds
@@ -126,10 +138,31 @@ def test_dora_as_peft_writes_it_is_by_outputs(tmp_path: Path, name: str) -> None
     check(change(tmp_path, made, name, PEFT), made, shape)
 
 
+@each_case
+@pytest.mark.parametrize("axis", ["out", "in", None])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_layer_in_half_precision_is_close_to_the_formula(
+    tmp_path: Path, name: str, maker: Maker, axis: str | None, dtype: torch.dtype
+) -> None:
+    shape = module(name).shape
+    made = maker(shape, rank=2, alpha=1.0, seed=2, dtype=torch.float32)
+    if axis is not None:
+        made = dora(made, shape, axis, seed=3)
+    weight, bias = (each.to(dtype) for each in values(shape))
+    hand = made.merge(weight.double().numpy(), bias.double().numpy(), 0.7)
+    layer, by_hand = made_of(weight, bias), made_of(*map(tensor, hand))
+    x = torch.randn(3, *([shape[1], 6, 8] if len(shape) == 4 else [5, shape[1]])).to(dtype)
+    out = layer(x)
+    layer_rows(layer, [Weighted(change(tmp_path, made, name), 0.7)])(layer, x, out)
+    wanted = by_hand(x.double())
+    assert out.dtype == dtype
+    assert (out - wanted).abs().max() <= 4 * torch.finfo(dtype).eps * wanted.abs().max()
+
+
 def test_dora_at_no_strength_leaves_the_weight_as_it_is(tmp_path: Path) -> None:
     shape = module(LAYER).shape
     made = dora(lora(shape, rank=2, alpha=1.0, seed=2, dtype=torch.float32), shape, "out", seed=3)
-    weight, bias = layer(shape)
+    weight, bias = values(shape)
     ours = merged(change(tmp_path, made, LAYER), weight, bias, strength=0.0)
     assert torch.equal(ours[0], weight)
 
@@ -158,7 +191,7 @@ def test_a_norm_has_a_difference_of_weight_and_bias(tmp_path: Path) -> None:
         made = maker(shape, rank=1, alpha=None, seed=5, dtype=torch.float32)
         assert kind in made.parts
         found = change(tmp_path, made, NORM)
-        weight, bias = layer(shape)
+        weight, bias = values(shape)
         new = [torch.as_tensor(each) for each in made.merge(weight.numpy(), bias.numpy(), 0.5)]
         ours = merged(found, weight, bias, strength=0.5)
         close(ours[0], new[0])
@@ -221,7 +254,7 @@ def test_tensors_of_any_dtype_have_their_exact_values(
 ) -> None:
     shape = module(name).shape
     made = maker(shape, rank=2, alpha=3.0, seed=9, dtype=dtype)
-    weight, bias = layer(shape)
+    weight, bias = values(shape)
     ours = merged(change(tmp_path, made, name), weight, bias, strength=0.7)
     close(ours[0], made.merge(weight.numpy(), bias.numpy(), 0.7)[0])
 

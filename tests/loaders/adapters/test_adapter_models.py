@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -15,15 +13,17 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch.nn import functional
 
 from adapter_files import KERNEL, KOHYA, LINEAR, OLD, PEFT, Made, Maker, dora, named, norm, save
 from checkpoints import SD1, SDXL, TINY_SD1, TINY_SDXL, Layout, configs
-from imagine_core.parts import Change
+from imagine_core.parts import AppliedLora, Parts
+from imagine_core.types import LoraUse
 from imagine_plugins.loaders import configs as read
-from imagine_plugins.loaders.adapters.merging import changed_output, merged
-from imagine_plugins.loaders.adapters.modules import Module, Target, modules_of
-from imagine_plugins.loaders.adapters.reading import Adapter, read_adapter
+from imagine_plugins.loaders.adapters.lora_file import LoraFile
+from imagine_plugins.loaders.adapters.merging import merged
+from imagine_plugins.loaders.adapters.modules import Module, Target, layers_of, modules_of
+from imagine_plugins.loaders.adapters.reading import read_adapter
+from imagine_plugins.loaders.adapters.rows import Rows
 from imagine_plugins.loaders.architectures import Architecture
 from imagine_plugins.loaders.layout import unet_slots
 
@@ -88,7 +88,7 @@ def mixture(plan: Architecture) -> tuple[dict[Target, Made], dict[str, torch.Ten
     old, turns, spellings = originals(plan), 0, cycle(OF_LORA)
     made: dict[Target, Made] = {}
     tensors: dict[str, torch.Tensor] = {}
-    for module in modules_of(plan):
+    for module in modules_of(layers_of(plan)):
         if module.kind == "table":
             continue
         turns += 1
@@ -109,9 +109,12 @@ def mixture(plan: Architecture) -> tuple[dict[Target, Made], dict[str, torch.Ten
 def test_all_modules_of_a_model_are_changed_as_merged_by_hand(family: str, tmp_path: Path) -> None:
     plan = plan_of(SMALL[family])
     made, tensors = mixture(plan)
-    adapter = read_adapter(save(tmp_path / "a.safetensors", tensors), plan)
-    assert adapter.leftovers == ()
-    assert set(adapter.changes) == set(made)
+    layers = layers_of(plan)
+    path = save(tmp_path / "a.safetensors", tensors)
+    lora = LoraFile("a", path, read_adapter(path))
+    fitted = lora.fit(layers)
+    assert fitted.warnings == ()
+    assert set(fitted.changes) == set(map(str, made))
     assert len([t for t in made if t.component == "unet"]) == {"sd1": 391, "sdxl": 1050}[family]
     unet, inputs = network(plan)
     by_hand = copy.deepcopy(unet)
@@ -121,7 +124,8 @@ def test_all_modules_of_a_model_are_changed_as_merged_by_hand(family: str, tmp_p
     wanted = by_hand(**inputs).sample
     before = {name: value.clone() for name, value in unet.state_dict().items()}
     plain = unet(**inputs).sample
-    with changed(unet, adapter, 0.3):
+    parts = Parts((AppliedLora(lora, LoraUse(name="a", weight=0.3)),))
+    with Rows(layers, {"unet": unet}).acting("unet", [parts, parts]):
         ours = unet(**inputs).sample
     assert (wanted - plain).abs().max() > 0.01 * plain.abs().max()
     assert (ours - wanted).abs().max() <= 1e-6 * wanted.abs().max()
@@ -158,39 +162,12 @@ def network(plan: Architecture) -> tuple[Any, dict[str, Any]]:
     return unet.requires_grad_(requires_grad=False), inputs
 
 
-@contextmanager
-def changed(unet: Any, adapter: Adapter, strength: float) -> Iterator[None]:
-    """Outputs of the layers with their changes, while the weights stay as they are."""
-    hooks = [
-        unet.get_submodule(target.module).register_forward_hook(partial(_output, change, strength))
-        for target, change in adapter.changes.items()
-        if target.component == "unet"
-    ]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _output(change: Change, strength: float, module: Any, inputs: Any, output: Any) -> Any:
-    x, weight, bias = inputs[0], module.weight, module.bias
-    if weight.dim() == 1:
-        new = merged(change, weight, bias, strength=strength)
-        if isinstance(module, torch.nn.GroupNorm):
-            return functional.group_norm(x, module.num_groups, *new, module.eps)
-        return functional.layer_norm(x, module.normalized_shape, *new, module.eps)
-    operation: Callable[..., torch.Tensor] = functional.linear
-    if weight.dim() == 4:
-        operation = partial(functional.conv2d, stride=module.stride, padding=module.padding)
-    del output
-    return changed_output(change, x, weight, bias, operation=operation, strength=strength)
-
-
 # ------------------------------------------------------------------------------ random mixtures
 
 PLAN = plan_of(TINY_SD1)
-LAYERS = [m for m in modules_of(PLAN) if m.kind != "table" and m.target.component == "unet"]
+LAYERS = [
+    m for m in modules_of(layers_of(PLAN)) if m.kind != "table" and m.target.component == "unet"
+]
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn)
 
 
@@ -231,13 +208,13 @@ def test_any_mixture_of_kinds_ranks_alphas_dtypes_and_names_is_what_the_formulas
     for _, made, name, names in mixed:
         tensors |= named(made, name, names)
     file = save(tmp_path_factory.mktemp("mixed") / "a.safetensors", tensors)
-    adapter = read_adapter(file, PLAN)
-    assert adapter.leftovers == ()
-    assert set(adapter.changes) == {module.target for module, *_ in mixed}
+    fitted = read_adapter(file).fit(layers_of(PLAN))
+    assert fitted.warnings == ()
+    assert set(fitted.changes) == {str(module.target) for module, *_ in mixed}
     for module, made, *_ in mixed:
         weight = torch.randn(module.shape, dtype=torch.float64)
         bias = torch.randn(module.shape[0], dtype=torch.float64)
-        ours = merged(adapter.changes[module.target], weight, bias, strength=strength)
+        ours = merged(fitted.changes[str(module.target)], weight, bias, strength=strength)
         hand = made.merge(weight.numpy(), bias.numpy(), strength)
         for one, other in zip(ours, hand, strict=True):
             wanted = torch.as_tensor(other)

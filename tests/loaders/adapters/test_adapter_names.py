@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from built import modules as built
-from imagine_plugins.loaders.adapters.modules import Module, Modules, Target, modules_of
+from imagine_plugins.loaders.adapters.modules import Module, Modules, Target, layers_of, modules_of
 from imagine_plugins.loaders.adapters.names import Spelled, embedding, spelled
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL, Architecture
 from imagine_plugins.loaders.components import same_shape
@@ -48,14 +48,14 @@ def test_the_modules_are_those_that_diffusers_and_transformers_build(plan: Archi
         for name, module in whole.named_modules()
         if getattr(module, "weight", None) is not None
     }
-    have = {module.target: module.shape for module in modules_of(plan)}
+    have = {module.target: module.shape for module in modules_of(layers_of(plan))}
     assert set(have) == set(wanted)
     assert all(same_shape(shape, wanted[target]) for target, shape in have.items())
 
 
 def test_the_layers_and_norms_are_as_many_as_the_families_have() -> None:
     counts = [
-        [sum(m.kind == kind and m.target.component == "unet" for m in modules_of(plan))
+        [sum(m.kind == kind and m.target.component == "unet" for m in modules_of(layers_of(plan)))
          for kind in ("layer", "norm", "table")]
         for plan in PLANS
     ]  # fmt: skip
@@ -65,14 +65,17 @@ def test_the_layers_and_norms_are_as_many_as_the_families_have() -> None:
 @each_family
 def test_no_two_modules_share_a_name(plan: Architecture) -> None:
     names: dict[tuple[str, str], str] = {}
-    pairs = [*original(plan).items(), *((m.target.module,) * 2 for m in modules_of(plan))]
+    pairs = [
+        *original(plan).items(),
+        *((m.target.module,) * 2 for m in modules_of(layers_of(plan))),
+    ]
     for target, name in pairs:
         assert names.setdefault(("", name.replace(".", "_")), target) == target
 
 
 @each_family
 def test_blocks_are_numbered_as_the_original_layout_numbers_them(plan: Architecture) -> None:
-    modules = modules_of(plan)
+    modules = modules_of(layers_of(plan))
     last = "IN11" if plan is not SDXL else "IN08"
     blocks = {module.target.module: module.block for module in modules}
     assert blocks["conv_in"] == "IN00"
@@ -133,7 +136,7 @@ TEXTS: dict[str, Callable[[str, int], str]] = {  # of transformers' name and the
 @each_family
 @pytest.mark.parametrize("tool", UNET)
 def test_each_module_of_a_unet_is_found_under_the_name_of(tool: str, plan: Architecture) -> None:
-    modules, names = modules_of(plan), original(plan)
+    modules, names = modules_of(layers_of(plan)), original(plan)
     targets = [module.target for module in modules if module.target.component == "unet"]
     assert len(targets) in {391, 1050}
     for target in targets:
@@ -146,7 +149,7 @@ def test_each_module_of_a_unet_is_found_under_the_name_of(tool: str, plan: Archi
 def test_each_module_of_the_text_encoders_is_found_under_the_name_of(
     tool: str, plan: Architecture
 ) -> None:
-    modules = modules_of(plan)
+    modules = modules_of(layers_of(plan))
     for module in modules:
         if module.target.component != "unet":
             number = 2 if module.target.component.endswith("_2") else 1
@@ -156,7 +159,7 @@ def test_each_module_of_the_text_encoders_is_found_under_the_name_of(
 
 @each_family
 def test_attention_is_found_under_the_names_of_diffusers_processors(plan: Architecture) -> None:
-    modules = modules_of(plan)
+    modules = modules_of(layers_of(plan))
     attention = [m.target for m in modules if ".attn" in m.target.module]
     assert attention
     for target in attention:
@@ -166,7 +169,7 @@ def test_attention_is_found_under_the_names_of_diffusers_processors(plan: Archit
 
 
 def test_old_names_of_a_text_encoders_attention_are_found() -> None:
-    modules = modules_of(SD1)
+    modules = modules_of(layers_of(SD1))
     layer = "encoder.layers.3.self_attn"
     for old, new in (("to_q", "q_proj"), ("to_v", "v_proj"), ("to_out", "out_proj")):
         name = f"text_encoder.text_model.{layer}.{old}_lora.down.weight"
@@ -176,13 +179,15 @@ def test_old_names_of_a_text_encoders_attention_are_found() -> None:
 def test_a_single_text_encoder_needs_no_number_and_no_name() -> None:
     fc1 = Target("text_encoder", "encoder.layers.0.mlp.fc1")
     for plan in (SD1, SD2):
-        modules = modules_of(plan)
+        modules = modules_of(layers_of(plan))
         assert found(modules, "lora_te_text_model_encoder_layers_0_mlp_fc1.alpha") == fc1
         assert found(modules, "text_model.encoder.layers.0.mlp.fc1.lora_A.weight") == fc1
         name = "base_model.model.text_model.encoder.layers.0.mlp.fc1.lora_A.weight"
         assert found(modules, name) == fc1
-    assert found(modules_of(SD2), "clip_h.transformer.text_model.encoder.layers.0.mlp.fc1.diff")
-    of_two = modules_of(SDXL)
+    assert found(
+        modules_of(layers_of(SD2)), "clip_h.transformer.text_model.encoder.layers.0.mlp.fc1.diff"
+    )
+    of_two = modules_of(layers_of(SDXL))
     assert found(of_two, "lora_te_text_model_encoder_layers_0_mlp_fc1.alpha") == fc1
     assert found(of_two, "text_model.encoder.layers.0.mlp.fc1.lora_A.weight") is None
 
@@ -199,7 +204,7 @@ def test_a_single_text_encoder_needs_no_number_and_no_name() -> None:
     ],
 )
 def test_what_sd1_has_not_is_not_found(name: str) -> None:
-    assert found(modules_of(SD1), name) is None
+    assert found(modules_of(layers_of(SD1)), name) is None
 
 
 @pytest.mark.parametrize(
@@ -259,7 +264,7 @@ def test_diffusers_gives_the_names_of_sgm_to_the_same_modules() -> None:
     from diffusers.loaders import lora_conversion_utils as theirs
 
     names = original(SDXL)
-    layers = [m.target.module for m in modules_of(SDXL) if m.kind == "layer"]
+    layers = [m.target.module for m in modules_of(layers_of(SDXL)) if m.kind == "layer"]
     layers = [name for name in layers if name in names]
     state = {
         f"lora_unet_{flat(names[layer])}.lora_{half}.weight": torch.tensor([number])
@@ -270,13 +275,13 @@ def test_diffusers_gives_the_names_of_sgm_to_the_same_modules() -> None:
     mapped, _ = theirs._convert_non_diffusers_lora_to_diffusers(state)
     there = {key: number for key, number in mapped.items() if key.endswith("down.weight")}
     assert len(there) == 794
-    modules = modules_of(SDXL)
+    modules = modules_of(layers_of(SDXL))
     for key, number in there.items():
         assert found(modules, key) == Target("unet", layers[int(number)])
 
 
 def test_a_module_is_told_by_its_whole_name_alone() -> None:
-    modules = modules_of(SD1)
+    modules = modules_of(layers_of(SD1))
     conv_in = Module(Target("unet", "conv_in"), (320, 4, 3, 3), "IN00")
     assert modules.find("unet", "conv_in") == conv_in
     assert modules.find("unet", "conv_i") is None

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from adapter_files import KERNEL, PEFT, dora, lora, named, save
 from checkpoints import TINY_SD1, TINY_SDXL, configs, inpainting, write_hollow
+from imagine_core.parts import FittedLora
 from imagine_plugins.loaders import configs as read
 from imagine_plugins.loaders.adapters.fitting import Leftover, fit, sentences, spellings
 from imagine_plugins.loaders.adapters.merging import merged
-from imagine_plugins.loaders.adapters.modules import Target, modules_of
-from imagine_plugins.loaders.adapters.reading import Adapter, AdapterError, read_adapter
+from imagine_plugins.loaders.adapters.modules import layers_of, modules_of
+from imagine_plugins.loaders.adapters.reading import AdapterError, read_adapter
 from imagine_plugins.loaders.architectures import SD1, SDXL, Architecture
 from imagine_plugins.loaders.header import HeaderError, read_header
 from imagine_plugins.loaders.problems import ProblemError
@@ -30,8 +31,8 @@ XL = read.architecture(configs(TINY_SDXL).get)
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 STEM = f"lora_unet_{LAYER.replace('.', '_')}"
 GOOD = "lora_unet_mid_block_attentions_0_proj_in"
-SHAPE = modules_of(PLAN)[Target("unet", LAYER)].shape
-CONVOLUTION = Target("unet", "down_blocks.1.resnets.0.conv1")
+LAYERS = layers_of(PLAN)
+SHAPE = LAYERS.shapes[f"unet.{LAYER}"]
 
 
 def good() -> dict[str, torch.Tensor]:
@@ -39,10 +40,10 @@ def good() -> dict[str, torch.Tensor]:
     return named(made, GOOD)
 
 
-def beside(path: Path, tensors: dict[str, torch.Tensor], **how: Any) -> Adapter:
+def beside(path: Path, tensors: dict[str, torch.Tensor], **how: Any) -> FittedLora:
     """What is read of a file that also has a module that fits."""
-    adapter = read_adapter(save(path / "a.safetensors", good() | tensors, **how), PLAN)
-    assert Target("unet", "mid_block.attentions.0.proj_in") in adapter.changes
+    adapter = read_adapter(save(path / "a.safetensors", good() | tensors, **how)).fit(LAYERS)
+    assert "unet.mid_block.attentions.0.proj_in" in adapter.changes
     return adapter
 
 
@@ -116,11 +117,10 @@ def test_a_module_that_does_not_fit_is_left_out_by_name(
 ) -> None:
     adapter = beside(tmp_path, tensors)
     assert len(adapter.changes) == 1
-    (left,) = adapter.leftovers
-    assert STEM in left.name or LAYER in left.name
-    assert re.search(reason, left.reason), left.reason
     (warning,) = adapter.warnings
-    assert "left out" in warning
+    name, said = warning.split(" left out: ")
+    assert STEM in name or LAYER in name
+    assert re.search(reason, said), said
 
 
 @pytest.mark.parametrize("tensors", [tensors for tensors, _ in DAMAGED])
@@ -128,7 +128,7 @@ def test_a_file_of_nothing_else_is_refused_in_a_sentence(
     tmp_path: Path, tensors: dict[str, torch.Tensor]
 ) -> None:
     with pytest.raises(AdapterError) as error:
-        read_adapter(save(tmp_path / "mine.safetensors", tensors), PLAN)
+        read_adapter(save(tmp_path / "mine.safetensors", tensors)).fit(LAYERS)
     assert re.match(r"(nothing in )?mine.safetensors", str(error.value)), error.value
 
 
@@ -139,13 +139,13 @@ def test_an_alpha_of_a_type_that_torch_lacks_is_left_out(tmp_path: Path) -> None
         tmp_path / "a.safetensors", {**shapes, **dict.fromkeys(kinds, ())}, dtype=kinds
     )
     with pytest.raises(AdapterError, match="its alpha holds F8_E4M3FNUZ"):
-        read_adapter(path, PLAN)
+        read_adapter(path).fit(LAYERS)
 
 
 def test_a_huge_alpha_of_two_whole_factors_means_nothing(tmp_path: Path) -> None:
     made = KERNEL["LoKr, whole"](SHAPE, rank=2, alpha=1e10, seed=1, dtype=torch.float32)
     adapter = beside(tmp_path, named(made, STEM))
-    assert adapter.leftovers == ()
+    assert adapter.warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -159,24 +159,25 @@ def test_a_huge_alpha_of_two_whole_factors_means_nothing(tmp_path: Path) -> None
         (f"{STEM}.weight", "no such tensor is known"),
         ("bundle_emb.sks.t5", "no such text encoder"),
         ("text_encoder.text_model.embeddings.token_embedding.lora_embedding_A", "LoRA of a table"),
-        ("lora_te_text_model_embeddings_token_embedding.diff", "tables of embeddings"),
+        ("lora_te_text_model_embeddings_token_embedding.diff_b", "neither magnitudes nor a bias"),
         ("lora_unet_mid_block_resnets_0_norm1.lora_down.weight", "a norm takes a full difference"),
     ],
 )
 def test_what_the_model_lacks_is_named(tmp_path: Path, name: str, reason: str) -> None:
     adapter = beside(tmp_path, {name: torch.zeros(2, 2)})
-    (left,) = adapter.leftovers
-    assert name.startswith(left.name)
-    assert reason in left.reason
+    (warning,) = adapter.warnings
+    left, said = warning.split(" left out: ")
+    assert name.startswith(left)
+    assert reason in said
 
 
 def test_what_is_there_under_two_names_counts_once_and_is_named(tmp_path: Path) -> None:
     made = lora(SHAPE, rank=2, alpha=None, seed=1, dtype=torch.float32)
     twice = named(made, STEM) | named(made, f"unet.{LAYER}", PEFT)
     adapter = beside(tmp_path, twice)
-    assert len(adapter.changes[Target("unet", LAYER)].updates) == 1
-    assert len(adapter.leftovers) == 2
-    assert all("the file has it as" in left.reason for left in adapter.leftovers)
+    assert len(adapter.changes[f"unet.{LAYER}"].updates) == 1
+    assert len(adapter.warnings) == 2
+    assert all("left out: the file has it as" in warning for warning in adapter.warnings)
 
 
 def test_names_of_several_tools_may_be_in_one_file(tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_names_of_several_tools_may_be_in_one_file(tmp_path: Path) -> None:
     tensors = named(made, f"unet.{LAYER}", PEFT) | named(square, f"lora_unet_{old}")
     adapter = beside(tmp_path, tensors)
     assert len(adapter.changes) == 3
-    assert adapter.leftovers == ()
+    assert adapter.warnings == ()
 
 
 def test_a_warning_names_three_and_counts_the_others() -> None:
@@ -212,7 +213,7 @@ def test_two_text_encoders_need_a_name(tmp_path: Path) -> None:
         f"{name}.lora_B.weight": torch.ones(64, 2),
     }
     with pytest.raises(AdapterError, match="does not say which text encoder it is for"):
-        read_adapter(save(tmp_path / "a.safetensors", tensors), XL)
+        read_adapter(save(tmp_path / "a.safetensors", tensors)).fit(layers_of(XL))
 
 
 # ------------------------------------------------------------------------------ other families
@@ -221,7 +222,7 @@ def test_two_text_encoders_need_a_name(tmp_path: Path) -> None:
 def hollow(path: Path, plan: Architecture, *, rank: int = 4) -> Path:
     """A LoRA of a family's attention, at full size."""
     tensors: dict[str, tuple[int, ...]] = {}
-    for module in modules_of(plan):
+    for module in modules_of(layers_of(plan)):
         if ".attn" in module.target.module:
             stem = f"lora_unet_{module.target.module.replace('.', '_')}"
             tensors[f"{stem}.lora_down.weight"] = (rank, *module.shape[1:])
@@ -234,12 +235,12 @@ def test_an_adapter_of_another_family_is_refused_though_some_of_it_would_fit(
     tmp_path: Path, plan: Architecture, other: Architecture
 ) -> None:
     path = hollow(tmp_path / "other.safetensors", plan)
-    assert read_adapter(path, plan).leftovers == ()
+    assert read_adapter(path).fit(layers_of(plan)).warnings == ()
     header = read_header(path)
-    chance = fit(header, spellings(header), modules_of(other))
+    chance = fit(header, spellings(header), modules_of(layers_of(other)))
     assert chance.fitted
     with pytest.raises(AdapterError) as error:
-        read_adapter(path, other)
+        read_adapter(path).fit(layers_of(other))
     titles = {"sd1": "SD1", "sdxl": "SDXL"}
     assert str(error.value) == (
         f"other.safetensors is for {titles[plan.family]}, and this model is {titles[other.family]}"
@@ -267,18 +268,18 @@ def test_an_adapter_of_a_family_that_is_not_supported_is_refused_with_its_name(
     with pytest.raises(
         AdapterError, match=f"^other.safetensors is for {family}, and this model is"
     ):
-        read_adapter(path, SD1)
+        read_adapter(path).fit(layers_of(SD1))
 
 
 def test_a_file_that_is_no_adapter_is_refused_as_one(tmp_path: Path) -> None:
     path = write_hollow(tmp_path / "x.safetensors", {"model.diffusion_model.out.2.weight": (4, 4)})
     with pytest.raises(AdapterError, match=r"^x\.safetensors is no LoRA"):
-        read_adapter(path, SD1)
+        read_adapter(path).fit(layers_of(SD1))
 
 
 def test_an_empty_file_of_tensors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match="no LoRA"):
-        read_adapter(write_hollow(tmp_path / "x.safetensors", {}), SD1)
+        read_adapter(write_hollow(tmp_path / "x.safetensors", {})).fit(layers_of(SD1))
 
 
 @pytest.mark.parametrize(
@@ -295,12 +296,12 @@ def test_an_empty_file_of_tensors_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_file_is_refused_as_any_other_model_is(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x.safetensors").write_bytes(data)
     with pytest.raises(HeaderError):
-        read_adapter(tmp_path / "x.safetensors", SD1)
+        read_adapter(tmp_path / "x.safetensors").fit(layers_of(SD1))
 
 
 def test_a_missing_file_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ProblemError, match="cannot be read"):
-        read_adapter(tmp_path / "gone.safetensors", SD1)
+        read_adapter(tmp_path / "gone.safetensors").fit(layers_of(SD1))
 
 
 # --------------------------------------------------------------------------------- embeddings
@@ -315,21 +316,21 @@ def test_bundled_embeddings_are_read_with_the_encoder_that_they_are_for(tmp_path
         "bundle_emb.odd.clip_l": torch.zeros(1, 5),
         "bundle_emb.none.clip_g": torch.zeros(0),
     }
-    adapter = read_adapter(save(tmp_path / "a.safetensors", tensors), XL)
+    adapter = read_adapter(save(tmp_path / "a.safetensors", tensors)).fit(layers_of(XL))
     assert set(adapter.words) == {"sks", "My.Word"}
     assert torch.equal(adapter.words["sks"]["text_encoder"], one)
     assert torch.equal(adapter.words["sks"]["text_encoder_2"], two)
     assert torch.equal(adapter.words["My.Word"]["text_encoder_2"], two)
-    assert {left.name for left in adapter.leftovers} == {
-        "bundle_emb.odd.clip_l",
-        "bundle_emb.none.clip_g",
-    }
+    (warning,) = adapter.warnings
+    assert warning == (
+        "bundle_emb.none.clip_g, bundle_emb.odd.clip_l left out: no text encoder takes its shape"
+    )
 
 
 # ----------------------------------------------------------------------------- scales elsewhere
 
 
-def scale_of(adapter: Adapter, target: Target) -> float:
+def scale_of(adapter: FittedLora, target: str) -> float:
     (update,) = adapter.changes[target].updates
     low = update.low_rank(torch.float64)
     assert low is not None
@@ -365,16 +366,16 @@ def test_alphas_that_diffusers_writes_as_metadata_count(
 ) -> None:
     metadata = {"lora_adapter_metadata": json.dumps(config)}
     path = save(tmp_path / "a.safetensors", ones(4, f"unet.{LAYER}"), metadata)
-    assert scale_of(read_adapter(path, PLAN), Target("unet", LAYER)) == 4 * scale
+    assert scale_of(read_adapter(path).fit(LAYERS), f"unet.{LAYER}") == 4 * scale
 
 
 def test_an_alpha_in_the_file_wins_over_metadata_and_kohyas_is_not_asked(tmp_path: Path) -> None:
     alpha = {f"unet.{LAYER}.alpha": torch.tensor(2.0)}
     metadata = {"lora_adapter_metadata": '{"unet.lora_alpha": 8}', "ss_network_alpha": "1"}
     path = save(tmp_path / "a.safetensors", ones(4, f"unet.{LAYER}") | alpha, metadata)
-    assert scale_of(read_adapter(path, PLAN), Target("unet", LAYER)) == 2.0
+    assert scale_of(read_adapter(path).fit(LAYERS), f"unet.{LAYER}") == 2.0
     path = save(tmp_path / "b.safetensors", ones(4, f"unet.{LAYER}"), {"ss_network_alpha": "1"})
-    assert scale_of(read_adapter(path, PLAN), Target("unet", LAYER)) == 4.0
+    assert scale_of(read_adapter(path).fit(LAYERS), f"unet.{LAYER}") == 4.0
 
 
 def test_peft_has_its_alpha_in_a_file_beside(tmp_path: Path) -> None:
@@ -382,7 +383,7 @@ def test_peft_has_its_alpha_in_a_file_beside(tmp_path: Path) -> None:
     config = tmp_path / "adapter_config.json"
     for text, scale in (('{"r": 4, "lora_alpha": 8}', 2.0), ("{", 1.0), ("[1]", 1.0)):
         config.write_text(text, "utf-8")
-        assert scale_of(read_adapter(path, PLAN), Target("unet", LAYER)) == 4 * scale
+        assert scale_of(read_adapter(path).fit(LAYERS), f"unet.{LAYER}") == 4 * scale
 
 
 def test_peft_scales_two_whole_factors_by_the_rank_that_it_was_asked_for(tmp_path: Path) -> None:
@@ -393,7 +394,7 @@ def test_peft_scales_two_whole_factors_by_the_rank_that_it_was_asked_for(tmp_pat
     path = save(tmp_path / "adapter_model.safetensors", tensors)
     for text, scale in (('{"r": 100, "alpha": 50}', 0.5), ('{"alpha": 50}', 1.0), ("{}", 1.0)):
         (tmp_path / "adapter_config.json").write_text(text, "utf-8")
-        (update,) = read_adapter(path, PLAN).changes[Target("unet", LAYER)].updates
+        (update,) = read_adapter(path).fit(LAYERS).changes[f"unet.{LAYER}"].updates
         assert set(update.dense(torch.float64).flatten().tolist()) == {scale}
 
 
@@ -401,16 +402,16 @@ def test_patterns_of_names_are_not_read_and_named(tmp_path: Path) -> None:
     config = {"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn[12].*": 2}}
     metadata = {"lora_adapter_metadata": json.dumps(config)}
     path = save(tmp_path / "a.safetensors", ones(4, f"unet.{LAYER}"), metadata)
-    (left,) = read_adapter(path, PLAN).leftovers
-    assert left.name == "attn[12].*"
-    assert "pattern of names" in left.reason
+    (warning,) = read_adapter(path).fit(LAYERS).warnings
+    assert warning.startswith("attn[12].* left out: ")
+    assert "pattern of names" in warning
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "[" * 99999, "null", '{"unet": 3}'])
 def test_damaged_metadata_says_nothing(tmp_path: Path, text: str) -> None:
     metadata = {"lora_adapter_metadata": text}
     path = save(tmp_path / "a.safetensors", ones(4, f"unet.{LAYER}"), metadata)
-    assert scale_of(read_adapter(path, PLAN), Target("unet", LAYER)) == 4.0
+    assert scale_of(read_adapter(path).fit(LAYERS), f"unet.{LAYER}") == 4.0
 
 
 # --------------------------------------------------------------------------------- inpainting
@@ -420,7 +421,7 @@ def test_a_first_convolution_without_a_mask_changes_the_picture_alone(tmp_path: 
     plan = read.architecture(configs(inpainting(TINY_SD1)).get)
     made = lora((16, 4, 3, 3), rank=2, alpha=1.0, seed=1, dtype=torch.float32)
     path = save(tmp_path / "a.safetensors", named(made, "lora_unet_conv_in"))
-    change = read_adapter(path, plan).changes[Target("unet", "conv_in")]
+    change = read_adapter(path).fit(layers_of(plan)).changes["unet.conv_in"]
     weight = torch.randn(16, 9, 3, 3, dtype=torch.float64)
     new, _ = merged(change, weight, None, strength=1.0)
     assert torch.equal(new[:, 4:], weight[:, 4:])
@@ -428,7 +429,7 @@ def test_a_first_convolution_without_a_mask_changes_the_picture_alone(tmp_path: 
     scaled = dora(made, (16, 4, 3, 3), "out", seed=2)
     path = save(tmp_path / "b.safetensors", named(scaled, "lora_unet_conv_in"))
     with pytest.raises(AdapterError, match="this model wants"):
-        read_adapter(path, plan)
+        read_adapter(path).fit(layers_of(plan))
 
 
 # ------------------------------------------------------------------------------- cost, damage
@@ -436,21 +437,20 @@ def test_a_first_convolution_without_a_mask_changes_the_picture_alone(tmp_path: 
 
 def test_a_file_of_rank_16_is_read_in_a_fraction_of_a_second(tmp_path: Path) -> None:
     tensors: dict[str, torch.Tensor] = {}
-    for module in modules_of(SD1):
+    for module in modules_of(layers_of(SD1)):
         if module.kind == "layer" and ".attentions." in module.target.module:
             made = lora(module.shape, rank=16, alpha=8.0, seed=0, dtype=torch.float16)
             stem = f"lora_unet_{module.target.module.replace('.', '_')}"
             tensors |= named(replace(made, delta=made.delta[:1]), stem)
     path = save(tmp_path / "a.safetensors", tensors)
     assert 12e6 < path.stat().st_size < 14e6
-    seconds = []
+    seconds, layers = [], layers_of(SD1)
     for _ in range(5):
         start = time.perf_counter()
-        adapter = read_adapter(path, SD1)
+        adapter = read_adapter(path).fit(layers)
         seconds.append(time.perf_counter() - start)
     print(f"{path.stat().st_size / 1e6:.1f} MB of rank 16 read in {min(seconds):.3f} s")
     assert len(adapter.changes) == 192
-    assert adapter.size <= path.stat().st_size
     assert min(seconds) < 0.3
 
 
@@ -485,15 +485,14 @@ def test_no_file_of_parts_makes_a_crash_and_what_is_read_can_be_applied(
     }
     path = save(tmp_path_factory.mktemp("drawn") / "a.safetensors", tensors)
     try:
-        adapter = read_adapter(path, PLAN)
+        adapter = read_adapter(path).fit(LAYERS)
     except ProblemError:
         return
-    modules = modules_of(PLAN)
-    for target, change in adapter.changes.items():
-        weight = torch.ones(modules[target].shape)
+    for name, change in adapter.changes.items():
+        weight = torch.ones(LAYERS.shapes[name])
         new, _ = merged(change, weight, None, strength=0.5)
         assert new.shape == weight.shape
         assert torch.isfinite(new).all()
         for update in change.updates:
             update.low_rank(torch.float32)
-    assert len(adapter.warnings) <= len(adapter.leftovers)
+    assert all(" left out" in warning for warning in adapter.warnings)

@@ -13,7 +13,7 @@ import pytest
 from checkpoints import SD1 as FULL_SD1
 from checkpoints import SDXL as FULL_SDXL
 from checkpoints import shapes, write_hollow
-from imagine_plugins.loaders.adapters.modules import Module, modules_of
+from imagine_plugins.loaders.adapters.modules import Module, layers_of, modules_of
 from imagine_plugins.loaders.adapters.recognition import AdapterInfo, recognise_adapter
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL, Architecture
 from imagine_plugins.loaders.header import HeaderError
@@ -34,7 +34,7 @@ def adapter(path: Path, tensors: Shapes, **metadata: str) -> AdapterInfo:
 def lora(plan: Architecture, wanted: Callable[[Module], bool], *, rank: int = 8) -> Shapes:
     tensors: Shapes = {}
     starts = {"unet": "lora_unet_", "text_encoder": "lora_te_text_model_"}
-    for module in modules_of(plan):
+    for module in modules_of(layers_of(plan)):
         if module.kind == "layer" and wanted(module):
             start = starts.get(module.target.component, "lora_te2_text_model_")
             stem = start + module.target.module.replace(".", "_")

@@ -1,7 +1,7 @@
 """The forms that changes of weights have once they are read, and what each adds to its weight.
 
-Tensors stay as the file has them, so that an adapter costs its own size; whoever runs one asks for
-its rows in the dtype that the model computes in.
+Tensors stay as the file has them, so that an adapter costs its own size; what runs one asks for its
+rows in the dtype that the model computes in.
 """
 
 from __future__ import annotations
@@ -27,6 +27,11 @@ class Factors:
     b: torch.Tensor
     a: torch.Tensor | None = None
     core: torch.Tensor | None = None
+
+    def to(self, device: torch.device) -> Factors:
+        """The same on a device."""
+        a, core = (each if each is None else placed(each, device) for each in (self.a, self.core))
+        return Factors(placed(self.b, device), a, core)
 
     def pair(self, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor] | None:
         """(rows, rank) and (rank, columns[, height, width]); None where it is whole."""
@@ -62,6 +67,10 @@ class Product:
         """As `Update`."""
         return self.factors.whole(dtype) * self.scale
 
+    def to(self, device: torch.device) -> Product:
+        """As `Update`."""
+        return Product(self.factors.to(device), self.scale)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hadamard:
@@ -83,6 +92,10 @@ class Hadamard:
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """As `Update`."""
         return self.first.whole(dtype) * self.second.whole(dtype) * self.scale
+
+    def to(self, device: torch.device) -> Hadamard:
+        """As `Update`."""
+        return Hadamard(self.first.to(device), self.second.to(device), self.scale)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +121,10 @@ class Kronecker:
         """As `Update`."""
         return _kron(self.first.whole(dtype), self.second.whole(dtype)) * self.scale
 
+    def to(self, device: torch.device) -> Kronecker:
+        """As `Update`."""
+        return Kronecker(self.first.to(device), self.second.to(device), self.scale)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Full:
@@ -122,6 +139,17 @@ class Full:
     def dense(self, dtype: torch.dtype) -> torch.Tensor:
         """As `Update`."""
         return self.difference.to(dtype)
+
+    def to(self, device: torch.device) -> Full:
+        """As `Update`."""
+        return Full(placed(self.difference, device))
+
+
+def placed(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a device; Metal has neither float64 nor float8."""
+    if device.type == "mps":
+        tensor = tensor.to({8: torch.float32, 1: torch.float16}.get(tensor.itemsize, tensor.dtype))
+    return tensor.to(device)
 
 
 Pair = tuple[torch.Tensor, torch.Tensor]

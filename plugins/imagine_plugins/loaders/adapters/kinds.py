@@ -88,8 +88,8 @@ def _refuse(parts: Parts, module: Module) -> None:
             raise Unfit(f"{UNSUPPORTED[part]} is not supported")
         if part in SCALARS and prod(parts[part]) != 1:
             raise Unfit(f"its {part} is {list(parts[part])} numbers in place of one")
-    if module.kind == "table":
-        raise Unfit("tables of embeddings cannot be changed")
+    if module.kind == "table" and {"dora_scale", "magnitude", "diff_b", "up_bias"} & set(parts):
+        raise Unfit("a table of embeddings has neither magnitudes nor a bias")
     if module.kind == "norm" and not set(parts) <= {"diff", "diff_b", *SCALARS}:
         raise Unfit("a norm takes a full difference alone")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
+from weakref import WeakKeyDictionary
 
+from imagine_core.parts import Layers
 from imagine_plugins.loaders.architectures import Architecture
 from imagine_plugins.loaders.components import component_slots
-from imagine_plugins.loaders.layout import Shape, Slot
+from imagine_plugins.loaders.layout import Shape
 
 TEXT = "BASE"
 """The block that the text encoders are, where weights are given per block."""
@@ -65,15 +67,17 @@ class Module:
 class Modules:
     """The modules of a model: `modules[target]`, or by a file's flattened name."""
 
-    def __init__(self, slots: Mapping[str, Sequence[Slot]]) -> None:
+    def __init__(self, layers: Layers) -> None:
         self._found: dict[Target, Module] = {}
-        self._spellings: dict[str, dict[str, Module]] = {name: {} for name in slots}
-        for component, filled in slots.items():
-            for slot in filled:
-                self._take(component, slot)
+        self._spellings: dict[str, dict[str, Module]] = {}
+        for name, shape in layers.shapes.items():
+            self._take(target_of(name), shape, layers.original_names.get(name, ""))
 
     def __getitem__(self, target: Target) -> Module:
         return self._found[target]
+
+    def __contains__(self, target: object) -> bool:
+        return target in self._found
 
     def __iter__(self) -> Iterator[Module]:
         return iter(self._found.values())
@@ -100,25 +104,44 @@ class Modules:
             return found or (self.find(texts[0], flat) if len(texts) == 1 else None)
         return self._spellings.get(component, {}).get(flat)
 
-    def _take(self, component: str, slot: Slot) -> None:
-        if not slot.targets[0].endswith(".weight"):
-            return
-        (path,) = (name.removesuffix(".weight") for name in slot.targets)
-        key = slot.key.removesuffix(".weight")
-        target = Target(component, path)
-        block = _block(key) if component == "unet" else TEXT
-        self._found[target] = module = Module(target, slot.shape, block)
-        for name in _spellings(path) | _spellings(key):
-            self._spellings[component].setdefault(name, module)
+    def _take(self, target: Target, shape: Shape, original: str) -> None:
+        block = _block(original) if target.component == "unet" else TEXT
+        self._found[target] = module = Module(target, shape, block)
+        spellings = self._spellings.setdefault(target.component, {})
+        for name in _spellings(target.module) | (_spellings(original) if original else set()):
+            spellings.setdefault(name, module)
 
 
-def modules_of(plan: Architecture) -> Modules:
-    """The modules of the UNet and of the text encoders.
+_KNOWN: WeakKeyDictionary[Layers, Modules] = WeakKeyDictionary()
+
+
+def modules_of(layers: Layers) -> Modules:
+    """The modules that layers are; kept as long as these."""
+    if layers not in _KNOWN:
+        _KNOWN[layers] = Modules(layers)
+    return _KNOWN[layers]
+
+
+def layers_of(plan: Architecture) -> Layers:
+    """The layers of the UNet and of the text encoders.
 
     A component of a layout that only loading can tell has none.
     """
-    slots = component_slots(plan)
-    return Modules({name: filled or [] for name, filled in slots.items() if name != "vae"})
+    shapes: dict[str, Shape] = {}
+    originals: dict[str, str] = {}
+    for component, slots in component_slots(plan).items():
+        for slot in () if component == "vae" else slots or ():
+            if slot.targets[0].endswith(".weight"):
+                (path,) = (target.removesuffix(".weight") for target in slot.targets)
+                shapes[f"{component}.{path}"] = slot.shape
+                originals[f"{component}.{path}"] = slot.key.removesuffix(".weight")
+    return Layers(family=plan.family, shapes=shapes, original_names=originals)
+
+
+def target_of(name: str) -> Target:
+    """The module that `Layers` calls `name`."""
+    component, _, module = name.partition(".")
+    return Target(component, module)
 
 
 def without_mask(module: Module) -> Module | None:

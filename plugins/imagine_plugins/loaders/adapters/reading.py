@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from imagine_core.parts import Change
+from imagine_core.parts import Change, FittedLora, Layers
 from imagine_plugins.loaders.adapters.conversion import change_of
 from imagine_plugins.loaders.adapters.fitting import (
     INTEGERS,
@@ -29,97 +29,84 @@ from imagine_plugins.loaders.adapters.recognition import (
     adapter_info,
 )
 from imagine_plugins.loaders.adapters.scales import Scales
-from imagine_plugins.loaders.architectures import Architecture
 from imagine_plugins.loaders.components import FLOATS
-from imagine_plugins.loaders.configs import component_name
 from imagine_plugins.loaders.header import Header, parse_header
 from imagine_plugins.loaders.problems import ProblemError, explained
 
 ENCODERS = {"clip_l": "text_encoder", "clip_g": "text_encoder_2"}
+TOKENS = "embeddings.token_embedding"
 
 
 class AdapterError(ProblemError):
     """An adapter that a model cannot take; the text names the file, its family and the model's."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Adapter:
-    """An adapter as a model takes it.
+@dataclass(frozen=True, slots=True, eq=False)
+class AdapterFile:
+    """An adapter file in memory.
 
     Attributes:
-        changes: By module.
-        words: Bundled embeddings: by word and component, (vectors, width).
-        leftovers: What of the file is not applied.
-        size: Bytes that it takes in memory: those of the file's tensors.
+        name: The file's.
+        header: What it says before its first tensor.
+        scales: What its configurations say.
+        data: Bytes of its tensors, as (size,) uint8.
     """
 
-    changes: Mapping[Target, Change]
-    words: Mapping[str, Mapping[str, torch.Tensor]]
-    leftovers: tuple[Leftover, ...]
-    size: int
+    name: str
+    header: Header
+    scales: Scales
+    data: torch.Tensor
 
-    @property
-    def warnings(self) -> tuple[str, ...]:
-        """What is left out, in a sentence for each reason."""
-        return tuple(sentences(self.leftovers))
+    def fit(self, layers: Layers) -> FittedLora:
+        """What it changes in a model, views of its bytes; raises `AdapterError` for nothing."""
+        fitting = fit(self.header, spellings(self.header), modules_of(layers))
+        _require(self, layers, fitting)
+        return _Reading(self, layers, fitting).result()
 
 
-def read_adapter(path: Path, plan: Architecture) -> Adapter:
-    """Read an adapter for a model of an architecture.
+def read_adapter(path: Path) -> AdapterFile:
+    """Read an adapter file whole.
 
     Raises:
-        AdapterError: Nothing of it fits; the text says what it is for.
         ProblemError: It is no safetensors file, or it cannot be read.
     """
     with explained(), path.open("rb") as file:
         header = parse_header(file, os.fstat(file.fileno()).st_size)
-        modules = modules_of(plan)
-        fitting = fit(header, spellings(header), modules)
-        _require(path, header, plan, fitting)
-        file.seek(_start(header))
-        data = bytearray(header.size - _start(header))
+        file.seek(header.start)
+        data = bytearray(header.size - header.start)
         if file.readinto(data) != len(data):
             raise AdapterError("the file became shorter while it was read; copy it again")
-        scales = Scales(header, path)
-    return _Reading(header, modules, fitting, scales, data).adapter(path, plan)
+        bytes_ = torch.frombuffer(data, dtype=torch.uint8) if data else torch.zeros(0).byte()
+        return AdapterFile(path.name, header, Scales(header, path), bytes_)
 
 
 class _Reading:
-    """Makes an adapter of a file's bytes."""
+    """Makes the changes of a model's layers of a file."""
 
-    def __init__(
-        self,
-        header: Header,
-        modules: Modules,
-        fitting: Fitting,
-        scales: Scales,
-        data: bytearray,
-    ) -> None:
-        self._header = header
-        self._modules = modules
+    def __init__(self, file: AdapterFile, layers: Layers, fitting: Fitting) -> None:
+        self._file = file
+        self._header = file.header
+        self._layers = layers
+        self._modules: Modules = modules_of(layers)
         self._fitting = fitting
-        self._scales = scales
-        self._start = _start(header)
-        self._bytes = torch.frombuffer(data or bytearray(1), dtype=torch.uint8)
         self._leftovers = list(fitting.leftovers)
 
-    def adapter(self, path: Path, plan: Architecture) -> Adapter:
-        changes = dict(self._changes())
-        words = self._words(plan)
+    def result(self) -> FittedLora:
+        changes = {str(target): change for target, change in self._changes()}
+        words = self._words()
         self._leftovers += [
             Leftover(pattern, "its alpha is for a pattern of names, which is not read")
-            for pattern in self._scales.unread()
+            for pattern in self._file.scales.unread()
         ]
-        left = tuple(self._leftovers)
         if not changes and not words:
-            raise _nothing(path, plan, left)
-        return Adapter(changes=changes, words=words, leftovers=left, size=self._bytes.nbytes)
+            raise _nothing(self._file, self._layers, self._leftovers)
+        return FittedLora(changes=changes, words=words, warnings=tuple(sentences(self._leftovers)))
 
     def _changes(self) -> Iterator[tuple[Target, Change]]:
         for target, fitted in self._fitting.fitted.items():
             tensors = {part: self._tensor(key) for part, key in fitted.keys.items()}
             try:
-                change = change_of(tensors, fitted.module, said=self._scales.of(target))
+                change = change_of(tensors, fitted.module, said=self._file.scales.of(target))
             except Unfit as error:
                 self._leftovers.append(Leftover(str(target), str(error)))
             else:
@@ -140,16 +127,18 @@ class _Reading:
     def _tensor(self, key: str) -> torch.Tensor:
         stored = self._header.tensors[key]
         dtype = getattr(torch, FLOATS.get(stored.dtype) or INTEGERS[stored.dtype])
-        values = self._bytes[stored.start - self._start : stored.end - self._start]
+        first = self._header.start
+        values = self._file.data[stored.start - first : stored.end - first]
         if values.storage_offset() % dtype.itemsize:
             values = values.clone()
         return values.view(dtype).view(stored.shape)
 
-    def _words(self, plan: Architecture) -> dict[str, dict[str, torch.Tensor]]:
+    def _words(self) -> dict[str, dict[str, torch.Tensor]]:
         found: dict[str, dict[str, torch.Tensor]] = {}
         widths = {
-            component_name("text_encoder", number): part.config["hidden_size"]
-            for number, part in enumerate(plan.texts)
+            component: self._modules[Target(component, TOKENS)].shape[1]
+            for component in self._modules.components
+            if Target(component, TOKENS) in self._modules
         }
         for word, keys in self._fitting.words.items():
             for encoder, key in keys.items():
@@ -164,37 +153,32 @@ class _Reading:
         return found
 
 
-def _start(header: Header) -> int:
-    """Where the tensors' bytes begin."""
-    return min((tensor.start for tensor in header.tensors.values()), default=header.size)
-
-
-def _require(path: Path, header: Header, plan: Architecture, fitting: Fitting) -> None:
+def _require(file: AdapterFile, layers: Layers, fitting: Fitting) -> None:
     """Refuse a file that is for another model: part of it may fit by chance."""
     if not fitting.leftovers and (fitting.fitted or fitting.words):
         return
-    info = adapter_info(header)
+    info = adapter_info(file.header)
     if info is None:
-        raise AdapterError(f"{path.name} is no LoRA: it has no tensor that belongs to one")
-    if _is_foreign(info, plan, fitting):
+        raise AdapterError(f"{file.name} is no LoRA: it has no tensor that belongs to one")
+    if _is_foreign(info, layers, fitting):
         title = TITLES[info.family]
-        problem = f"{path.name} is for {title}, and this model is {_title(plan)}"
+        problem = f"{file.name} is for {title}, and this model is {_title(layers)}"
         raise AdapterError(problem, family=info.family)
     if not fitting.fitted and not fitting.words:
-        raise _nothing(path, plan, fitting.leftovers)
+        raise _nothing(file, layers, fitting.leftovers)
 
 
-def _is_foreign(info: AdapterInfo, plan: Architecture, fitting: Fitting) -> bool:
+def _is_foreign(info: AdapterInfo, layers: Layers, fitting: Fitting) -> bool:
     """Whether another family takes more of it; a family of one's own takes whatever fits."""
-    if fitting.fitted and not (info.fits and plan.family in FAMILIES):
+    if fitting.fitted and not (info.fits and layers.family in FAMILIES):
         return False
-    return info.family != "unknown" and plan.family not in {*info.fits, info.family}
+    return info.family != "unknown" and layers.family not in {*info.fits, info.family}
 
 
-def _nothing(path: Path, plan: Architecture, leftovers: Iterable[Leftover]) -> AdapterError:
+def _nothing(file: AdapterFile, layers: Layers, leftovers: Iterable[Leftover]) -> AdapterError:
     why = next(iter(sentences(leftovers)), "it is empty")
-    return AdapterError(f"nothing in {path.name} fits this model ({_title(plan)}): {why}")
+    return AdapterError(f"nothing in {file.name} fits this model ({_title(layers)}): {why}")
 
 
-def _title(plan: Architecture) -> str:
-    return TITLES.get(plan.family, plan.family)
+def _title(layers: Layers) -> str:
+    return TITLES.get(layers.family, layers.family)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from imagine_plugins.loaders.adapters.fitting import Fitting, Leftover, Spellings, fit, spellings
 from imagine_plugins.loaders.adapters.kinds import SCALARS
-from imagine_plugins.loaders.adapters.modules import Modules, modules_of
+from imagine_plugins.loaders.adapters.modules import Modules, layers_of
 from imagine_plugins.loaders.adapters.triggers import tags, triggers
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL
 from imagine_plugins.loaders.header import Header, read_header
@@ -146,7 +146,7 @@ def _is_adapter(header: Header, said: Spellings) -> bool:
 
 @cache
 def _modules(family: str) -> Modules:
-    return modules_of(FAMILIES[family])
+    return Modules(layers_of(FAMILIES[family]))
 
 
 def _told(header: Header) -> str | None:
