@@ -52,7 +52,7 @@ class LoraLoader:
 
         del device, full_precision, progress
         with named(info.name, kind="LoRA"):
-            return LoraFile(info.name, info.path, read_adapter(info.path))
+            return LoraFile(info.name, read_adapter(info.path))
 
     def _info(self, path: Path, header: Header, info: AdapterInfo) -> ModelInfo:
         numbers: Counter[str] = Counter()

@@ -90,7 +90,7 @@ def _adapter(header: Header) -> ProblemError | None:
 
 def unfit(info: AdapterInfo) -> str | None:
     """Why no model can take a LoRA; None if models of some family can."""
-    if info.fits:
+    if info.fits or info.own_sizes:
         return None
     if info.family not in {*FAMILIES, "unknown"}:
         known = ", ".join(TITLES[family] for family in FAMILIES)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 from imagine_plugins.loaders.adapters.fitting import Fitting, Leftover, Spellings, fit, spellings
 from imagine_plugins.loaders.adapters.kinds import SCALARS
 from imagine_plugins.loaders.adapters.modules import Modules, layers_of
+from imagine_plugins.loaders.adapters.names import UNSUPPORTED
 from imagine_plugins.loaders.adapters.triggers import tags, triggers
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL
 from imagine_plugins.loaders.header import Header, read_header
@@ -83,6 +84,7 @@ class AdapterInfo:
         triggers: The words that call what was trained.
         tags: Of the training's pictures, the most frequent first.
         leftovers: What of it would not be applied to a model of `family`.
+        own_sizes: Whether it names layers of Stable Diffusion, in sizes that no family has.
     """
 
     family: str
@@ -95,6 +97,7 @@ class AdapterInfo:
     triggers: tuple[str, ...] = ()
     tags: tuple[str, ...] = ()
     leftovers: tuple[Leftover, ...] = ()
+    own_sizes: bool = False
 
 
 def recognise_adapter(path: Path) -> AdapterInfo | None:
@@ -116,9 +119,20 @@ def adapter_info(header: Header) -> AdapterInfo | None:
     fits = tuple(name for name, each in fittings.items() if most and len(each.fitted) == most)
     told = _told(header)
     if not fits:
-        return _described(header, told or _named(said) or "unknown", fittings["sd1"], ())
+        found = _described(header, told or _named(said) or "unknown", fittings["sd1"], ())
+        return replace(found, own_sizes=found.family == "unknown" and _has_layers(said))
     family = told if told in fits else fits[0]
     return _described(header, family, fittings[family], fits)
+
+
+def _has_layers(said: Spellings) -> bool:
+    """Whether it has something to add to a layer that Stable Diffusion has."""
+    return any(
+        modules.find(each.component, each.module) is not None
+        for each in said.values()
+        if each is not None and each.part not in {*SCALARS, *UNSUPPORTED}
+        for modules in map(_modules, FAMILIES)
+    )
 
 
 def _described(header: Header, family: str, fitting: Fitting, fits: tuple[str, ...]) -> AdapterInfo:
