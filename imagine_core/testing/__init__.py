@@ -35,6 +35,7 @@ from imagine_core.testing.suites import (
     check_device,
     check_enhancer,
     check_loader,
+    check_lora,
     check_sampler,
 )
 
@@ -53,6 +54,7 @@ __all__ = [
     "check_device",
     "check_enhancer",
     "check_loader",
+    "check_lora",
     "check_sampler",
     "collect",
     "draw_one",

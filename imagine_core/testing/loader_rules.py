@@ -17,8 +17,8 @@ from types import ModuleType
 from typing import Any
 
 from imagine_core.errors import UnusableModel
+from imagine_core.interfaces import ModelLoader
 from imagine_core.testing.loader_under_test import Loaded
-from imagine_core.testing.model_rules import MODEL_RULES
 from imagine_core.testing.plugin_registration import beside_the_installed
 
 HEADER = 2**20
@@ -156,21 +156,31 @@ def _damaged(loaded: Loaded, damage: Callable[[Path], object]) -> Iterator[Path]
 
 
 def _refusal(loaded: Loaded, path: Path, what: str) -> str | None:
-    """Why the loader refuses a file, in words that help; None if it does not know it at all."""
-    info = loaded.loader.recognise(path)
+    """Why the plugin refuses a file, in words that help; None if it does not know it at all."""
+    refusals = [_refused(loaded, loader, path, what) for loader in loaded.loaders]
+    return next(filter(None, refusals), None)
+
+
+def _refused(loaded: Loaded, loader: ModelLoader, path: Path, what: str) -> str | None:
+    info = loader.recognise(path)
     if info is None:
         return None
     said = info.problem
     if said is None:
         try:
-            loaded.load(info).close()
+            loaded.load(info, loader=loader).close()
         except UnusableModel as error:
             said = error.problem
     assert said is not None, f"it loads {what}"
-    helpful = len(said.split()) > 2 and "\n" not in said
-    assert helpful, f"of {what} it says {said!r}, which helps nobody"
+    helpful(said, what)
     assert str(path.parent) not in said, f"it tells clients where the model lies: {said!r}"
     return said
+
+
+def helpful(said: str, what: str) -> None:
+    """What it says of a file is a sentence."""
+    helps = len(said.split()) > 2 and "\n" not in said
+    assert helps, f"of {what} it says {said!r}, which helps nobody"
 
 
 def _files(path: Path) -> list[Path]:
@@ -207,5 +217,4 @@ RULES: tuple[tuple[str, Callable[[Loaded], None]], ...] = (
     ("loader-foreign", foreign),
     ("loader-truncated", truncated),
     ("loader-progress", progress),
-    *MODEL_RULES,
 )

@@ -17,14 +17,14 @@ from imagine_core.noise import NoiseModel
 if TYPE_CHECKING:
     from PIL import Image
 
-    from imagine_core.testing.loader_under_test import Loaded
+    from imagine_core.testing.loader_under_test import LoadedModel
 
 PROMPTS = ("", "a (red:1.3) fox, 狐狸 🦊", "a very long walk, " * 60)
 DEEP = 6
 PREDICTIONS = {"vp": {"epsilon", "v_prediction", "sample"}, "flow": {"flow"}}
 
 
-def described(loaded: Loaded) -> None:
+def described(loaded: LoadedModel) -> None:
     """It says what its latents are like and what noise it was trained on."""
     model = loaded.model
     for field in ("latent_channels", "downsampling"):
@@ -48,7 +48,7 @@ def described(loaded: Loaded) -> None:
     assert known, f"its hash is {digest!r}, not 10 hex digits"
 
 
-def complete(loaded: Loaded) -> None:
+def complete(loaded: LoadedModel) -> None:
     """No weight was forgotten: none is on the meta device, none is NaN."""
     for tensor in _tensors(loaded.model):
         assert not tensor.is_meta, "a weight was never filled: it is on the meta device"
@@ -56,7 +56,7 @@ def complete(loaded: Loaded) -> None:
             assert tensor.float().isfinite().all(), "a weight is not finite"
 
 
-def prompts(loaded: Loaded) -> None:
+def prompts(loaded: LoadedModel) -> None:
     """Prompts of any length and script are encoded, the same way each time."""
     for prompt in PROMPTS:
         said = f"of the prompt {prompt!r:.30}"
@@ -73,7 +73,7 @@ def prompts(loaded: Loaded) -> None:
     assert not torch.equal(fox, boat), "every prompt is encoded alike"
 
 
-def predictions(loaded: Loaded) -> None:
+def predictions(loaded: LoadedModel) -> None:
     """Rows of a forward do not see each other, and come out as float32 of the same shape."""
     rows = [_encoded(loaded, "a fox"), _encoded(loaded, PROMPTS[-1])]
     generator = torch.Generator().manual_seed(3)
@@ -90,7 +90,7 @@ def predictions(loaded: Loaded) -> None:
         assert away < limit, f"a row's prediction is {away:.2g} away when another is beside it"
 
 
-def pictures(loaded: Loaded) -> None:
+def pictures(loaded: LoadedModel) -> None:
     """Pictures become latents and latents pictures, each of its size."""
     from PIL import Image
 
@@ -109,7 +109,7 @@ def pictures(loaded: Loaded) -> None:
         assert (made.size, made.mode) == (size, "RGB"), said
 
 
-def closing(loaded: Loaded) -> None:
+def closing(loaded: LoadedModel) -> None:
     """Closing it gives the memory of its weights back, while the object itself lives on."""
     weights = [weakref.ref(tensor) for tensor in _tensors(loaded.model)]
     loaded.model.close()
@@ -118,23 +118,23 @@ def closing(loaded: Loaded) -> None:
     assert not left, f"{left} of {len(weights)} weights are still there after `close`"
 
 
-def _encoded(loaded: Loaded, prompt: str) -> Conditioning:
+def _encoded(loaded: LoadedModel, prompt: str) -> Conditioning:
     width, height = loaded.size
     return loaded.model.encode_prompt(prompt, clip_skip=1, width=width, height=height)
 
 
 def _predict(
-    loaded: Loaded, latents: torch.Tensor, times: torch.Tensor, rows: Conditioning
+    loaded: LoadedModel, latents: torch.Tensor, times: torch.Tensor, rows: Conditioning
 ) -> torch.Tensor:
     place = rows.context.device
     return loaded.model.predict(latents.to(place), times.to(place), rows).cpu()
 
 
-def _latent(loaded: Loaded, picture: Image.Image) -> torch.Tensor:
+def _latent(loaded: LoadedModel, picture: Image.Image) -> torch.Tensor:
     return loaded.model.encode_image(picture, torch.Generator().manual_seed(5))
 
 
-def _latent_shape(loaded: Loaded) -> tuple[int, int, int, int]:
+def _latent_shape(loaded: LoadedModel) -> tuple[int, int, int, int]:
     (width, height), cell = loaded.size, loaded.model.downsampling
     return (1, loaded.model.latent_channels, height // cell, width // cell)
 
@@ -164,7 +164,7 @@ def _attributes(item: object) -> list[Any]:
     return [*getattr(item, "__dict__", {}).values(), *(getattr(item, s, None) for s in slots)]
 
 
-MODEL_RULES: tuple[tuple[str, Callable[[Loaded], None]], ...] = (
+MODEL_RULES: tuple[tuple[str, Callable[[LoadedModel], None]], ...] = (
     ("model-described", described),
     ("model-complete", complete),
     ("model-prompts", prompts),

@@ -7,6 +7,7 @@ from pathlib import Path
 from unittest import SkipTest
 
 from imagine_core.interfaces import Device, Enhancer
+from imagine_core.parts import Layers
 from imagine_core.testing.fakes import FakeDevice
 from imagine_core.testing.rules import NONE, hold
 
@@ -68,10 +69,40 @@ def check_loader(  # noqa: PLR0913 - all but the first two have a value that sui
         excused: Rules that it need not keep, and why; each must really be broken.
     """
     from imagine_core.testing.loader_rules import RULES
-    from imagine_core.testing.loader_under_test import Loaded
+    from imagine_core.testing.loader_under_test import LoadedModel
+    from imagine_core.testing.model_rules import MODEL_RULES
 
-    loaded = Loaded(plugin, path, device or FakeDevice(), size, patience)
-    hold(f"the loader of {path.name}", RULES, loaded, excused=excused)
+    loaded = LoadedModel(
+        plugin=plugin, path=path, device=device or FakeDevice(), size=size, patience=patience
+    )
+    hold(f"the loader of {path.name}", (*RULES, *MODEL_RULES), loaded, excused=excused)
+
+
+def check_lora(
+    plugin: object,
+    path: Path,
+    layers: Layers,
+    *,
+    patience: float = 1.0,
+    excused: Mapping[str, str] = NONE,
+) -> None:
+    """Check a loader of LoRAs with a LoRA that it can load: the smaller, the quicker.
+
+    Args:
+        plugin: What the entry point names: a module, or a class in a module.
+        path: The LoRA: a file or a folder.
+        layers: The layers of a model that the LoRA is for, all that it changes among them.
+        patience: Seconds that recognising the LoRA may take.
+        excused: Rules that it need not keep, and why; each must really be broken.
+    """
+    from imagine_core.testing.loader_rules import RULES
+    from imagine_core.testing.loader_under_test import LoadedLora
+    from imagine_core.testing.lora_rules import LORA_RULES
+
+    loaded = LoadedLora(
+        plugin=plugin, path=path, device=FakeDevice(), layers=layers, patience=patience
+    )
+    hold(f"the loader of {path.name}", (*RULES, *LORA_RULES), loaded, excused=excused)
 
 
 def check_device(plugin: object, name: str, *, excused: Mapping[str, str] = NONE) -> None:

@@ -11,6 +11,7 @@ from conformance import toys
 from conformance.toys import Toys
 from imagine_core.testing import BrokenRule, check_loader
 from imagine_core.testing.loader_rules import RULES
+from imagine_core.testing.model_rules import MODEL_RULES
 
 BROKEN: list[tuple[str, str, type[Toys]]] = [
     ("loader-registered", "'Loud Toys' is not", toys.Loud),
@@ -89,4 +90,4 @@ def test_a_plugin_that_no_process_can_import_is_found(toy: Path) -> None:
 
 
 def test_every_rule_has_a_loader_that_breaks_it() -> None:
-    assert {rule for rule, _, _ in BROKEN} == set(dict(RULES))
+    assert {rule for rule, _, _ in BROKEN} == set(dict((*RULES, *MODEL_RULES)))
