@@ -1,9 +1,9 @@
 """Tests the plugin system as users get it: wheels in a fresh environment, no checkout.
 
 `nox -s third_party` builds the wheels of Imagine and of the packages in docs/examples, installs
-them, and runs this: it draws with the sampler, the enhancer and the device of the examples through
-the command line, over HTTP, in the dialect of the examples and, where there is a Chromium, on the
-page; runs the examples' tests; and uninstalls them again.
+them, and runs this: it draws with the sampler, the enhancer, the device and a LoRA of the examples
+through the command line, over HTTP, in the dialect of the examples and, where there is a Chromium,
+on the page; runs the examples' tests; and uninstalls them again.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 TESTS = Path(__file__).parents[1]
 sys.path.append(str(TESTS))
 
@@ -31,6 +34,7 @@ PLUGINS = {
     "dialect-paint": "register_routes",
     "device-cpu32": "register_devices",
     "enhancer-seasons": "register_enhancers",
+    "lora-npz": "register_model_loaders",
     "sampler-rk4": "register_samplers",
 }
 SMALL = {"prompt": "a red house", "width": 128, "height": 128, "steps": 3, "seed": 2}
@@ -103,6 +107,43 @@ def the_command_line_draws() -> None:
     assert "a red house, in autumn" in noted
 
 
+def the_lora_draws() -> None:
+    """It is listed with its words, changes the picture as much as is asked for, and no other."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_lora(Path(folder))
+        listed = json.loads(run("list", "--kind", "lora", "--models", folder, "--json"))
+        assert [(each["name"], each["problem"]) for each in listed] == [("dusk", None)]
+        assert "at dusk" in run("show", "dusk", "--models", folder)
+        pixels = {
+            tag: drawn(f"a red house{tag}", folder)
+            for tag in ("", "<lora:dusk:0>", "<lora:dusk:0.5>", "<lora:dusk:1>")
+        }
+    plain, none, half, whole = pixels.values()
+    assert none == plain
+    assert len({plain, half, whole}) == 3
+
+
+def write_lora(models: Path) -> None:
+    """A LoRA for the model that comes with Imagine, in the format of the example."""
+    chance = np.random.default_rng(1)
+    layer = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v"
+    (models / "loras").mkdir()
+    arrays: dict[str, Any] = {
+        "about": np.array(json.dumps({"family": "sd", "triggers": ["at dusk"]})),
+        f"{layer}.down": chance.normal(size=(4, 128)).astype(np.float16),
+        f"{layer}.up": chance.normal(size=(160, 4)).astype(np.float16),
+    }
+    np.savez(models / "loras" / "dusk.npz", **arrays)
+
+
+def drawn(prompt: str, models: str) -> bytes:
+    """The pixels of the picture for a prompt."""
+    with tempfile.TemporaryDirectory() as folder:
+        run("run", prompt, "--models", models, *SIZE, "-o", f"{folder}/a.png")
+        with Image.open(f"{folder}/a.png") as picture:
+            return picture.tobytes()
+
+
 def the_server_draws() -> None:
     """On the device, over HTTP and on the page."""
     with server("-d", "cpu32") as address:
@@ -169,6 +210,7 @@ def main() -> None:
     steps = (
         lists_show_them,
         the_command_line_draws,
+        the_lora_draws,
         the_server_draws,
         their_own_tests_pass,
         nothing_stays,

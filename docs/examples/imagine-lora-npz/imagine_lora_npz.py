@@ -110,7 +110,8 @@ class NpzLora:
             except Unfit as error:
                 warnings.append(f"{layer} left out: {error}")
         if not changes:
-            raise UnusableModel(self.name, "; ".join(["nothing in it fits", *warnings[:3]]))
+            why = "; ".join(["nothing in it fits", *warnings[:3]])
+            raise UnusableModel(self.name, why, kind="LoRA")
         return FittedLora(changes=changes, warnings=tuple(warnings))
 
     def close(self):
@@ -146,7 +147,7 @@ class NpzLoader:
                 names = [name for name in arrays.files if name != "about"]
                 tensors = {name: torch.from_numpy(arrays[name]) for name in names}
         except BROKEN as error:
-            raise UnusableModel(info.name, DAMAGED) from error
+            raise UnusableModel(info.name, DAMAGED, kind="LoRA") from error
         return NpzLora(info.name, tensors)
 
 
