@@ -7,6 +7,7 @@ import sys
 from against_diffusers import against_diffusers
 from crowd import crowd
 from loading import loading
+from loras import loras
 from memory import memory
 from overhead import overhead
 from page import page
@@ -22,6 +23,7 @@ BENCHMARKS = {
     "diffusers": against_diffusers,
     "crowd": crowd,
     "loading": loading,
+    "loras": loras,
     "memory": memory,
     "overhead": overhead,
     "switching": switching,

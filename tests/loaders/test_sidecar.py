@@ -11,7 +11,7 @@ import pytest
 
 from checkpoints import SD1, SD2, SDXL, TINY_SD1, inpainting, shapes, write_folder, write_hollow
 from imagine_plugins.loaders.checkpoint import CheckpointLoader
-from imagine_plugins.loaders.folder import FolderLoader, _examine
+from imagine_plugins.loaders.folder import FolderLoader, examine
 from imagine_plugins.loaders.header import read_header
 from imagine_plugins.loaders.parameterization import TELLING
 from imagine_plugins.loaders.recognition import recognise_checkpoint
@@ -148,7 +148,7 @@ def test_a_folder_takes_the_sidecar_of_its_name(tmp_path: Path) -> None:
     beside(
         tmp_path, prediction_type="v_prediction", zero_terminal_snr=True, recommended_size="64x128"
     )
-    config = _examine(folder).architecture.scheduler
+    config = examine(folder).architecture.scheduler
     assert config["prediction_type"] == "v_prediction"
     assert config["rescale_betas_zero_snr"] is True
     info = FolderLoader().recognise(folder)

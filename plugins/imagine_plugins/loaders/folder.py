@@ -37,7 +37,7 @@ class FolderLoader:
             return None
         try:
             with explained():
-                return _examine(path).info(path, name=path.name, loader=self.name)
+                return examine(path).info(path, name=path.name, loader=self.name)
         except ProblemError as error:
             return error.info(path, name=path.name, loader=self.name)
 
@@ -54,14 +54,14 @@ class FolderLoader:
 
         with named(info.name):
             return assemble(
-                _examine(info.path),
+                examine(info.path),
                 device=device,
                 full_precision=full_precision,
                 progress=progress,
             )
 
 
-def _examine(folder: Path) -> Checkpoint:
+def examine(folder: Path) -> Checkpoint:
     """What a folder's configurations and headers say; raises `ProblemError` or OSError."""
     read, overrides = file_reader(folder), read_sidecar(folder)
     plan = _overridden(configs.architecture(read), overrides)
