@@ -61,7 +61,7 @@ def made_lora(path: Path, layers: Layers, make: Make) -> MadeLora:
             made[str(module.target)] = each
             tensors |= named(each, stem(module))
     save(path, tensors)
-    return MadeLora(LoraFile(path.stem, path, read_adapter(path)), made)
+    return MadeLora(LoraFile(path.stem, read_adapter(path)), made)
 
 
 def stem(module: Module) -> str:

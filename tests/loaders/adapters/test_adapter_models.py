@@ -111,7 +111,7 @@ def test_all_modules_of_a_model_are_changed_as_merged_by_hand(family: str, tmp_p
     made, tensors = mixture(plan)
     layers = layers_of(plan)
     path = save(tmp_path / "a.safetensors", tensors)
-    lora = LoraFile("a", path, read_adapter(path))
+    lora = LoraFile("a", read_adapter(path))
     fitted = lora.fit(layers)
     assert fitted.warnings == ()
     assert set(fitted.changes) == set(map(str, made))

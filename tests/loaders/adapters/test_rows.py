@@ -401,7 +401,7 @@ def test_the_unet_is_prepared_with_the_prompt(sd1: Any, monkeypatch: pytest.Monk
 
 
 def opened_lora(path: Path, tensors: dict[str, torch.Tensor], **how: Any) -> AppliedLora:
-    lora = LoraFile(path.stem, save(path, tensors), read_adapter(path))
+    lora = LoraFile(path.stem, read_adapter(save(path, tensors)))
     return AppliedLora(lora, LoraUse(name=path.stem, **how))
 
 
