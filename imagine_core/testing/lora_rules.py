@@ -116,8 +116,7 @@ def values(loaded: LoadedLora) -> None:
 def device(loaded: LoadedLora) -> None:
     """An update goes to a device, is computed there, and stays where it was as well."""
     for name, change in loaded.fitted.changes.items():
-        updates: Any = change.updates
-        for update in updates:
+        for update in change.updates:
             there = update.to(torch.device("meta"))
             low = there.low_rank(torch.float32)
             tensors = (there.dense(torch.float32), *(() if low is None else low))
