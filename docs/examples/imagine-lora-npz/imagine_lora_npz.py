@@ -19,13 +19,13 @@ class Unfit(Exception):
 
 def shape_of(archive, member):
     """The shape of an array by its header, which must be true: memory is reckoned by it."""
-    from numpy.lib import format as npy
+    import numpy as np  # as a whole: part of it fails while another thread imports the rest
 
     if member.compress_type != zipfile.ZIP_STORED:
         raise Unfit("its arrays are compressed; write them with numpy.savez")
     with archive.open(member) as file:
-        npy.read_magic(file)
-        shape, _, dtype = npy.read_array_header_1_0(file)
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         size = file.tell() + math.prod(shape) * dtype.itemsize
     if dtype.str not in ("<f2", "<f4", "<f8") and member.filename != "about.npy":
         raise Unfit(f"it has an array of {dtype}; write float16, float32 or float64")
@@ -36,14 +36,14 @@ def shape_of(archive, member):
 
 def described(path):
     """What a file says of itself, and the ranks of its layers; None without an `about`."""
-    from numpy.lib import format as npy
+    import numpy as np
 
     with zipfile.ZipFile(path) as archive:
         if "about.npy" not in archive.namelist():
             return None
         shapes = {each.filename: shape_of(archive, each) for each in archive.infolist()}
         with archive.open("about.npy") as file:
-            said = json.loads(str(npy.read_array(file, allow_pickle=False)))
+            said = json.loads(str(np.lib.format.read_array(file, allow_pickle=False)))
     ranks = [shape[0] for name, shape in shapes.items() if name.endswith(".down.npy") and shape]
     triggers = [str(word) for word in said.get("triggers", [])]
     details = {"triggers": triggers, "modules": len(ranks), "ranks": sorted(set(ranks))}
