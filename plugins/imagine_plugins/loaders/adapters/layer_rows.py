@@ -80,7 +80,7 @@ class _Dense(NamedTuple):
         return self.update.dense(like.dtype).view(like.shape) * self.factor
 
 
-class _Factors(NamedTuple):
+class Factors(NamedTuple):
     """Rows of low rank: (rank, in[, height, width]) and (out, rank)."""
 
     down: torch.Tensor
@@ -96,7 +96,7 @@ class _Affine:
 
     def __init__(self, layer: Any, changes: Sequence[Weighted]) -> None:
         self._dense: list[_Dense] = []
-        factors: list[_Factors] = []
+        factors: list[Factors] = []
         for change, strength in changes:
             factors += self._take(change, strength, layer.weight)
         self._factors = _joined(factors, layer.weight.dtype) if factors else None
@@ -109,7 +109,7 @@ class _Affine:
             for each in (self._keep, self._into, self._shift)
         )
 
-    def _take(self, change: Change, strength: float, weight: torch.Tensor) -> list[_Factors]:
+    def _take(self, change: Change, strength: float, weight: torch.Tensor) -> list[Factors]:
         """Take a change in, but for its factors."""
         wide, scale, axis = _wide(weight), None, "out"
         if change.bias is not None:
@@ -132,8 +132,14 @@ class _Affine:
                 up = up * along(scale, axis, up)
             elif scale is not None:
                 down = down * along(scale, axis, down)
-            factors.append(_Factors(down, up))
+            factors.append(Factors(down, up))
         return factors
+
+    @property
+    def factors(self) -> Factors | None:
+        """Its factors, where they are all that it adds."""
+        rest = (self._keep, self._into, self._shift)
+        return None if self._dense or any(each is not None for each in rest) else self._factors
 
     def __call__(self, layer: Any, x: torch.Tensor, out: torch.Tensor) -> None:
         operation = _operation(layer)
@@ -150,14 +156,14 @@ class _Affine:
             out.add_(operation(x, sum(others, first)))
 
 
-def _joined(factors: Sequence[_Factors], dtype: torch.dtype) -> _Factors:
+def _joined(factors: Sequence[Factors], dtype: torch.dtype) -> Factors:
     """The ranks of several, one after the other."""
     downs, ups = zip(*factors, strict=True)
-    return _Factors(torch.cat(downs).to(dtype), torch.cat(ups, dim=1).to(dtype))
+    return Factors(torch.cat(downs).to(dtype), torch.cat(ups, dim=1).to(dtype))
 
 
 def _add_product(
-    factors: _Factors, operation: Operation, x: torch.Tensor, out: torch.Tensor
+    factors: Factors, operation: Operation, x: torch.Tensor, out: torch.Tensor
 ) -> None:
     down, up = factors
     inner = operation(x, down)
@@ -214,16 +220,14 @@ class _Table:
     def __init__(self, layer: Any, changes: Sequence[Weighted]) -> None:
         dtype = layer.weight.dtype
         self._dense: list[_Dense] = []
-        self._factors: list[_Factors] = []
+        self._factors: list[Factors] = []
         for change, strength in changes:
             for update in change.updates:
                 low = update.low_rank(_wide(layer.weight))
                 if low is None:
                     self._dense.append(_Dense(update, strength))
                 else:
-                    self._factors.append(
-                        _Factors(low.down.to(dtype), (low.up * strength).to(dtype))
-                    )
+                    self._factors.append(Factors(low.down.to(dtype), (low.up * strength).to(dtype)))
 
     def __call__(self, layer: Any, x: torch.Tensor, out: torch.Tensor) -> None:
         for down, up in self._factors:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count, groupby
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
@@ -17,6 +17,7 @@ from imagine_core.parts import AppliedLora, FittedLora, Layers, Lora, Parts
 from imagine_plugins.loaders.adapters.blocks import Blocks, BlocksError, blocks
 from imagine_plugins.loaders.adapters.layer_rows import LayerRows, Weighted, layer_rows
 from imagine_plugins.loaders.adapters.modules import Modules, modules_of, target_of
+from imagine_plugins.loaders.adapters.stacks import Acting, Stacks
 
 Key = tuple[tuple[int, float, str | None], ...]
 """LoRAs and their weights, by numbers: it keeps no LoRA in memory."""
@@ -25,11 +26,12 @@ Span = tuple[int, int | None]
 """The first row and the one behind the last; None for all that there are."""
 
 
-class Acting:
-    """What LoRAs change in one network: each layer that they change with what happens to it."""
+class Group(NamedTuple):
+    """Adjacent rows in which the same acts."""
 
-    def __init__(self, layers: Mapping[nn.Module, LayerRows]) -> None:
-        self.layers = layers
+    acting: Acting
+    first: int
+    last: int
 
 
 class Rows:
@@ -50,6 +52,7 @@ class Rows:
         self._numbers: WeakKeyDictionary[Lora, int] = WeakKeyDictionary()
         self._next = count()
         self._prepared: WeakValueDictionary[tuple[str, Key], Acting] = WeakValueDictionary()
+        self._stacks = Stacks()
         self._used: WeakKeyDictionary[Parts, dict[str, Acting | None]] = WeakKeyDictionary()
 
     def fit(self, parts: Parts) -> tuple[str, ...]:
@@ -101,14 +104,17 @@ class Rows:
     def acting(self, component: str, rows: Sequence[Parts | None]) -> Iterator[None]:
         """Let LoRAs act in a forward: for each row its own, and those of a single one in all."""
         spans: dict[nn.Module, list[tuple[Span, LayerRows]]] = {}
-        first = 0
         prepared = [None if parts is None else self.prepare(component, parts) for parts in rows]
-        for each, same in groupby(prepared, key=lambda acting: acting):
-            last = first + len(list(same))
-            span = (first, last if len(rows) > 1 else None)
-            for layer, change in each.layers.items() if each is not None else ():
-                spans.setdefault(layer, []).append((span, change))
-            first = last
+        for run in _runs(prepared):
+            stacked = self._stacks.layers([each.acting for each in run]) if len(run) > 1 else {}
+            whole = (run[0].first, run[-1].last if len(rows) > 1 else None)
+            for layer, change in stacked.items():
+                spans.setdefault(layer, []).append((whole, change))
+            for each in run:
+                span = (each.first, each.last if len(rows) > 1 else None)
+                for layer, change in each.acting.layers.items():
+                    if layer not in stacked:
+                        spans.setdefault(layer, []).append((span, change))
         hooks = []
         try:
             for layer, changes in spans.items():
@@ -175,6 +181,22 @@ def _change(
     for (first, last), change in changes:
         rows = slice(first * tokens, last and last * tokens)
         change(layer, x[rows], output[rows])
+
+
+def _runs(prepared: Sequence[Acting | None]) -> Iterator[list[Group]]:
+    """Groups of rows, each run of adjacent ones with equally many."""
+    first = 0
+    run: list[Group] = []
+    for acting, same in groupby(prepared, key=lambda acting: acting):
+        last = first + len(list(same))
+        if run and (acting is None or run[-1].last - run[-1].first != last - first):
+            yield run
+            run = []
+        if acting is not None:
+            run.append(Group(acting, first, last))
+        first = last
+    if run:
+        yield run
 
 
 def _weight(each: AppliedLora, component: str) -> float:
