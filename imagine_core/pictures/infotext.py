@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from imagine_core.errors import RequestError
-from imagine_core.fields import FIELDS
+from imagine_core.fields import DEFAULTS, FIELDS
 from imagine_core.lora_field import Loras
 from imagine_core.lora_tags import read_tags, tag_of
 from imagine_core.pictures.infotext_values import READERS, in_our_words
@@ -154,7 +154,7 @@ def read_infotext(text: str) -> dict[str, Any] | None:
     prompt, negative = prompts
     labels, values = _read(settings)
     meta = {"prompt": prompt, "neg": negative, **in_our_words(values)}
-    meta |= _loras(prompt, steps=values["steps"])
+    meta |= _loras(prompt, steps=values.get("steps", DEFAULTS["steps"]))
     if "hires_strength" not in values and any(label.startswith("hires") for label in labels):
         meta.pop("strength", None)  # it is the second pass's
     return {key: meta[key] for key in _ORDER if key in meta}

@@ -163,7 +163,8 @@ def test_details_are_there_where_an_infotext_is(case: dict[str, Any]) -> None:
     details = infotext_details(case["text"])
     assert bool(details) == (case["meta"] is not None)
     if details:
-        assert details["Prompt"] == case["meta"]["prompt"]
+        if "loras" not in case["meta"]:  # their tags are part of the prompt
+            assert details["Prompt"] == case["meta"]["prompt"]
         assert details["Negative prompt"] == case["meta"]["neg"]
 
 
@@ -238,3 +239,8 @@ def test_what_is_no_lora_stays_in_the_prompt(prompt: str) -> None:
     meta = read_infotext(f"{prompt}\nSteps: 20, Sampler: Euler a, Seed: 42, Size: 64x64")
     assert meta is not None
     assert (meta["prompt"], meta.get("loras")) == (prompt, None)
+
+
+def test_loras_are_read_where_the_number_of_steps_makes_no_sense() -> None:
+    meta = read_infotext("a cat <lora:ink:1>\nSteps: 12345678901")
+    assert meta == {"prompt": "a cat", "neg": "", "loras": [{"name": "ink", "weight": 1.0}]}
