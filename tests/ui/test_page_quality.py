@@ -147,6 +147,15 @@ def test_the_keys_that_work_anywhere_are_listed_and_work(page: Page) -> None:
     assert page.input_value("#prompt") == "a/b?"
 
 
+def test_a_finished_variation_opens_by_key_and_the_tab_key_leads_on(page: Page) -> None:
+    draw(page, count=2)
+    page.locator("#tiles .tile").first.focus()
+    page.keyboard.press("Tab")
+    assert page.locator("#tiles .tile").nth(1).evaluate("(it) => it === document.activeElement")
+    page.keyboard.press("Space")
+    page.wait_for_selector("#shown .tile:visible")
+
+
 def test_progress_is_told_to_screen_readers_in_quarters_and_not_in_steps(
     page: Page, fake: FakeServer
 ) -> None:

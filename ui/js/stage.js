@@ -148,7 +148,11 @@
     tile.element.tabIndex = 0;
     tile.element.setAttribute('aria-label', `Show this picture: ${tile.label}`);
     tile.element.onclick = open;
-    tile.element.onkeydown = ({ key }) => (key === 'Enter' || key === ' ') && open();
+    tile.element.onkeydown = (event) => {
+      if (!['Enter', ' '].includes(event.key)) return;
+      event.preventDefault(); // Space would scroll
+      open();
+    };
   }
 
   function caption({ values, width, height, seconds }) {
