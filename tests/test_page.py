@@ -40,7 +40,7 @@ def test_the_page_is_at_the_root() -> None:
 
 
 def test_every_file_that_the_page_names_is_served_with_its_type() -> None:
-    text = ask("/").text
+    text = ask("/").text + ask("/js/parts.js").text.replace("'", '"')
     assets = page.read_assets(page.page_folder())
     named = [path for path in assets if path != "/" and f'"{path[1:]}"' in text]
     assert len(named) == len(assets) - 1
@@ -59,6 +59,7 @@ def test_the_policy_allows_the_pages_own_files_and_server_and_nothing_else() -> 
         assert rules[kind] == ["'self'"]
     assert rules["frame-ancestors"] == rules["base-uri"] == rules["form-action"] == ["'none'"]
     assert rules["require-trusted-types-for"] == ["'script'"]
+    assert rules["trusted-types"] == ["imagine-parts"]
     assert "unsafe" not in policy
 
 

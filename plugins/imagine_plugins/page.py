@@ -23,11 +23,12 @@ MEDIA_TYPES = {
     ".svg": "image/svg+xml",
 }
 # Only the page's own files and server; pictures are blobs made by the page.
-# Trusted types keep scripts from inserting HTML at all.
+# Trusted types keep scripts from inserting HTML at all, and other scripts than the page's own:
+# parts.js has the only policy, and makes it before any other script can.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"
+    "require-trusted-types-for 'script'; trusted-types imagine-parts"
 )
 HEADERS = {
     "content-security-policy": POLICY,

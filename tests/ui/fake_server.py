@@ -69,6 +69,7 @@ MODELS: list[Json] = [
     },
     {
         "name": "dreamshaper_8",
+        "takes": ["lora", "embedding", "vae"],
         "family": "sd1",
         "size": 2_132_626_066,
         "recommended_size": [512, 512],
@@ -76,12 +77,50 @@ MODELS: list[Json] = [
     },
     {
         "name": "sdxl_base",
+        "takes": ["lora", "embedding", "vae"],
         "family": "sdxl",
         "size": 6_938_078_334,
         "recommended_size": [1024, 1024],
         "clip_layers": 12,
     },
 ]
+PARTS: dict[str, list[Json]] = {
+    "lora": [
+        {
+            "name": "watercolour",
+            "family": "sd1",
+            "size": 37_861_176,
+            "fits": ["sd1"],
+            "details": {"triggers": ["watercolour style", "wet paper"], "ranks": [16]},
+        },
+        {
+            "name": "ink",
+            "family": "sd1",
+            "size": 18_200_000,
+            "fits": ["sd1", "sd2"],
+            "details": {"ranks": [4, 8]},
+        },
+        {"name": "pixels_xl", "family": "sdxl", "size": 170_000_000, "fits": ["sdxl"]},
+        {
+            "name": "torn",
+            "family": "unknown",
+            "size": 12,
+            "fits": [],
+            "problem": "the file is cut short; fetch it again",
+        },
+    ],
+    "embedding": [
+        {
+            "name": "badhands",
+            "family": "sd1",
+            "size": 25_000,
+            "fits": ["sd1"],
+            "details": {"vectors": 8},
+        },
+        {"name": "glow_xl", "family": "sdxl", "size": 33_000, "fits": ["sdxl"]},
+    ],
+    "vae": [],
+}
 LIMITS: Json = {
     "pixels": 2048 * 2048,
     "steps": 200,
@@ -135,6 +174,11 @@ class FakeServer:
 
     step_seconds: float = 0.0
     models: list[Json] = field(default_factory=lambda: [dict(model) for model in MODELS])
+    parts: dict[str, list[Json]] = field(
+        default_factory=lambda: {
+            kind: [{"kind": kind, **part} for part in parts] for kind, parts in PARTS.items()
+        }
+    )
     samplers: list[Json] = field(default_factory=lambda: [dict(sampler) for sampler in SAMPLERS])
     limits: Json = field(default_factory=lambda: dict(LIMITS))
     enhancers: list[Json] = field(default_factory=list)
@@ -177,9 +221,12 @@ class FakeServer:
         return Starlette(routes=routes, middleware=[cors])
 
     async def get_models(self, request: Request) -> Response:
-        names = [model["name"] for model in self.models if not model.get("problem")]
-        body = {"models": names, "details": self.models, "limits": self.limits}
-        return self.locked(request) or JSONResponse({**body, "default": names[0]})
+        kind = request.query_params.get("kind", "model")
+        found = self.models if kind == "model" else self.parts[kind]
+        names = [each["name"] for each in found if not each.get("problem")]
+        default = names[0] if kind == "model" else None
+        body = {"models": names, "details": found, "limits": self.limits, "default": default}
+        return self.locked(request) or JSONResponse(body)
 
     async def get_samplers(self, request: Request) -> Response:
         body = {

@@ -81,6 +81,16 @@ def fill(page: Page) -> None:
     page.locator(".message").evaluate_all("(all) => all.forEach((one) => one.remove())")
 
 
+def pick(page: Page) -> None:
+    """Open the picker, with two LoRAs chosen."""
+    page.keyboard.press("Escape")  # the comparison
+    page.select_option("#model", "dreamshaper_8")
+    page.click("#loras")
+    for name in ("watercolour", "ink"):
+        page.click(f"#picker .part[data-name={name}]")
+    page.click("#picker .word >> nth=0")
+
+
 def take(browser: Browser, url: str) -> None:
     with opened(browser, url, "phone", "light") as page:
         keep(page, "phone-first-visit-light")
@@ -91,6 +101,9 @@ def take(browser: Browser, url: str) -> None:
         page.wait_for_selector("#compare:visible")
         page.locator(".message").evaluate_all("(all) => all.forEach((one) => one.remove())")
         keep(page, "laptop-compare-light")
+        if "dreamshaper_8" in page.locator("#model option").all_inner_texts():
+            pick(page)
+            keep(page, "laptop-picker-light")
     with opened(browser, url, "laptop", "dark") as page:
         fill(page)
         page.get_by_role("button", name="3:2").click()

@@ -24,6 +24,12 @@ CORPUS: list[dict[str, Any]] = json.loads(
 READ = "(texts) => texts.map((text) => JSON.stringify(Imagine.infotext.read(text)))"
 
 
+@pytest.fixture(autouse=True)
+def _loaded(page: Page) -> None:
+    """The part of the page that reads files, which it has only once there is one."""
+    page.evaluate("Imagine.parts.load('files').then(() => null)")
+
+
 def read(page: Page, texts: list[str]) -> list[Any]:
     """What the page makes of some texts."""
     return [json.loads(found) for found in page.evaluate(READ, texts)]
@@ -50,6 +56,7 @@ PARTS = [
     ),
     *("Negative prompt:", "Negative prompt: no", "Hires upscale: 2", "Denoising strength: .5"),
     *("Hires resize: 16x16", "Scheduler: beta", "steps", "a", "x: ", ", ", "\n", "\r\n", ".", " "),
+    *("<lora:a>", " <lora:b:1:0.5>", "<", ">"),
     *('"', "\\", "\\n", "\\u00e4", "{", "}", "[", "]", "\t", "\0", "猫", ":", ",", "CFG scale: 7"),
 ]
 
@@ -62,6 +69,25 @@ def test_any_text_is_read_as_python_reads_it(page: Page) -> None:
         texts.append(random.choice(["", "a\nSteps: 20, Seed: 1, Clip skip: 1, "]) + "".join(parts))
     expected = [read_infotext(text) for text in texts]
     assert sum(meta is not None for meta in expected) > 1500
+    for text, meta, found in zip(texts, expected, read(page, texts), strict=True):
+        assert found == meta, repr(text)
+
+
+TAGS = [
+    *("<lora:", "<lora:a", "<lyco:b", "<hypernet:c", ">", ">", ":0.8", ":-1", ":1e400", ":101"),
+    *(":te=.5", ":unet = 2", ":lbw=MIDD", ":w=1,0,.5", ":start=4", ":stop=.5", ":step=2-9"),
+    *(":step=-", ":1,1,0", ":ALL", ":All", "=", ":", " ", "a cat, ", ":x=1", "\n", "猫"),
+]
+
+
+def test_any_tag_of_a_lora_is_read_as_python_reads_it(page: Page) -> None:
+    random = Random(7)
+    texts = []
+    for _ in range(6000):
+        prompt = "<lora:a" + "".join(random.choices(TAGS, k=random.randrange(7)))
+        texts.append(f"{prompt}>\nSteps: {random.choice([1, 8, 20])}, Seed: 1, Clip skip: 1")
+    expected = [read_infotext(text) for text in texts]
+    assert sum("loras" in (meta or ()) for meta in expected) > 1500
     for text, meta, found in zip(texts, expected, read(page, texts), strict=True):
         assert found == meta, repr(text)
 

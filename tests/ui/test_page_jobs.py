@@ -282,6 +282,7 @@ def test_who_cancels_before_the_server_has_said_a_word_cancels_all_the_same(
     open_page: OpenPage, line: Line, gate: Gate, engine: Engine
 ) -> None:
     page = come(open_page, line.url, steps=900)
+    page.evaluate("Imagine.parts.load('run').then(() => null)")
     gate.hold_after(1)
     line.answers.clear()
     start(page)

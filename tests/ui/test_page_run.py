@@ -59,7 +59,8 @@ def test_previews_and_progress_show_while_the_picture_is_drawn(
 
 def test_the_time_left_is_counted_from_the_pace(page: Page) -> None:
     left = page.evaluate(
-        """() => {
+        """async () => {
+            await Imagine.parts.load('run');
             const progress = new Imagine.progress.Progress(1, 10);
             progress.take(0, {status: 'progress', step: 1, steps: 10}, 1000);
             const early = progress.secondsLeft(1000);

@@ -18,7 +18,7 @@ from imagine_core.settings import ServerSettings
 from imagine_core.testing import FakePlugin, build_test_engine, euler
 from imagine_core.version import version
 from programs import command
-from ui.browsing import OpenPage, draw, enhance, message, ready, small, start, until, visit
+from ui.browsing import OpenPage, draw, drop, enhance, message, ready, small, start, until, visit
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -94,6 +94,46 @@ def test_a_picture_is_drawn_and_carries_its_settings(
     page.set_input_files("#settings-file", download.value.path())
     until(lambda: page.input_value("#prompt") == "red")
     assert page.input_value("#steps") == "6"
+
+
+@PLACES
+def test_loras_embeddings_and_vaes_of_the_server_are_picked_drawn_with_and_restored(
+    open_page: OpenPage, url: str, place: str, tmp_path: Path
+) -> None:
+    for name in ("loras/ink", "loras/other", "embeddings/bad", "vae/negative", "vae/fast"):
+        file = tmp_path / "models" / f"{name}.fake"
+        file.parent.mkdir(exist_ok=True)
+        file.write_bytes(b"fake")
+    page = come(open_page, url, place)
+    page.click("#server-status")
+    page.click("#connect")  # the VAEs are there only now
+    page.click("#more > summary")
+    page.select_option("#vae", "negative")
+    page.check("#decoder")
+    page.click("#loras")
+    page.click("#picker .part[data-name=ink]")
+    assert page.locator("#picker .part").count() == 1
+    page.locator("#picker").get_by_text("Embeddings", exact=True).click()
+    page.click("#picker .part[data-name=bad]")
+    page.keyboard.press("Escape")
+    page.get_by_label("Weight of ink, slider").fill("-0.5")
+    assert page.input_value("#prompt") == "bad"
+    draw(page, "red, bad <lora:ink:0.25>")
+    meta = meta_of_download(page)
+    assert meta["prompt"].strip() == "red, bad"
+    uses = [{"name": "ink", "weight": -0.5}, {"name": "ink", "weight": 0.25}]
+    assert (meta["loras"], meta["vae"], meta["decoder"]) == (uses, "negative", "fast")
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"meta": meta}))
+    page.click("#reset")
+    page.set_input_files("#settings-file", file)
+    until(lambda: page.locator(".lora").count() == 2)
+    found = page.evaluate("Imagine.form.values()")
+    assert (found["loras"], found["vae"], found["decoder"]) == (uses, "negative", "fast")
+    drop(page, "#stage", "s.json", b'{"loras": [{"name": "other"}]}', "application/json")
+    page.fill("#prompt", "red")
+    page.click("#generate")
+    until(lambda: "'other' is for other" in page.inner_text("#loras-error"))
 
 
 def test_variations_share_the_engines_forwards(

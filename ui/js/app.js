@@ -3,7 +3,7 @@
 
 {
   const { byId, say, remember, plural } = Imagine.dom;
-  const { api, form, input, gallery, stage, compare, run, jobs, shown, parameters } = Imagine;
+  const { api, form, input, gallery, stage, jobs, shown, parameters, parts } = Imagine;
   const { tell, clearErrors } = Imagine.messages;
   const { explain } = Imagine.explain;
 
@@ -16,8 +16,11 @@
     if (focused) byId(is ? 'cancel' : 'generate').focus({ preventScroll: true });
   }
 
+  let running = false;
+  let abort = () => {}; // ends a run whose script has not come yet
+
   async function generate() {
-    if (run.running()) return;
+    if (running) return;
     clearErrors();
     form.clearErrors();
     const problems = form.problems();
@@ -26,24 +29,44 @@
   }
 
   /** Show a run to its end; returns its records and the error that ended it, if any. */
-  async function watch(going, count) {
-    compare.close();
+  async function watch(does, all, options) {
+    const count = options?.count ?? all.length;
+    running = true;
+    Imagine.compare?.close();
     showRunning(true);
     const before = stage.current;
-    const outcome = going();
-    byId('stage').scrollIntoView({ block: 'nearest' });
-    const { results, error, begun } = await outcome;
+    const aborted = new Promise((resolve, reject) => {
+      abort = () => reject(new DOMException('', 'AbortError'));
+    });
+    const outcome = Promise.race([parts.load('run'), aborted]).then((run) => {
+      const going = run[does](all, options);
+      byId('stage').scrollIntoView({ block: 'nearest' }); // which has its tiles by now
+      return going;
+    });
+    const lost = (error) => ({ results: [], error, begun: false }); // the script did not come
+    const { results, error, begun } = await outcome.catch(lost);
+    running = false;
     showRunning(false);
     if (!begun) await shown.goBack(before);
     const records = results.map(({ record }) => record);
-    if (records.length) Imagine.seed.made(records[0].values.seed);
+    if (records.length) {
+      parts.prepare();
+      Imagine.seed.made(records[0].values.seed);
+    }
     if (count === 1 && records.length === 1 && stage.current === null) stage.present(records[0]);
     if (!error) finish(records, new Set(results.flatMap(({ warnings }) => warnings)));
     return { records, error };
   }
 
+  /** End the run. Returns whether there was one. */
+  function cancel() {
+    abort();
+    Imagine.run?.cancel();
+    return running;
+  }
+
   async function draw(values, count) {
-    const { error } = await watch(() => run.start(values, { count, input: input.get() }), count);
+    const { error } = await watch('start', values, { count, input: input.get() });
     if (error) explain(error, generate);
     // The server may have kept the picture of a lost connection: ask for it.
     if (error instanceof api.Unreachable || error instanceof api.ConnectionLost)
@@ -58,12 +81,12 @@
 
   /** Resume the pictures that were in progress when the page or the server was lost. */
   async function recover() {
-    if (run.running()) return;
+    if (running) return;
     const left = await jobs.leftBehind();
-    if (run.running()) return left.forEach(({ id }) => jobs.release(id)); // after that one
+    if (running) return left.forEach(({ id }) => jobs.release(id)); // after that one
     if (!left.length) return;
     clearErrors(); // such as of the lost connection
-    const { records, error } = await watch(() => run.resume(left), left.length);
+    const { records, error } = await watch('resume', left);
     const many = records.length > 1;
     if (records.length)
       tell('good', `The picture${many ? 's' : ''} that you left behind ${many ? 'are' : 'is'} finished.`);
@@ -122,14 +145,20 @@
       event.preventDefault();
       generate();
     };
-    byId('cancel').onclick = run.cancel;
+    byId('cancel').onclick = cancel;
     byId('reset').onclick = reset;
+    byId('save-settings').onclick = () => parts.call('files', 'saveSettings').catch(explain);
+    byId('settings-file').onchange = ({ target }) => {
+      const [file] = target.files;
+      target.value = '';
+      if (file) parts.call('files', 'take', file).catch(explain);
+    };
     restoreForm();
   }
 
   function escape() {
-    if (!compare.on()) return run.cancel();
-    compare.close();
+    if (!stage.comparing()) return cancel();
+    Imagine.compare.close();
     return true;
   }
 
@@ -138,7 +167,8 @@
     await navigator.locks?.query().catch(() => {});
     api.recall();
     wireForm();
-    for (const part of [stage, compare, shown, Imagine.files, Imagine.drop]) part.build();
+    for (const part of [stage, shown, Imagine.drop]) part.build();
+    Imagine.loras.build(explain);
     Imagine.enhance.build(explain);
     Imagine.ideas.build(generate);
     Imagine.keyboard.build({ generate, escape, remove: shown.remove });
@@ -150,7 +180,10 @@
           `This browser keeps nothing for this page (${why}): the gallery lasts until you close it.`,
         ),
     });
-    if (gallery.newest()) await shown.open(gallery.newest());
+    if (gallery.newest()) {
+      parts.prepare();
+      await shown.open(gallery.newest());
+    }
     await Imagine.server.build(recover);
   }
 

@@ -10,6 +10,7 @@
     models: [],
     samplers: [],
     enhancers: [],
+    vaes: [],
     limits: {},
     /** The server's version, and its device once it is known. */
     version: null,
@@ -47,6 +48,37 @@
     }));
     catalogue.limits = { ...limits };
     catalogue.defaultModel = isName(byDefault) ? byDefault : null;
+    const some = catalogue.models.some((model) => takes(model, 'vae'));
+    catalogue.vaes = some ? await readKind('vae') : [];
+  }
+
+  const takes = (model, kind) => [model.takes].flat().includes(kind);
+
+  /** The server's files of a kind that changes models: "lora", "embedding", "vae". */
+  async function readKind(kind) {
+    const { models, details } = await api.json(`/models?kind=${kind}`);
+    return named(models, details);
+  }
+
+  const OWN_SIZES = 'sd'; // a model of this family looks at what it is given itself
+  const FAMILIES = {
+    sd: '',
+    unknown: '',
+    sd1: 'Stable Diffusion 1',
+    sd2: 'Stable Diffusion 2',
+    sdxl: 'SDXL',
+  };
+  const familyText = (family) => FAMILIES[family] ?? family;
+
+  /** Why a file of `readKind` is not for `model`, in words; null if it is, or if that is unknown. */
+  function misfit({ kind, problem, fits }, model) {
+    if (problem || !model) return problem ?? null;
+    if (!takes(model, kind)) return `${model.name} takes none.`;
+    const families = [fits ?? []].flat();
+    const family = String(model.family).replace(/-inpaint$/, '');
+    if (!families.length || [...families, OWN_SIZES].includes(family)) return null;
+    const those = families.map(familyText).join(' and ');
+    return `For ${those}; ${model.name} is ${familyText(model.family)}.`;
   }
 
   async function readVersion() {
@@ -109,5 +141,5 @@
     };
   }
 
-  Imagine.catalogue = Object.assign(catalogue, { refresh, watch });
+  Imagine.catalogue = Object.assign(catalogue, { refresh, watch, readKind, misfit, familyText });
 }

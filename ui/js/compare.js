@@ -7,8 +7,6 @@
 
   let returnTo = 'picture';
 
-  const on = () => byId('stage').dataset.view === 'compare';
-
   function slide() {
     byId('compare').style.setProperty('--at', `${byId('compare-at').value}%`);
   }
@@ -26,7 +24,7 @@
   /** Compare two pictures, each {record, blob}. */
   async function open(a, b) {
     const [record] = await Promise.all([put('a', a), put('b', b)]);
-    if (!on()) returnTo = byId('stage').dataset.view;
+    if (!Imagine.stage.comparing()) returnTo = byId('stage').dataset.view;
     byId('compare').style.setProperty('--ratio', record.width / record.height);
     byId('compare').hidden = false;
     byId('compare-at').value = 50;
@@ -37,16 +35,14 @@
   }
 
   function close() {
-    if (!on()) return;
+    if (!Imagine.stage.comparing()) return;
     byId('compare').hidden = true;
     byId('act-compare').setAttribute('aria-pressed', 'false');
     Imagine.stage.view(returnTo);
     byId('act-compare').focus({ preventScroll: true });
   }
 
-  function build() {
-    byId('compare-at').oninput = slide;
-  }
+  byId('compare-at').oninput = slide;
 
-  Imagine.compare = { build, open, close, on };
+  Imagine.compare = { open, close };
 }

@@ -3,7 +3,7 @@
 
 {
   const { byId } = Imagine.dom;
-  const { gallery, files, stage } = Imagine;
+  const { gallery, parts, stage } = Imagine;
   const OURS = 'application/x-imagine-picture'; // a drag that began in this page's gallery
 
   const types = (event) => [...(event.dataTransfer?.types ?? [])];
@@ -32,8 +32,8 @@
   async function dropRecord(id, use) {
     const record = gallery.all().find((one) => String(one.id) === id);
     if (!record) return;
-    if (use === 'input') await files.useAsInput((await gallery.picture(record)).output);
-    else await files.restore(record);
+    if (use !== 'input') return parts.call('files', 'restore', record);
+    return parts.call('files', 'useAsInput', (await gallery.picture(record)).output);
   }
 
   async function drop(event) {
@@ -44,7 +44,7 @@
     const [file] = event.dataTransfer.files;
     const id = event.dataTransfer.getData(OURS);
     if (id) await dropRecord(id, use);
-    else if (file) await (use === 'input' ? files.useAsInput(file) : files.take(file));
+    else if (file) await parts.call('files', use === 'input' ? 'useAsInput' : 'take', file);
   }
 
   function start(event) {
@@ -61,7 +61,7 @@
     const [file] = event.clipboardData.files;
     if (!file) return; // text goes where the cursor is
     event.preventDefault();
-    await files.useAsInput(file);
+    await parts.call('files', 'useAsInput', file);
   }
 
   function build() {

@@ -44,7 +44,7 @@
   /** Put the settings of a gallery picture back into the form. */
   async function restore(record) {
     const { input: start } = await gallery.picture(record);
-    await apply({ values: record.values, input: start });
+    await apply({ values: complete(record.values), input: start });
     tell('good', 'Settings restored.');
   }
 
@@ -60,7 +60,7 @@
     await apply({ values, input: start });
     const record =
       output && (await gallery.add(output, { values: complete(values), input: start }));
-    if (record) Imagine.run.onOpen(record);
+    if (record) Imagine.shown.open(record);
     const but = refused.length
       ? ` Not taken over, because of its value: ${refused.join(', ')}.`
       : '';
@@ -99,14 +99,5 @@
     return tell('info', `${file.name} holds no settings known here: it is the input picture now.`);
   }
 
-  function build() {
-    byId('save-settings').onclick = saveSettings;
-    byId('settings-file').onchange = async ({ target }) => {
-      const [file] = target.files;
-      target.value = '';
-      if (file) await take(file);
-    };
-  }
-
-  Imagine.files = { build, take, useAsInput, restore, downloadPicture };
+  Imagine.files = { take, useAsInput, restore, downloadPicture, saveSettings };
 }

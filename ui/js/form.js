@@ -3,7 +3,7 @@
 
 {
   const { byId, make, say, bytesText, plural } = Imagine.dom;
-  const { catalogue, parameters, size, tokens, input } = Imagine;
+  const { catalogue, parameters, size, tokens, input, loras, vae } = Imagine;
 
   const FRACTIONS = new Set(['guidance', 'strength', 'hires']);
 
@@ -15,6 +15,9 @@
   const readers = {
     hires: () => (byId('hires-on').checked ? byId('hires').valueAsNumber : null),
     deterministic: () => byId('deterministic').checked,
+    loras: loras.values,
+    vae: () => byId('vae').value || null,
+    decoder: () => (byId('decoder').checked ? 'fast' : 'full'),
     model: () => byId('model').value || null,
     seed: () => byId('seed').value.trim() || null,
     original_prompt: () => Imagine.enhance.original(),
@@ -56,6 +59,8 @@
       if (value !== null) byId('hires').value = value;
     },
     deterministic: (value) => (byId('deterministic').checked = value),
+    loras: loras.set,
+    decoder: (value) => (byId('decoder').checked = value === 'fast'),
     stream: (value) => value !== null && (byId('stream').value = value), // null: as it is
     original_prompt: (value) => Imagine.enhance.noteOriginal(value),
     sampler(value) {
@@ -128,6 +133,7 @@
   function offerAll() {
     offerModels();
     offerSamplers();
+    offer(byId('vae'), vae.choices());
     offerLimits();
     refresh();
   }
@@ -186,11 +192,9 @@
     say(byId('sampler-note'), parts.join(', '));
   }
 
-  const FAMILIES = { sd: '', sd1: 'Stable Diffusion 1', sd2: 'Stable Diffusion 2', sdxl: 'SDXL' };
-
   function describeModel() {
     const { family, bytes, best, problem } = model() ?? {};
-    const parts = [FAMILIES[family] ?? family, bytes > 0 && bytesText(bytes)];
+    const parts = [catalogue.familyText(family), bytes > 0 && bytesText(bytes)];
     parts.push(best && `at its best at ${best.join(' × ')}`);
     const none = catalogue.state !== 'unknown' && !catalogue.models.some((one) => !one.problem);
     const note = none ? 'This server has no model that it can draw with.' : parts.filter(Boolean);
@@ -208,6 +212,8 @@
     size.show();
     tokens.show(/^sd([12]|xl)/.test(model()?.family));
     Imagine.enhance.show();
+    loras.show();
+    vae.show(model());
     apply('strength', !input.get() && 'For an input picture.');
     apply('preview', !(byId('stream').valueAsNumber > 0) && 'No previews are asked for.');
     apply(
@@ -263,6 +269,9 @@
       // base64 is a third larger
       found.push({ field: 'img', message: `This server takes at most ${bytesText(body * 0.74)}.` });
     }
+    if (loras.all().some(({ weight }) => !(Math.abs(weight) <= 100))) {
+      found.push({ field: 'loras', message: 'A weight is a number from -100 to 100.' });
+    }
     if (!byId('prompt').value.trim()) found.push({ field: 'prompt', message: 'Say what to draw.' });
     if (Imagine.seed.next() === undefined) {
       found.push({ field: 'seed', message: 'A seed is a whole number from 0 to 2^64 - 1.' });
@@ -296,6 +305,7 @@
   Imagine.form = {
     build,
     values,
+    model,
     fill,
     offerAll,
     refresh,

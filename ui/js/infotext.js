@@ -13,6 +13,7 @@
     Seed: 'seed',
     Size: 'size',
     Model: 'model',
+    VAE: 'vae',
     'Model hash': 'model_hash',
     'Denoising strength': 'strength',
     'Clip skip': 'clip',
@@ -59,6 +60,7 @@
     sampler: (text) => text.toLowerCase() || undefined,
     seed: (text) => Imagine.parameters.readSeed(text),
     model: (text) => nameOfModel(text) || undefined,
+    vae: (text) => nameOfModel(text) || undefined,
     model_hash: (text) => text || undefined,
   };
 
@@ -205,7 +207,9 @@
     const hires = labels.some((label) => label.startsWith('hires'));
     if (hires && !('hires_strength' in values)) delete values.strength; // the second pass's
     delete values.hires_strength;
-    return { ...inOurWords(values), prompt: found.prompt, neg: found.neg };
+    const tagged = Imagine.tags.read(found.prompt, values.steps ?? Imagine.parameters.defaults().steps);
+    const prompt = trim(tagged.prompt ?? found.prompt);
+    return { ...inOurWords(values), ...tagged, prompt, neg: found.neg };
   }
 
   Imagine.infotext = { LABELS, read };

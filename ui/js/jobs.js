@@ -3,7 +3,7 @@
 
 {
   const { remember } = Imagine.dom;
-  const { api, stream } = Imagine;
+  const { api } = Imagine;
   const MOST = 16; // notes that are kept
   const POLL = 1000; // milliseconds between polls of a job
   const PATIENCE = 30000; // milliseconds until a cancelled request has to know its id
@@ -123,7 +123,7 @@
       }
       return signal.aborted || onEvent(event);
     };
-    const reply = stream.generate(body, { signal: connection.signal, onEvent: take });
+    const reply = Imagine.stream.generate(body, { signal: connection.signal, onEvent: take });
     try {
       return { ...(await Promise.race([reply, aborted(signal)])), id };
     } catch (error) {

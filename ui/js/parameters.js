@@ -24,6 +24,24 @@
     otherwise,
     fits: (value) => value === null || kind.fits(value),
   });
+  const within = (least, most) => number(1, least, most).fits;
+  const name = (value) => typeof value === 'string' && value.trim() !== '' && value.length <= 1000;
+  const OF_A_LORA = {
+    name,
+    weight: within(-100, 100),
+    text_weight: within(-100, 100),
+    start: within(0, 1),
+    end: within(0, 1),
+    blocks: name,
+  };
+  const said = (use) => Object.entries(use).filter(([, value]) => value !== null);
+  const isPart = ([key, value]) => Object.hasOwn(OF_A_LORA, key) && OF_A_LORA[key](value);
+  const isLora = (use) => name(use?.name) && said(use).every(isPart);
+  const loras = {
+    otherwise: [],
+    fits: (value) => Array.isArray(value) && value.length <= 32 && value.every(isLora),
+    take: (value) => value.map((use) => ({ weight: 1, ...Object.fromEntries(said(use)) })),
+  };
   const seed = {
     fits: (value) => /^\d{1,20}$/.test(value) && BigInt(value) <= LARGEST_SEED,
     take: (value) => value === null ? null : BigInt(value).toString(),
@@ -46,6 +64,9 @@
     stream:        optional(number(1, 0, 10000, 1), 1),
     preview:       choice('fast', 'vae'),
     hires:         optional(number(1.5, 1, 8)),
+    loras:         loras,
+    vae:           optional(text('')),
+    decoder:       choice('full', 'fast'),
     deterministic: choice(false, true),
     original_prompt: optional(text('')),
   };

@@ -18,6 +18,8 @@
     const body = { ...Object.fromEntries(said), on_disconnect: 'finish' };
     if (!values.deterministic) delete body.deterministic;
     if (!values.stream) delete body.preview;
+    if (!values.loras?.length) delete body.loras;
+    if (values.decoder !== 'fast') delete body.decoder;
     if (img) body.img = img;
     else delete body.strength;
     return body;
@@ -84,7 +86,7 @@
     const outcome = await drawAll(all.length, atOnce, async (index) => {
       const [values, tile] = [all[index], tiles[index]];
       const result = await draw(index, { values, input, progress, tile, signal, ask });
-      if (all.length > 1) stage.link(tile, () => Imagine.run.onOpen(result.record));
+      if (all.length > 1) stage.link(tile, () => Imagine.shown.open(result.record));
       return result;
     });
     clearInterval(ticking);
@@ -121,11 +123,7 @@
       },
     );
 
-  /** Stop the run. Returns whether there was one. */
-  function cancel() {
-    controller?.abort();
-    return controller !== null;
-  }
+  const cancel = () => controller?.abort();
 
-  Imagine.run = { start, resume, cancel, running: () => controller !== null, onOpen: () => {} };
+  Imagine.run = { start, resume, cancel };
 }

@@ -43,14 +43,21 @@
     return picture(bytes, what);
   }
 
+  /** What a picture was drawn with unless its settings say otherwise. */
+  function unsaid() {
+    const { schedule, hires, loras, vae, decoder } = Imagine.parameters.defaults();
+    return { schedule, hires, loras, vae, decoder };
+  }
+
   /** The settings in a parsed object: {values, refused, input, output}. */
   async function fromObject(object) {
     const meta = isObject(object) && isObject(object.meta) ? object.meta : object;
     if (!isObject(meta)) throw new BadFile('it holds no settings');
     const { values, refused } = Imagine.parameters.read(meta);
     if (!Object.keys(values).length) throw new BadFile('it holds no settings');
+    const ofPicture = 'seed' in values && 'steps' in values;
     return {
-      values,
+      values: { ...(ofPicture ? unsaid() : {}), ...values },
       refused,
       input: await pictureIn(meta.img, 'its input picture (img)'),
       output: object === meta ? null : await pictureIn(object.out, 'its picture (out)'),

@@ -3,14 +3,14 @@
 
 {
   const { byId, plural } = Imagine.dom;
-  const { form, gallery, stage, compare, run, files } = Imagine;
+  const { form, gallery, stage, parts } = Imagine;
   const { tell } = Imagine.messages;
   const { explain } = Imagine.explain;
 
   /** Show a gallery picture; while comparing, it becomes the other side. */
   async function open(record) {
     try {
-      if (compare.on() && stage.current && stage.current !== record)
+      if (stage.comparing() && stage.current && stage.current !== record)
         return await compareWith(record);
       const { output } = await gallery.picture(record);
       await stage.show(record, output);
@@ -31,11 +31,12 @@
 
   async function compareWith(other) {
     const load = async (record) => ({ record, blob: (await gallery.picture(record)).output });
-    await compare.open(...(await Promise.all([load(stage.current), load(other)])));
+    const both = await Promise.all([load(stage.current), load(other)]);
+    await parts.call('compare', 'open', ...both);
   }
 
   async function toggleCompare() {
-    if (compare.on()) return compare.close();
+    if (stage.comparing()) return Imagine.compare.close();
     const older = gallery.neighbour(1);
     const other = older === stage.current ? gallery.neighbour(-1) : older;
     if (!other || other === stage.current)
@@ -46,7 +47,7 @@
 
   async function removeRecords(records, text) {
     const next = gallery.neighbour(1);
-    compare.close();
+    Imagine.compare?.close();
     const bringBack = await gallery.remove(records);
     const undo = async () => {
       await bringBack();
@@ -55,7 +56,7 @@
     tell('info', text, [{ label: 'Undo', run: undo }]);
     const remaining = records.includes(next) ? gallery.newest() : next;
     if (remaining) await open(remaining);
-    else if (!run.running()) stage.empty();
+    else if (!stage.running()) stage.empty();
   }
 
   /** Delete the shown picture; returns whether one was shown. */
@@ -72,10 +73,10 @@
 
   function build() {
     const withShown = (act) => () => Promise.resolve(act(stage.current)).catch(explain);
-    byId('act-restore').onclick = withShown(files.restore);
-    byId('act-download').onclick = withShown(files.downloadPicture);
+    byId('act-restore').onclick = withShown((record) => parts.call('files', 'restore', record));
+    byId('act-download').onclick = withShown((record) => parts.call('files', 'downloadPicture', record));
     byId('act-input').onclick = withShown(async (record) =>
-      files.useAsInput((await gallery.picture(record)).output),
+      parts.call('files', 'useAsInput', (await gallery.picture(record)).output),
     );
     byId('act-seed').onclick = withShown(lockSeed);
     byId('act-compare').onclick = withShown(toggleCompare);
@@ -86,7 +87,6 @@
         explain,
       );
     stage.onShow = gallery.stage;
-    run.onOpen = open;
   }
 
   Imagine.shown = { build, open, goBack, remove };

@@ -96,6 +96,7 @@
     say(byId('act-grid').lastElementChild, running() ? 'Show the run' : 'All variations');
     byId('tools').hidden = !stage.current;
   };
+  const comparing = () => byId('stage').dataset.view === 'compare';
   const running = () => byId('stage').classList.contains('running');
 
   /** The number of columns that makes `count` tiles of this shape largest. */
@@ -157,6 +158,7 @@
 
   function caption({ values, width, height, seconds }) {
     const facts = [`${width} × ${height}`, `${values.steps} steps`, values.sampler, values.model];
+    for (const { name, weight } of values.loras ?? []) facts.push(`${name} ${weight}`);
     if (seconds > 0) facts.push(secondsText(seconds));
     byId('caption').replaceChildren(
       make('p', { className: 'caption-prompt', title: values.prompt }, values.prompt),
@@ -225,5 +227,7 @@
     show,
     empty,
     view,
+    comparing,
+    running,
   });
 }

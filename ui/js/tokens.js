@@ -14,7 +14,8 @@
 
   /** An estimate; CLIP takes digits one by one, and runs of signs together. */
   function estimate(prompt) {
-    const plain = prompt.replace(/:\s*\d+(\.\d+)?\s*\)/g, ')').replace(/[()\\]|\bBREAK\b/g, ' ');
+    const read = prompt.replace(/<\w+:[^>]+>/g, ''); // the server takes tags of LoRAs out
+    const plain = read.replace(/:\s*\d+(\.\d+)?\s*\)/g, ')').replace(/[()\\]|\bBREAK\b/g, ' ');
     const pieces = plain.match(/\p{L}+|\p{N}|[^\s\p{L}\p{N}]+/gu) ?? [];
     return pieces.reduce((sum, piece) => sum + (/^\p{L}/u.test(piece) ? wordTokens(piece) : 1), 0);
   }

@@ -1,0 +1,143 @@
+"""The parts of the page that are loaded once they are needed, and what a first visit comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ui.browsing import FOLDER, OpenPage, draw, drop, message, ready, start, until
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page, Response, Route
+
+    from ui.fake_server import FakeServer
+
+LARGEST = 150_000
+PARTS = {
+    "compare": {"css/compare.css", "js/compare.js"},
+    "files": {"js/exif.js", "js/png.js", "js/tags.js", "js/infotext.js"}
+    | {"js/settings.js", "js/files.js"},
+    "run": {"js/stream.js", "js/progress.js", "js/run.js"},
+    "picker": {"css/picker.css", "js/words.js", "js/rows.js", "js/picker.js"},
+}
+LOADED = """[...document.querySelectorAll('head script, head link[rel=stylesheet]')].map((one) =>
+    (one.src || one.href).split('/').slice(-2).join('/'))"""
+
+
+def loaded(page: Page) -> set[str]:
+    """The scripts and styles that the page has by now."""
+    return set(page.evaluate(LOADED))
+
+
+def test_a_first_visit_is_under_150_kb_in_all(open_page: OpenPage, fake: FakeServer) -> None:
+    """The page, its scripts and styles, and what the server says of itself."""
+    page = open_page()
+    page.goto("about:blank")
+    answers: list[Response] = []
+
+    def note(answer: Response) -> None:
+        answers.append(answer)
+
+    page.context.on("response", note)
+    page.goto(f"{fake.url}/")
+    ready(page)
+    page.wait_for_load_state("networkidle")
+    sizes = {answer.url.removeprefix(fake.url): len(answer.body()) for answer in answers}
+    assert {"/", "/js/app.js", "/css/form.css", "/icon.svg", "/models"} <= set(sizes)
+    assert sum(sizes.values()) < LARGEST
+
+
+def test_a_first_visit_loads_none_of_the_later_parts(page: Page) -> None:
+    every = {path.relative_to(FOLDER).as_posix() for path in FOLDER.glob("*s/*")}
+    assert loaded(page) == every - set().union(*PARTS.values())
+
+
+@pytest.mark.parametrize("place", ["http", "file"])
+def test_each_part_is_loaded_where_it_is_needed(
+    open_page: OpenPage, place: str, tmp_path: Path
+) -> None:
+    page = open_page(place)
+    ready(page)
+    before = loaded(page)
+    page.click("#loras")
+    page.wait_for_selector("#picker[open]")
+    page.keyboard.press("Escape")
+    assert loaded(page) - before == PARTS["picker"]
+    file = tmp_path / "s.json"
+    file.write_text('{"prompt": "a mill"}')
+    page.set_input_files("#settings-file", file)
+    message(page, "Loaded s.json.")
+    assert loaded(page) - before == PARTS["picker"] | PARTS["files"]
+    draw(page, count=2)
+    page.locator(".thumb").first.click()
+    page.click("#act-compare")
+    page.wait_for_selector("#compare:visible")
+    assert loaded(page) - before == set().union(*PARTS.values())
+
+
+def test_a_drop_on_a_new_page_is_not_lost(page: Page) -> None:
+    drop(page, "#stage", "s.json", b'{"prompt": "dropped"}', "application/json")
+    message(page, "Loaded s.json.")
+    assert page.input_value("#prompt") == "dropped"
+
+
+def test_what_saves_pictures_is_there_before_the_server_goes(
+    page: Page, fake: FakeServer, tmp_path: Path
+) -> None:
+    draw(page)
+    until(lambda: PARTS["files"] | PARTS["compare"] <= loaded(page))
+    page.context.set_offline(True)
+    with page.expect_download() as download:
+        page.click("#act-download")
+    download.value.save_as(tmp_path / "kept.png")
+    assert (tmp_path / "kept.png").read_bytes().startswith(b"\x89PNG")
+    assert fake.requests != []
+
+
+def test_a_part_that_does_not_load_is_told_and_tried_again(page: Page) -> None:
+    def refuse(route: Route) -> None:
+        route.abort()
+
+    page.route("**/js/rows.js", refuse)
+    page.click("#loras")
+    message(page, "No answer from http://127.0.0.1", "bad")
+    page.unroute("**/js/rows.js", refuse)
+    page.click("#loras")
+    page.wait_for_selector("#picker[open]")
+    assert [path for path in page.evaluate(LOADED) if path == "js/words.js"] == ["js/words.js"]
+
+
+def test_a_run_is_cancelled_before_its_script_has_come(page: Page, fake: FakeServer) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/js/stream.js", hold)
+    start(page)
+    until(lambda: held)
+    page.keyboard.press("Escape")
+    message(page, "Cancelled.", "info")
+    held[0].continue_()
+    page.wait_for_selector("#generate:visible")
+    until(lambda: PARTS["run"] <= loaded(page))
+    assert fake.requests == []
+    draw(page)
+    assert len(fake.requests) == 1
+
+
+def test_no_other_script_can_name_a_script(page: Page, faults: list[str]) -> None:
+    page.evaluate(
+        """() => setTimeout(() => {
+            globalThis.outcomes = ['imagine-parts', 'other', 'default'].map((name) => {
+                try {
+                    return trustedTypes.createPolicy(name, { createScriptURL: String }) && 'done';
+                } catch { return 'refused'; }
+            });
+        })"""
+    )
+    until(lambda: page.evaluate("globalThis.outcomes?.length") == 3)
+    assert page.evaluate("globalThis.outcomes") == ["refused"] * 3
+    faults.clear()  # the console tells of each
