@@ -28,7 +28,7 @@ from imagine_plugins.loaders import architectures
 from imagine_plugins.loaders.adapters.modules import layers_of
 from imagine_plugins.loaders.folder import examine
 
-ROUNDS, FIRST_USES = 5, 9
+ROUNDS, FIRST_USES = 3, 9
 RANK = 16
 NAMES = ("a", "b", "c", "d")
 TRAINED = ("attn1.to_", "attn2.to_", ".ff.net.", ".proj_in", ".proj_out")
@@ -44,18 +44,18 @@ def loras() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_checkpoint(folder / "sd1.safetensors", SD1)
-        _measure(folder, layers_of(architectures.SD1), "SD1.5 size", steps=2)
+        _measure(folder, layers_of(architectures.SD1), "SD1.5 size", side=256, steps=2)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         shutil.copytree(DOODLE, folder / "doodle")
-        _measure(folder, layers_of(examine(DOODLE).architecture), "doodle", steps=10)
+        _measure(folder, layers_of(examine(DOODLE).architecture), "doodle", side=128, steps=20)
 
 
-def _measure(folder: Path, layers: Layers, what: str, *, steps: int) -> None:
+def _measure(folder: Path, layers: Layers, what: str, *, side: int, steps: int) -> None:
     (folder / "loras").mkdir()
     for number, name in enumerate((*NAMES, "new")):
         file = write_lora(folder / "loras" / f"{name}.safetensors", layers, seed=number)
-    plain = [request(number, steps) for number in range(4)]
+    plain = [request(number, side, steps) for number in range(4)]
     changed = [replace(each, loras=(use(name),)) for each, name in zip(plain, NAMES, strict=True)]
     same = [replace(each, loras=(use("a"),)) for each in plain]
     with engine(folder, rows=8) as shared, engine(folder, rows=2) as apart:
@@ -64,6 +64,7 @@ def _measure(folder: Path, layers: Layers, what: str, *, steps: int) -> None:
             *(partial(_at_once, shared, wants) for wants in (plain, changed, same)),
             partial(_at_once, apart, changed),
         )
+        what = f"{what}, {side}x{side}"
         row(f"{what}: 4 LoRAs / none, 4 requests at once", ratio(different, none))
         row(f"{what}: one LoRA in all 4 / none", ratio(equal, none))
         row(f"{what}: a forward for each LoRA / one for all", ratio(one_by_one, different))
@@ -90,10 +91,15 @@ def write_lora(path: Path, layers: Layers, *, seed: int) -> Path:
     return save(path, tensors)
 
 
-def request(number: int, steps: int) -> GenerationRequest:
+def request(number: int, side: int, steps: int) -> GenerationRequest:
     """One of four requests."""
     return GenerationRequest(
-        prompt=f"house {number}", steps=steps, width=256, height=256, sampler="euler", seed=number
+        prompt=f"house {number}",
+        steps=steps,
+        width=side,
+        height=side,
+        sampler="euler",
+        seed=number,
     )
 
 
