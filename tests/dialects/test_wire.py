@@ -123,7 +123,7 @@ NONSENSE: dict[str, list[Any]] = {
     "preview": [None, "slow", 1],
     "hires": ["2", 1, 0, -1, 9, 1.4e308, float("inf")],
     "loras": [
-        *(None, 5, "ink", [5], [{}], [{"name": ""}], [{"name": "ink", "weigth": 1}]),
+        *(None, 5, "ink", [5], [{}], [{"name": ""}], [{"name": "ink", "weights": 1}]),
         *([{"name": "ink", "weight": w}] for w in ("1", True, 101, -101, float("nan"), 10**30)),
         [{"name": "ink", "start": -0.1}],
         [{"name": "ink", "end": 1.1}],
