@@ -125,7 +125,7 @@ def test_a_tag_that_cannot_be_read_is_told_with_all_else_that_is_wrong(engine: E
     [
         ({"loras": (LoraUse(name="inc"),)}, UnknownName, "unknown lora 'inc'; did you mean 'ink'"),
         ({"loras": (LoraUse(name="broken"),)}, UnusableModel, "broken; get another one"),
-        ({"vae": "negatives"}, UnknownName, "unknown vae 'negatives'; did you mean 'negativese'"),
+        ({"vae": "negatives"}, UnknownName, "unknown vae 'negatives'; did you mean 'negative'"),
         ({"vae": "ink"}, UnknownName, "unknown vae 'ink'"),
     ],
 )

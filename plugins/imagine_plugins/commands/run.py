@@ -25,7 +25,7 @@ from imagine_plugins.commands.shared.options import (
 )
 from imagine_plugins.commands.shared.output import note
 from imagine_plugins.commands.shared.progress import Progress
-from imagine_plugins.commands.shared.request import field_options, request_of
+from imagine_plugins.commands.shared.request import field_options, request_again, request_of
 from imagine_plugins.commands.shared.saving import Gallery, open_gallery
 from imagine_plugins.commands.shared.source import Source, choose_by_flags, in_flags, open_source
 
@@ -43,6 +43,11 @@ OPTIONS = [
     ),
     click.Option(["--meta"], is_flag=True, help="Save a JSON file with all of it beside the PNG."),
     *field_options(),
+    click.Option(
+        ["--again"],
+        metavar="FILE",
+        help="Draw with the settings of this picture, LoRAs included; flags and a PROMPT win.",
+    ),
     click.Option(["--enhance"], is_flag=True, help="Have the prompt made better first."),
     click.Option(
         ["-e", "--enhancer"],
@@ -64,6 +69,7 @@ class Options:
     api_key: str | None
     output: str | None
     meta: bool
+    again: str | None
     enhance: bool
     enhancer: str | None
     quiet: bool
@@ -73,7 +79,17 @@ class Options:
 
     def request(self) -> GenerationRequest:
         """What is asked for."""
-        return request_of(" ".join(self.prompt), self.fields)
+        prompt = " ".join(self.prompt)
+        if self.again is None:
+            if not self.prompt:
+                raise click.UsageError("Missing argument 'PROMPT...'.")
+            return request_of(prompt, self.fields)
+        request, remarks = request_again(
+            Path(self.again), prompt, self.fields, is_given=on_command_line
+        )
+        for remark in remarks:
+            note(f"Warning: {remark}")
+        return request
 
     def settings(self) -> Settings:
         """The settings of an engine in this process."""
@@ -188,7 +204,7 @@ run = click.Command(
     callback=_run,
     help=_run.__doc__,
     short_help="Make pictures from a prompt.",
-    params=[click.Argument(["prompt"], nargs=-1, required=True), *OPTIONS],
+    params=[click.Argument(["prompt"], nargs=-1), *OPTIONS],
     context_settings={"show_default": True},
 )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,12 @@ import click
 
 from imagine_core import GenerationRequest
 from imagine_core.errors import RequestError
-from imagine_core.fields import FIELDS, Field
+from imagine_core.fields import FIELDS, Field, from_json, on_wire
 from imagine_core.kinds import Choice, Decimal, Every, Flag, Picture, Seed, Text
 from imagine_core.lora_field import Loras
 from imagine_core.lora_tags import LoraTag, read_tags
 from imagine_core.pictures.files import read_all, reading
+from imagine_core.pictures.metadata import read_meta
 from imagine_plugins.commands.shared.values import Finite
 
 DEFAULT_NEGATIVE = "ugly, deformed, blurry, low quality"
@@ -36,16 +38,51 @@ def request_of(prompt: str, given: Mapping[str, Any]) -> GenerationRequest:
         prompt: The prompt.
         given: The values of `field_options`, under the names of their flags.
     """
-    values: dict[str, Any] = {"prompt": _unicode(prompt).strip()}
-    if not values["prompt"]:
+    if not prompt.strip():
         raise click.UsageError("the prompt is empty")
-    for field in FIELDS:
-        value = given[field.flag.removeprefix("--")] if field.flags else None
+    values = _values(given, [field for field in FIELDS if field.flags], steps=given["steps"])
+    return GenerationRequest(prompt=_unicode(prompt).strip(), **values)
+
+
+def request_again(
+    file: Path, prompt: str, given: Mapping[str, Any], *, is_given: Callable[[str], bool]
+) -> tuple[GenerationRequest, list[str]]:
+    """The request that a picture was made from, and what of its settings cannot be read.
+
+    Args:
+        file: The picture, as `imagine info` takes it.
+        prompt: Another prompt; blank for the picture's own.
+        given: The values of `field_options`.
+        is_given: Whether the command line has the flag; then it wins over the picture.
+
+    Raises:
+        InvalidFile: It cannot be read, or holds no settings.
+    """
+    meta = read_meta(file)
+    known = {field.wire: meta[field.wire] for field in FIELDS if field.wire in meta}
+    known.pop("stream", None)  # what was seen on the way makes no other picture
+    request, errors = from_json({"prompt": "", **known})
+    request = replace(request, prompt=_unicode(prompt).strip() or known.get("prompt", ""))
+    chosen = [f for f in FIELDS if f.flags and is_given(f.flag.removeprefix("--"))]
+    values = _values(given, chosen, steps=given["steps"] if is_given("steps") else request.steps)
+    remarks = [
+        f"{file}: {on_wire(RequestError([error]))}"
+        for error in errors
+        if error.field not in {"prompt", *values}
+    ]
+    return replace(request, **values), remarks
+
+
+def _values(given: Mapping[str, Any], fields: Iterable[Field], *, steps: int) -> dict[str, Any]:
+    """The core's values of flags."""
+    values: dict[str, Any] = {}
+    for field in fields:
+        value = given[field.flag.removeprefix("--")]
         if isinstance(field.kind, Loras):
-            values[field.name] = tuple(tag.use(given["steps"]) for tag in value or ())
+            values[field.name] = tuple(tag.use(steps) for tag in value or ())
         elif value is not None:
             values[field.name] = _core_value(field, value)
-    return GenerationRequest(**values)
+    return values
 
 
 def _option(field: Field) -> click.Option:
