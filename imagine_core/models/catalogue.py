@@ -11,7 +11,7 @@ from pathlib import Path
 
 from imagine_core.errors import ImagineError, NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
-from imagine_core.models.folders import FOLDERS, KINDS, folder_of, place_of
+from imagine_core.models.folders import KINDS, folder_of, place_of
 from imagine_core.models.hashing import known_hash
 from imagine_core.models.stamps import Stamp, stamp_of
 from imagine_core.settings import default_models_folder
@@ -134,7 +134,10 @@ class Catalogue:
         A name, a file name, one in a folder, a hash of ten digits or more, or "FILE [HASH]", in any
         case. Raises `UnknownName`, or `UnusableModel` where it is the name of what is no such file.
         """
-        usable, wanted = self.usable(kind), text[:1000].strip().casefold()
+        wanted = text[:1000].strip().casefold()
+        if kind != "model" and (info := self._of_file(wanted, kind)) is not None:
+            return info
+        usable = self.usable(kind)
         name, bracket, digits = wanted.removesuffix("]").rpartition(" [")
         for each in (wanted, name) if bracket else (wanted,):
             for info in usable:
@@ -152,6 +155,16 @@ class Catalogue:
             raise UnusableModel(other.name, other.problem or "")
         known = [info.path.name if kind == "model" else info.name for info in usable]
         raise UnknownName(kind, text, known=known)
+
+    def _of_file(self, wanted: str, kind: str) -> ModelInfo | None:
+        """The usable file of that name, without a look at all the others."""
+        names = (wanted, Path(wanted).stem)
+        for path in self._paths(kind):
+            if path.stem.casefold() in names:
+                info = self._recognise(path, kind)
+                if info is not None and info.problem is None and info.name.casefold() in names:
+                    return info
+        return None
 
     def match_or_default(self, *texts: object) -> tuple[ModelInfo | None, list[str]]:
         """The first model that one of `texts` means, else the default one; None without any.
@@ -189,22 +202,25 @@ class Catalogue:
         raise NoModel(known=[info.name for info in usable])
 
     def _scan(self, kind: str) -> Iterator[ModelInfo]:
+        for path in self._paths(kind):
+            info = self._recognise(path, kind)
+            if info is not None:
+                yield info
+
+    def _paths(self, kind: str) -> Iterator[Path]:
+        """What may be a file of `kind`, but for "model" in folders inside its folder too."""
         for models in (self.folder, *self._bundled):
             yield from self._within(folder_of(models, kind), kind, set())
 
-    def _within(self, folder: Path, kind: str, seen: set[Path]) -> Iterator[ModelInfo]:
-        """What lies in a folder, and for other kinds than "model" in the folders inside it."""
+    def _within(self, folder: Path, kind: str, seen: set[Path]) -> Iterator[Path]:
         try:
             seen.add(folder.resolve())
             paths = sorted(folder.iterdir())
         except (OSError, RuntimeError):  # `problem` says it in words
             return
-        others = {folder / name for name in FOLDERS.values() if name and kind == "model"}
         for path in paths:
-            info = None if path in others else self._recognise(path, kind)
-            if info is not None:
-                yield info
-            elif kind != "model" and _leads_on(path, seen):
+            yield path
+            if kind != "model" and _leads_on(path, seen) and self._recognise(path, kind) is None:
                 yield from self._within(path, kind, seen)
 
     def _recognise(self, path: Path, kind: str) -> ModelInfo | None:

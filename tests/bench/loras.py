@@ -1,126 +1,123 @@
-"""LoRAs: what four different ones cost beside none, what sharing brings, what a first use adds."""
+"""Four requests with four LoRAs in one forward, beside the same four without, and one by one."""
 
 from __future__ import annotations
 
-import asyncio
-import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from crowd import at_once
 from measure import interleaved, median, row, timed
+from torch import nn
 
-from adapter_files import lora, named, save
-from checkpoints import SD1, write_checkpoint
-from imagine_core import GenerationRequest
-from imagine_core.engine import Engine, build_engine
-from imagine_core.parts import Layers
-from imagine_core.plugins import build_plugins
-from imagine_core.settings import Settings
-from imagine_core.testing import draw_one
+from adapter_files import save
+from doodle.unet import CONFIG
+from imagine_core.parts import AppliedLora, Layers, Lora, Parts
 from imagine_core.types import LoraUse
-from imagine_plugins.loaders import architectures
+from imagine_plugins.loaders.adapters.lora_file import LoraFile
 from imagine_plugins.loaders.adapters.modules import layers_of
-from imagine_plugins.loaders.folder import examine
+from imagine_plugins.loaders.adapters.reading import read_adapter
+from imagine_plugins.loaders.adapters.rows import Rows
+from imagine_plugins.loaders.architectures import SD1
 
-ROUNDS, FIRST_USES = 3, 9
-RANK = 16
-NAMES = ("a", "b", "c", "d")
-TRAINED = ("attn1.to_", "attn2.to_", ".ff.net.", ".proj_in", ".proj_out")
-"""Parts of the names of layers that kohya's trainer takes by default: 192 in SD1.5's UNet."""
-
-DOODLE = Path(architectures.__file__).parents[1] / "doodle" / "models" / "doodle"
+RANK, LORAS, ROUNDS = 16, 4, 5
 
 
 def loras() -> None:
-    """SD1.5's size, then doodle: four requests at once, in float32."""
-    row("figure", "value")
-    row("---", "---")
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_checkpoint(folder / "sd1.safetensors", SD1)
-        _measure(folder, layers_of(architectures.SD1), "SD1.5 size", side=256, steps=2)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        shutil.copytree(DOODLE, folder / "doodle")
-        _measure(folder, layers_of(examine(DOODLE).architecture), "doodle", side=128, steps=20)
+    """float32, rank 16 on all of the transformers; each request has two rows, for guidance."""
+    row(
+        "UNet",
+        "latent",
+        "mixed / without",
+        "four forwards / mixed",
+        "four / one without",
+        "hooks ms",
+    )
+    row("---", "---", "---", "---", "---", "---")
+    with tempfile.TemporaryDirectory() as folder:
+        compare("SD1.5", SD1.unet, 16, Path(folder))
+        for size in (8, 16):
+            compare("doodle", CONFIG, size, Path(folder))
+        used_first(Path(folder))
 
 
-def _measure(folder: Path, layers: Layers, what: str, *, side: int, steps: int) -> None:
-    (folder / "loras").mkdir()
-    for number, name in enumerate((*NAMES, "new")):
-        file = write_lora(folder / "loras" / f"{name}.safetensors", layers, seed=number)
-    plain = [request(number, side, steps) for number in range(4)]
-    changed = [replace(each, loras=(use(name),)) for each, name in zip(plain, NAMES, strict=True)]
-    same = [replace(each, loras=(use("a"),)) for each in plain]
-    with engine(folder, rows=8) as shared, engine(folder, rows=2) as apart:
-        none, different, equal, one_by_one = interleaved(
-            ROUNDS,
-            *(partial(_at_once, shared, wants) for wants in (plain, changed, same)),
-            partial(_at_once, apart, changed),
-        )
-        what = f"{what}, {side}x{side}"
-        row(f"{what}: 4 LoRAs / none, 4 requests at once", ratio(different, none))
-        row(f"{what}: one LoRA in all 4 / none", ratio(equal, none))
-        row(f"{what}: a forward for each LoRA / one for all", ratio(one_by_one, different))
-        new, known = [], []
-        for _ in range(FIRST_USES):
-            shared.unload("new")
-            first = replace(plain[0], steps=1, width=64, height=64, loras=(use("new"),))
-            new.append(timed(partial(draw_one, shared, first)))
-            known.append(timed(partial(draw_one, shared, first)))
-        size = file.stat().st_size / 2**20
-        added = median([a - b for a, b in zip(new, known, strict=True)])
-        row(f"{what}: a first use of {size:.1f} MB adds", f"{added:.3f} s")
-        held = next(each for each in shared.status().loaded if each.name == "new")
-        row(f"{what}: memory of a LoRA / its file", f"{held.memory / file.stat().st_size:.2f}")
+def compare(name: str, config: Any, size: int, folder: Path) -> None:
+    """One row of the table."""
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_config(dict(config)).eval().requires_grad_(requires_grad=False)
+    shapes = {
+        f"unet.{path}": tuple(module.weight.shape[:2])
+        for path, module in unet.named_modules()
+        if isinstance(module, nn.Linear | nn.Conv2d) and ".attentions." in path
+    }
+    layers = Layers(family="bench", shapes=shapes)
+    rows = Rows(layers, {"unet": unet})
+    files = [opened(written(folder / f"{number}.safetensors", layers)) for number in range(LORAS)]
+    each = [Parts((AppliedLora(lora, LoraUse(name="x")),)) for lora in files]
+    draw = partial(forward, unet, rows, size=size)
+    works: list[Callable[[], object]] = [
+        partial(draw, [[]], count=2 * LORAS),
+        partial(draw, [[parts for parts in each for _ in "12"]], count=2 * LORAS),
+        partial(draw, [[parts] * 2 for parts in each], count=2),
+        partial(draw, [[] for _ in each], count=2),
+    ]
+    none, mixed, alone, plain = map(median, interleaved(ROUNDS, *works))
+    hooks = timed(partial(hooked, rows, [parts for parts in each for _ in "12"]))
+    figures = (mixed / none, alone / mixed, plain / none, hooks * 1000)
+    row(name, str(size), *(f"{figure:.2f}" for figure in figures))
 
 
-def write_lora(path: Path, layers: Layers, *, seed: int) -> Path:
-    """A LoRA of the usual layers, in float16, small enough to leave a picture."""
+def used_first(folder: Path) -> None:
+    """What a LoRA costs that was never used before, at SD1.5's size."""
+    from diffusers import UNet2DConditionModel
+
+    layers = layers_of(SD1)
+    attention = {
+        name: shape
+        for name, shape in layers.shapes.items()
+        if ".attentions." in name and len(shape) == 2
+    }
+    path = written(folder / "new.safetensors", Layers(family="sd1", shapes=attention))
+    unet = UNet2DConditionModel.from_config(dict(SD1.unet)).requires_grad_(requires_grad=False)
+    rows = Rows(layers, {"unet": unet})
+
+    def use() -> None:
+        parts = Parts((AppliedLora(opened(path), LoraUse(name="x")),))
+        rows.fit(parts)
+        rows.prepare("unet", parts)
+
+    use()
+    seconds = median([timed(use) for _ in range(ROUNDS)])
+    print(f"\n{path.stat().st_size / 1e6:.1f} MB are read, fitted and prepared in {seconds:.3f} s")
+
+
+def forward(unet: Any, rows: Rows, several: list[list[Parts]], *, count: int, size: int) -> None:
+    """A forward of `count` rows for each list of the rows' parts."""
+    channels, width = unet.config.in_channels, unet.config.cross_attention_dim
+    latents, context = torch.randn(count, channels, size, size), torch.randn(count, 77, width)
+    for parts in several:
+        with torch.no_grad(), rows.acting("unet", parts):
+            unet(latents, torch.full((count,), 500.0), encoder_hidden_states=context)
+
+
+def hooked(rows: Rows, parts: list[Parts]) -> None:
+    """Set the hooks of a forward, and take them off."""
+    with rows.acting("unet", parts):
+        pass
+
+
+def written(path: Path, layers: Layers) -> Path:
+    """A LoRA of random values in float16 on all of `layers`."""
     tensors: dict[str, torch.Tensor] = {}
-    for number, (name, shape) in enumerate(layers.shapes.items()):
-        if name.startswith("unet.") and any(part in name for part in TRAINED) and len(shape) > 1:
-            made = lora(shape, rank=RANK, alpha=0.01, seed=1000 * seed + number, dtype=torch.half)
-            tensors |= named(made, f"lora_{name.replace('.', '_')}")
+    for name, (rows, columns) in layers.shapes.items():
+        tensors[f"{name}.lora_A.weight"] = (torch.randn(RANK, columns) * 0.02).half()
+        tensors[f"{name}.lora_B.weight"] = (torch.randn(rows, RANK) * 0.02).half()
     return save(path, tensors)
 
 
-def request(number: int, side: int, steps: int) -> GenerationRequest:
-    """One of four requests."""
-    return GenerationRequest(
-        prompt=f"house {number}",
-        steps=steps,
-        width=side,
-        height=side,
-        sampler="euler",
-        seed=number,
-    )
-
-
-def use(name: str) -> LoraUse:
-    """A LoRA of the UNet alone, so that prompts are encoded once."""
-    return LoraUse(name=name, weight=0.8, text_weight=0.0)
-
-
-@contextmanager
-def engine(folder: Path, *, rows: int) -> Iterator[Engine]:
-    """An engine in float32 whose forwards have so many rows."""
-    settings = Settings(models=folder, device="cpu", full_precision=True, max_rows=rows)
-    made = build_engine(settings, build_plugins())
-    yield made
-    made.close(grace=0)
-
-
-def _at_once(engine: Engine, wants: Sequence[GenerationRequest]) -> None:
-    asyncio.run(at_once(engine, list(wants)))
-
-
-def ratio(ours: Sequence[float], others: Sequence[float]) -> str:
-    """Median of the ratios of each round."""
-    return f"{median([a / b for a, b in zip(ours, others, strict=True)]):.3f}"
+def opened(path: Path) -> Lora:
+    """A LoRA in memory."""
+    return LoraFile(path.stem, read_adapter(path))

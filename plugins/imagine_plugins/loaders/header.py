@@ -77,16 +77,26 @@ class Header:
     size: int
 
 
+_last: tuple[tuple[Path, int, int, int, int], Header] | None = None
+
+
 def read_header(path: Path) -> Header:
     """Read the header of `path`; raises `HeaderError` for any other file.
 
-    Takes milliseconds, and memory for the header alone, whatever the file's first bytes claim.
+    Takes milliseconds, and memory for the header alone, whatever the file's first bytes claim. The
+    last one is remembered: every loader asks for it in turn.
     """
+    global _last  # noqa: PLW0603 - one header, for whichever loader is asked next
     try:
         if not path.is_file():  # opening a named pipe would wait for a writer
             raise HeaderError("this is not a regular file")
         with path.open("rb") as file:
-            return parse_header(file, os.fstat(file.fileno()).st_size)
+            s = os.fstat(file.fileno())
+            key = (path, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns)
+            last = _last
+            if last is None or last[0] != key:
+                _last = last = (key, parse_header(file, s.st_size))
+            return last[1]
     except OSError as error:
         raise HeaderError(f"the file cannot be read: {error.strerror or error}") from error
 

@@ -110,7 +110,21 @@ def recognise_adapter(path: Path) -> AdapterInfo | None:
 
 
 def adapter_info(header: Header) -> AdapterInfo | None:
-    """The adapter that a header belongs to; None where it is none."""
+    """The adapter that a header belongs to; None where it is none.
+
+    The last one is remembered: the loader of checkpoints asks, and that of LoRAs.
+    """
+    global _last  # noqa: PLW0603 - one adapter, for whichever loader is asked next
+    last = _last
+    if last is None or last[0] is not header:
+        _last = last = (header, _adapter_info(header))
+    return last[1]
+
+
+_last: tuple[Header, AdapterInfo | None] | None = None
+
+
+def _adapter_info(header: Header) -> AdapterInfo | None:
     said = spellings(header)
     if not _is_adapter(header, said):
         return None
