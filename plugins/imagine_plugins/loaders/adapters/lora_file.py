@@ -46,4 +46,4 @@ class LoraFile:
 
 def _sha256(file: AdapterFile) -> str:
     """Of the tensors' bytes: a second for a gigabyte, and equal requests give equal pictures."""
-    return hashlib.sha256(file.data.numpy()).hexdigest()
+    return hashlib.sha256(file.data.numpy().data).hexdigest()
