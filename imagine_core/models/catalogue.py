@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -11,8 +10,10 @@ from pathlib import Path
 
 from imagine_core.errors import ImagineError, NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
-from imagine_core.models.folders import KINDS, folder_of, place_of
+from imagine_core.models.folders import KINDS, folder_of
 from imagine_core.models.hashing import known_hash
+from imagine_core.models.recognition import UNREADABLE, askable, recognise, unreadable
+from imagine_core.models.remembered import Remembered
 from imagine_core.models.stamps import Stamp, stamp_of
 from imagine_core.settings import default_models_folder
 
@@ -23,8 +24,6 @@ __all__ = [
 log = logging.getLogger("imagine")
 
 DANGLING = "this is a link that points to nothing; mend it or delete it"
-UNREADABLE = "?"  # the family of what no loader could say anything of
-NOT_TEXT = "its file name is not valid UTF-8, so that no request can name it; rename it"
 
 
 class Catalogue:
@@ -54,6 +53,7 @@ class Catalogue:
         self._loaders = tuple(loaders)
         self._default = default_model
         self._known: dict[Path, tuple[Stamp, ModelInfo | None]] = {}
+        self._remembered = Remembered(self._loaders)
 
     def problem(self, kind: str = "model") -> str | None:
         """What is wrong with the user's folder of `kind`, or None.
@@ -80,6 +80,7 @@ class Catalogue:
             key = info.name.casefold()
             if key not in found or (found[key].problem and not info.problem):
                 found[key] = info
+        self._remembered.save()
         return sorted(found.values(), key=lambda info: info.name)
 
     def usable(self, kind: str = "model") -> list[ModelInfo]:
@@ -232,15 +233,26 @@ class Catalogue:
             return None
         known = self._known.get(path)
         if known is None or known[0] != stamp:
-            known = (stamp, self.recognise(path, kind))
+            known = (stamp, self._look(path, kind, stamp))
             self._known[path] = known
         return known[1]
+
+    def _look(self, path: Path, kind: str, stamp: Stamp) -> ModelInfo | None:
+        """`recognise`, or what it said the last time: people have hundreds of LoRAs."""
+        if kind == "model":
+            return self.recognise(path, kind)
+        info = self._remembered.get(path, kind, stamp)
+        if info is None:
+            info = self.recognise(path, kind)
+            if info is not None and info.family != UNREADABLE:  # which may be better next time
+                self._remembered.put(info, kind, stamp)
+        return info
 
     def _dangling(self, path: Path, kind: str) -> ModelInfo | None:
         """A link to nothing as an unusable model, if its name may be a model's."""
         info = self.recognise(path, kind)
         if info is None and not path.suffix and not path.name.startswith("."):  # a folder, perhaps
-            info = _askable(_unreadable(path, "?", DANGLING))
+            info = askable(unreadable(path, "?", DANGLING))
         return info and replace(info, kind=kind, size=0, problem=DANGLING)
 
     def recognise(self, path: Path, kind: str | None = None) -> ModelInfo | None:
@@ -254,66 +266,9 @@ class Catalogue:
             kind: What it is taken for; what is usable as another kind has that as its problem.
                 None for whatever it is.
         """
-        refusals = []
-        for loader in self._loaders:
-            info = _ask(loader, path)
-            if info is not None and info.problem is None and kind in (None, info.kind):
-                return _askable(info)
-            if info is not None:
-                refusals.append(info)
-        first = min(refusals, key=lambda info: _weight(info, kind), default=None)
-        return first and _askable(_misplaced(first, kind or first.kind))
+        return recognise(self._loaders, path, kind)
 
 
 def _leads_on(path: Path, seen: set[Path]) -> bool:
     """Whether `path` is a folder to look into; a link may lead back to one that was."""
     return not path.name.startswith(".") and path.is_dir() and path.resolve() not in seen
-
-
-def _weight(refusal: ModelInfo, kind: str | None) -> int:
-    """Which refusal of a file that is taken for `kind` is believed: the one that weighs least."""
-    if refusal.family == UNREADABLE:
-        return 3
-    if kind in (None, refusal.kind):
-        return 0
-    return 1 if refusal.problem is None else 2
-
-
-def _misplaced(info: ModelInfo, kind: str) -> ModelInfo:
-    """`info` as it is listed among the files of `kind`."""
-    if info.problem is not None:
-        return replace(info, kind=kind)
-    family = info.family if info.kind == "model" else info.kind
-    said = f"{KINDS[info.kind]}; it belongs {place_of(info.kind)}"
-    return replace(info, kind=kind, family=family, problem=said)
-
-
-def _ask(loader: ModelLoader, path: Path) -> ModelInfo | None:
-    try:
-        found = loader.recognise(path)
-        info = found and replace(found, loader=loader.name)
-    except Exception as error:  # a fault of one plugin must not hide the models of the others
-        # Clients see the class alone: the message may hold a path.
-        log.exception("loader %r failed on %s", loader.name, path)
-        problem = f"loader {loader.name!r} failed on it with {type(error).__name__}"
-        return _unreadable(path, loader.name, problem)
-    if info is not None and info.kind not in KINDS:
-        problem = f"loader {loader.name!r} takes it for {info.kind!r}, which is no known kind"
-        return _unreadable(path, loader.name, problem)
-    return info
-
-
-def _unreadable(path: Path, loader: str, problem: str) -> ModelInfo:
-    return ModelInfo(
-        name=path.stem, path=path, loader=loader, family=UNREADABLE, size=0, problem=problem
-    )
-
-
-def _askable(info: ModelInfo) -> ModelInfo:
-    """`info` under a name that JSON can hold: file names are bytes."""
-    try:
-        info.name.encode()
-    except UnicodeEncodeError:
-        name = os.fsencode(info.name).decode("utf-8", "backslashreplace")
-        return replace(info, name=name, problem=NOT_TEXT)
-    return info

@@ -109,12 +109,17 @@ def _remembered(cache: Path) -> dict[str, str]:
 
 
 def _remember(cache: Path, key: str, value: str) -> None:
-    """Add to the cache file atomically; a cache that cannot be written is done without."""
+    """Add to the cache file."""
+    entries = {**_remembered(cache), key: value}
+    save_json(cache, dict(list(entries.items())[-REMEMBERED:]))
+
+
+def save_json(file: Path, value: object) -> None:
+    """Write a cache file atomically; one that cannot be written is done without."""
+    text = json.dumps(value)
     with suppress(OSError):
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        entries = {**_remembered(cache), key: value}
-        recent = dict(list(entries.items())[-REMEMBERED:])
-        handle, name = tempfile.mkstemp(dir=cache.parent, prefix=".hashes-")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(recent, file)
-        Path(name).replace(cache)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-")
+        with os.fdopen(handle, "w", encoding="utf-8") as written:
+            written.write(text)
+        Path(name).replace(file)
