@@ -46,7 +46,7 @@ class Remembered:
 
     def get(self, path: Path, kind: str, stamp: Stamp) -> ModelInfo | None:
         """What the file was, taken for `kind`; None if that is not known."""
-        entry = self._known().get(f"{kind}|{path}")
+        entry: Any = self._known().get(f"{kind}|{path}")
         with suppress(AttributeError, KeyError, TypeError, ValueError):  # the file may be damaged
             if entry["stamp"] == _written(stamp):
                 fields = {**entry["info"], "path": path}

@@ -66,7 +66,7 @@ def folder(tmp_path: Path) -> Path:
 def look(folder: Path) -> tuple[int, list[ModelInfo]]:
     """How many files a new process would recognise, and what it lists."""
     loader = Counting()
-    models = Catalogue(folder, loaders=(loader, FakePlugin().loader))  # type: ignore[arg-type]
+    models = Catalogue(folder, loaders=(loader, FakePlugin().loader))
     listed = models.models("lora")
     return loader.looks, listed
 
