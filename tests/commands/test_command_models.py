@@ -65,8 +65,8 @@ def test_ps_lists_what_is_loaded_until_stop_unloads_it(imagine: Imagine, server:
     ended = imagine("ps", "-a", server, "--api-key", KEY)
     assert (ended.code, ended.err) == (0, "")
     header, row = ended.out.splitlines()
-    assert header.split() == ["NAME", "FAMILY", "MEMORY", "DTYPE", "UNTIL"]
-    assert row.split()[:2] == ["tiny", "fake"]
+    assert header.split() == ["NAME", "KIND", "FAMILY", "MEMORY", "DTYPE", "UNTIL"]
+    assert row.split()[:3] == ["tiny", "model", "fake"]
     assert row.endswith("from now")
     assert "float32" in row
     assert imagine("stop", "tiny", "-a", server, "--api-key", KEY).err == "tiny was unloaded\n"
@@ -87,7 +87,14 @@ def test_ps_shows_where_every_job_stands(imagine: Imagine, monkeypatch: pytest.M
         "dtype": "bfloat16",
         "models": [
             {"name": "big", "family": "sd1", "memory": 2_100_000_000, "in_use": 2},
-            {"name": "small", "family": "sd1", "memory": 7_000_000, "size": 1, "expires_in": None},
+            {
+                "name": "small",
+                "kind": "lora",
+                "family": "sd1",
+                "memory": 7_000_000,
+                "size": 1,
+                "expires_in": None,
+            },
             {"name": "old", "family": "sd1", "size": 7_000_000, "expires_in": 60},
         ],
         "jobs": [
@@ -103,9 +110,9 @@ def test_ps_shows_where_every_job_stands(imagine: Imagine, monkeypatch: pytest.M
     monkeypatch.setattr(NativeClient, "ps", ps)
     lines = [line.split("  ") for line in imagine("ps", "-a", "example.com").out.splitlines()]
     rows = [[cell.strip() for cell in line if cell.strip()] for line in lines]
-    assert rows[1] == ["big", "sd1", "2.1 GB", "bfloat16", "in use"]
-    assert rows[2] == ["small", "sd1", "7 MB", "bfloat16", "forever"]
-    assert rows[3][:4] == ["old", "sd1", "-", "bfloat16"]
+    assert rows[1] == ["big", "model", "sd1", "2.1 GB", "bfloat16", "in use"]
+    assert rows[2] == ["small", "lora", "sd1", "7 MB", "bfloat16", "forever"]
+    assert rows[3][:5] == ["old", "model", "sd1", "-", "bfloat16"]
     assert rows[6] == ["a", "big", "512x768", "euler", "7/25", "denoising"]
     assert rows[7][-2:] == ["0/25", "loading 42%"]
     assert rows[8][-2:] == ["0/25", "queued, 3 ahead"]
