@@ -19,8 +19,10 @@ __all__ = [
 
 WEIGHT_LIMIT = 100.0
 STEP_LIMIT = 10_000.0
+NEVER = 0.999999  # a part of the steps that no step begins after; 1 would be the first step
 
 _TAG = re.compile(r"<(\w+):([^>]+)>")
+_NUMBER = re.compile(r"[0-9.eE+-]+")
 _KINDS = ("lora", "lyco")
 _NUMBERS = ("te", "unet")
 _STEPS = ("start", "stop")
@@ -94,17 +96,27 @@ def read_tags(prompt: str) -> Tagged:
     return Tagged(_TAG.sub("", prompt[:end]) + prompt[end:], tuple(loras), tuple(warnings))
 
 
+def can_be_tag(use: LoraUse) -> bool:
+    """Whether a tag can name the LoRA."""
+    return not set(":<>=") & set(use.name)
+
+
 def tag_of(use: LoraUse) -> str:
-    """The tag that says the same."""
+    """The tag that says the same, where one can."""
     weights = [use.weight] if use.text_weight is None else [use.text_weight, use.weight]
-    parts = ["lora", use.name, *(f"{weight:g}" for weight in weights)]
+    parts = ["lora", use.name, *map(_written, weights)]
     if use.blocks is not None:
         parts.append(f"lbw={use.blocks}")
     if use.start > 0:
-        parts.append(f"start={use.start:g}")
+        parts.append(f"start={_written(min(use.start, NEVER))}")
     if use.end < 1:
-        parts.append(f"stop={use.end:g}")
+        parts.append(f"stop={_written(use.end)}")
     return f"<{':'.join(parts)}>"
+
+
+def _written(number: float) -> str:
+    """As short as it can be read back."""
+    return repr(float(number)).removesuffix(".0")
 
 
 def _part(given: float | None, steps: int, default: float) -> float:
@@ -169,7 +181,7 @@ def _number(
     text: str, given: str, *, least: float = -WEIGHT_LIMIT, most: float = WEIGHT_LIMIT
 ) -> float:
     try:
-        number = float(given)
+        number = float(given) if _NUMBER.fullmatch(given.strip()) else math.nan
     except ValueError:
         number = math.nan
     if not least <= number <= most:

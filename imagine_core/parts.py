@@ -216,6 +216,10 @@ class AppliedLora:
         return self.use.weight if self.use.text_weight is None else self.use.text_weight
 
 
+MOST_SPANS = 4
+"""Sets of LoRAs of a request that are kept for the next steps; each takes memory of its own."""
+
+
 class Parts:
     """What changes a model for one request. Compared by identity: one object a request.
 
@@ -248,5 +252,7 @@ class Parts:
         if active == self.loras:
             return self
         if active not in self._spans:
+            if len(self._spans) >= MOST_SPANS:  # steps go on: the first is the one that is over
+                del self._spans[next(iter(self._spans))]
             self._spans[active] = Parts(active, self.embeddings)
         return self._spans[active]

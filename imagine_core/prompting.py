@@ -24,7 +24,7 @@ COMMA_REACH = 20  # how far from a full chunk's end a comma is preferred to brea
 _TOKEN = re.compile(
     r"""
       \\[\\()\[\]]                                # an escaped bracket or backslash
-    | :\s*(?P<weight>[+-]?(?:\d+\.?\d*|\.\d+))\s*\)   # the weight that closes a round bracket
+    | :\s*(?P<weight>[+-]?(?:\d++(?:\.\d*+)?|\.\d++))\s*+\)   # closes a round bracket
     | [()\[\]]
     | [^\\()\[\]:]+
     | [\\:]                                       # neither escapes nor weighs: itself

@@ -120,10 +120,10 @@ def test_long_prompts_take_linear_time(piece: str) -> None:
     st.builds(
         LoraUse,
         name=st.text(alphabet="abc é-_.", min_size=1).map(str.strip).filter(bool),
-        weight=st.sampled_from([0.0, 1.0, -0.75, 2.5]),
-        text_weight=st.none() | st.sampled_from([0.25, -3.0]),
-        start=st.sampled_from([0.0, 0.125]),
-        end=st.sampled_from([1.0, 0.5]),
+        weight=st.floats(-100, 100),
+        text_weight=st.none() | st.sampled_from([100.5, -200.0]).map(lambda w: w / 2),
+        start=st.sampled_from([0.0, 0.125, 2 / 3]),
+        end=st.sampled_from([1.0, 0.5, 2 / 3, 0.0]),
         blocks=st.none() | st.sampled_from(["MIDD", "1,0,0.5"]),
     ),
     st.integers(1, 100),
@@ -145,3 +145,9 @@ def test_a_use_is_written_as_a_tag_and_read_back(use: LoraUse, steps: int) -> No
 def test_numbers_of_steps_become_parts_of_them(tag: str, start: float, end: float) -> None:
     use = read_tags(tag).loras[0].use(20)
     assert (use.start, use.end) == (start, end)
+
+
+def test_a_lora_that_never_acts_is_written_so_that_it_does_not() -> None:
+    use = LoraUse(name="ink", start=1.0)
+    (tag,) = read_tags(tag_of(use)).loras
+    assert tag.use(10_000).start > 0.9999

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import accumulate
 from typing import Any
 
@@ -204,3 +205,10 @@ def test_an_escaped_text_means_itself(text: str) -> None:
 @given(st.text(alphabet="abc ,", min_size=1), st.floats(0.1, 2).map(lambda w: round(w, 2)))
 def test_a_written_weight_is_the_weight(text: str, weight: float) -> None:
     assert weights(f"({text}:{weight})") == [(text, weight)]
+
+
+@pytest.mark.parametrize("start", [":", "(a:", "(a:1.", "(a: "])
+def test_digits_without_end_take_no_time(start: str) -> None:
+    started = time.process_time()
+    parse(start + "9" * 19_000)
+    assert time.process_time() - started < 0.5

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from imagine_core.engine.bringing import Brought, bring
+from imagine_core.engine.bringing import OWN, Brought, bring
 from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import in_order
@@ -117,7 +117,7 @@ def admit(
         request,
         model=info.name,
         loras=brought.uses,
-        vae=None if brought.vae is None else brought.vae.name,
+        vae=OWN if brought.vae is None and info.vae is not None else brought.vae_name,
         sampler=sampler.name,
         noise_schedule=schedule,
         seed=draw_seed() if request.seed is None else request.seed,
@@ -148,7 +148,7 @@ def _untagged(
     uses = (tag.use(request.steps) for tag in prompt.loras)
     return replace(
         request,
-        prompt=prompt.prompt,
+        prompt=prompt.prompt.strip() if prompt.loras else prompt.prompt,
         negative_prompt=negative.prompt,
         loras=(*request.loras, *uses),
     )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from imagine_core.embeddings import missing_embeddings, named_embeddings
-from imagine_core.errors import FieldError, RequestError
-from imagine_core.models.folders import place_of
+from imagine_core.errors import FieldError, RequestError, UnknownName, UnusableModel
+from imagine_core.models.folders import LABELS, place_of
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import ModelInfo
@@ -19,7 +19,6 @@ OWN = "none"
 
 UNTOLD = "unknown"  # the family of a VAE that fits several by its shape
 OWN_SIZES = "sd"  # the family of models whose network is none of the usual ones
-KINDS = {"lora": "LoRA", "embedding": "embedding", "vae": "VAE"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +41,11 @@ class Brought:
     vae: ModelInfo | None = None
     decoder: ModelInfo | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def vae_name(self) -> str | None:
+        """The VAE's name in the catalogue."""
+        return None if self.vae is None else self.vae.name
 
     @property
     def infos(self) -> tuple[ModelInfo, ...]:
@@ -77,7 +81,13 @@ def _vae(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) -> 
     name = model.vae if request.vae is None else request.vae
     if name is None or name.casefold() == OWN:
         return None
-    return _taken(catalogue.match(name, "vae"), model, "vae")
+    try:
+        return _taken(catalogue.match(name, "vae"), model, "vae")
+    except (RequestError, UnknownName, UnusableModel) as error:
+        if request.vae is not None:
+            raise
+        message = f"the JSON beside the model {model.name!r} names {name!r}: {error}"
+        raise RequestError([FieldError("vae", message)]) from error
 
 
 def _decoder(model: ModelInfo, catalogue: Catalogue) -> ModelInfo:
@@ -115,7 +125,7 @@ def _embeddings(
     warnings = [f"there is no embedding {name[:80]!r}" for name in missing]
     for name in every.keys() - usable.keys():
         problem = others[name].problem or _misfit(others[name], model)
-        warnings.append(f"{name!r} in the prompt is read as words: {problem}")
+        warnings.append(f"{name!r} is read as words: {problem}")
     return tuple(usable[name] for name in named), tuple(sorted(warnings))
 
 
@@ -135,9 +145,8 @@ def _fits(info: ModelInfo, model: ModelInfo) -> bool:
 
 def _misfit(info: ModelInfo, model: ModelInfo) -> str | None:
     """Why a model cannot take what fits models of other families."""
-    kind = KINDS.get(info.kind, info.kind)
     if info.kind not in model.takes:
-        return f"the model {model.name!r} takes no {kind}"
+        return f"the model {model.name!r} takes no {LABELS[info.kind]}"
     if not _fits(info, model):
         families = " or ".join(info.fits)
         return f"{info.name!r} is for {families}, and the model {model.name!r} is {model.family}"

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from imagine_core.errors import FieldError, RequestError
 from imagine_core.parts import AppliedLora, Parts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imagine_core.engine.admission import Admitted
-    from imagine_core.interfaces import DiffusionModel
+    from imagine_core.interfaces import DiffusionModel, ModelInfo
     from imagine_core.parts import PictureCodec
 
 
@@ -63,9 +64,9 @@ def changed(admitted: Admitted, leased: Mapping[Path, Any]) -> ChangedModel:
     embeddings = {info.name: leased[info.path] for info in brought.embeddings}
     parts = Parts(tuple(map(AppliedLora, loras, admitted.request.loras)), embeddings)
     vae = None if brought.vae is None else leased[brought.vae.path]
-    encoder = decoder = model if vae is None else model.with_vae(vae)
+    encoder = decoder = _codec(model, brought.vae, leased, "vae")
     if brought.decoder is not None:
-        decoder = model.with_vae(leased[brought.decoder.path])
+        decoder = _codec(model, brought.decoder, leased, "decoder")
     return ChangedModel(
         model=model,
         encoder=encoder,
@@ -78,3 +79,16 @@ def changed(admitted: Admitted, leased: Mapping[Path, Any]) -> ChangedModel:
         },
         warnings=model.fit(parts) if parts else (),
     )
+
+
+def _codec(
+    model: Any, info: ModelInfo | None, leased: Mapping[Path, Any], field: str
+) -> PictureCodec:
+    """The model with a VAE; an error has its name and the field that asked for it."""
+    if info is None:
+        return cast("PictureCodec", model)
+    try:
+        return cast("PictureCodec", model.with_vae(leased[info.path]))
+    except RequestError as error:
+        fields = [FieldError(field, f"{info.name!r} {each.message}") for each in error.fields]
+        raise RequestError(fields) from error

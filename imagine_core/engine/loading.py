@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagine_core.errors import ImagineError, OutOfMemory, UnusableModel
 from imagine_core.models.cache import ModelCache
+from imagine_core.models.folders import LABELS
 from imagine_core.models.memory import (
     Memory,
     Workspace,
@@ -130,7 +131,7 @@ class Loading:
                     raise
                 log.exception("loader %r failed on %s", info.loader, info.path)
                 problem = f"its loader failed with {type(error).__name__}; the log says more"
-                raise UnusableModel(info.name, problem) from error
+                raise UnusableModel(info.name, problem, kind=LABELS[info.kind]) from error
         return leased
 
     @contextmanager

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from imagine_core.errors import ImagineError, NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
-from imagine_core.models.folders import KINDS, folder_of
+from imagine_core.models.folders import FOLDERS, KINDS, LABELS, folder_of
 from imagine_core.models.hashing import known_hash
 from imagine_core.models.recognition import UNREADABLE, askable, recognise, unreadable
 from imagine_core.models.remembered import Remembered
@@ -23,6 +23,8 @@ __all__ = [
 
 log = logging.getLogger("imagine")
 
+MOST_FOLDERS = 500
+ENDINGS = frozenset((".safetensors", ".sft", ".ckpt", ".pt", ".pth", ".bin", ".gguf"))
 DANGLING = "this is a link that points to nothing; mend it or delete it"
 
 
@@ -108,9 +110,11 @@ class Catalogue:
             if info is not None:
                 return info
         known = [info.name for each in kinds for info in self.usable(each)]
-        raise UnknownName(kinds[0], name, known=known)
+        raise UnknownName(LABELS[kinds[0]], name, known=known)
 
     def _named(self, name: str, kind: str) -> ModelInfo | None:
+        if kind != "model" and (info := self._of_file(name, kind)) is not None:
+            return info
         models, wanted = self.models(kind), name.casefold()
         for info in models:
             if info.name.casefold() == wanted:
@@ -135,37 +139,60 @@ class Catalogue:
         A name, a file name, one in a folder, a hash of ten digits or more, or "FILE [HASH]", in any
         case. Raises `UnknownName`, or `UnusableModel` where it is the name of what is no such file.
         """
-        wanted = text[:1000].strip().casefold()
-        if kind != "model" and (info := self._of_file(wanted, kind)) is not None:
-            return info
-        usable = self.usable(kind)
+        wanted = text[:1000].strip()
         name, bracket, digits = wanted.removesuffix("]").rpartition(" [")
-        for each in (wanted, name) if bracket else (wanted,):
-            for info in usable:
-                if each in (info.path.name.casefold(), info.name.casefold()):
-                    return info
-            for info in usable:
-                if Path(each).stem == info.name.casefold():
-                    return info
-        for info in usable:
-            if (digits if bracket else wanted).startswith(known_hash(info.path) or "-"):
+        forms = (wanted, name) if bracket else (wanted,)
+        for each in forms:
+            info = self._of_model(each) if kind == "model" else self._of_file(each, kind)
+            if info is not None:
                 return info
-        stem = Path(name if bracket else wanted).stem
+        for info in self.usable(kind):
+            known = known_hash(info.path)
+            if known is not None and (digits if bracket else wanted).lower().startswith(known):
+                return info
+        stem = Path(forms[-1]).stem
         other = self._part(stem) if kind == "model" else self._named(stem, kind)
-        if other is not None:
-            raise UnusableModel(other.name, other.problem or "")
-        known = [info.path.name if kind == "model" else info.name for info in usable]
-        raise UnknownName(kind, text, known=known)
+        if other is not None and other.problem is not None:
+            raise UnusableModel(other.name, other.problem, kind=LABELS[kind])
+        usable = self.usable(kind)
+        names = [info.path.name if kind == "model" else info.name for info in usable]
+        raise UnknownName(LABELS[kind], text, known=names)
+
+    def _of_model(self, wanted: str) -> ModelInfo | None:
+        """The usable model of that name or file, which other programs may say with its folder."""
+        usable, wanted = self.usable(), wanted.casefold()
+        for info in usable:
+            if wanted in (info.path.name.casefold(), info.name.casefold()):
+                return info
+        bare = _without_ending(wanted)
+        return next((info for info in usable if info.name.casefold() == bare), None)
 
     def _of_file(self, wanted: str, kind: str) -> ModelInfo | None:
-        """The usable file of that name, without a look at all the others."""
-        names = (wanted, Path(wanted).stem)
-        for path in self._paths(kind):
-            if path.stem.casefold() in names:
-                info = self._recognise(path, kind)
-                if info is not None and info.problem is None and info.name.casefold() in names:
+        """The usable file of that name, without a look at all the others.
+
+        With or without its ending and the folders that it lies in; capitals tell those apart that
+        nothing else does.
+        """
+        wanted = wanted.replace("\\", "/")
+        name = wanted.rpartition("/")[2].casefold()
+        stems = {name, Path(name).stem}
+        found = [info for info in self._scan(kind, stems=stems) if info.problem is None]
+        bare = wanted.removesuffix(Path(wanted).suffix)
+        forms = {wanted, bare} if Path(wanted).suffix.lower() in ENDINGS else {wanted}
+        for same in (str, str.casefold):
+            for info in found:
+                inside = self._inside(info.path, kind)
+                names = {info.name, info.name + info.path.suffix, inside, inside + info.path.suffix}
+                if set(map(same, forms)) & set(map(same, names)):
                     return info
         return None
+
+    def _inside(self, path: Path, kind: str) -> str:
+        """The name of a file with the folders that it lies in, inside the folder of its kind."""
+        for models in (self.folder, *self._bundled):
+            if path.is_relative_to(folder := folder_of(models, kind)):
+                return path.relative_to(folder).with_suffix("").as_posix()
+        return path.stem
 
     def match_or_default(self, *texts: object) -> tuple[ModelInfo | None, list[str]]:
         """The first model that one of `texts` means, else the default one; None without any.
@@ -202,11 +229,23 @@ class Catalogue:
                 return candidates[0]
         raise NoModel(known=[info.name for info in usable])
 
-    def _scan(self, kind: str) -> Iterator[ModelInfo]:
+    def _scan(self, kind: str, *, stems: Container[str] | None = None) -> Iterator[ModelInfo]:
+        """What lies in the folders of `kind`, or the files of those stems.
+
+        Of several LoRAs of a name, those in folders inside have these in their names.
+        """
+        taken = set()
         for path in self._paths(kind):
+            if stems is not None and path.stem.casefold() not in stems:
+                continue
             info = self._recognise(path, kind)
-            if info is not None:
-                yield info
+            if info is None:
+                continue
+            if kind != "model" and info.problem is None:
+                if info.name.casefold() in taken:
+                    info = replace(info, name=self._inside(path, kind))
+                taken.add(info.name.casefold())
+            yield info
 
     def _paths(self, kind: str) -> Iterator[Path]:
         """What may be a file of `kind`, but for "model" in folders inside its folder too."""
@@ -216,21 +255,28 @@ class Catalogue:
     def _within(self, folder: Path, kind: str, seen: set[Path]) -> Iterator[Path]:
         try:
             seen.add(folder.resolve())
-            paths = sorted(folder.iterdir())
+            paths = sorted(folder.iterdir(), key=_files_first)
         except (OSError, RuntimeError):  # `problem` says it in words
             return
+        others = {folder / name for name in FOLDERS.values() if name and kind == "model"}
         for path in paths:
+            if path in others:
+                continue
             yield path
-            if kind != "model" and _leads_on(path, seen) and self._recognise(path, kind) is None:
+            inner = kind != "model" and len(seen) < MOST_FOLDERS and _leads_on(path, seen)
+            if inner and self._recognise(path, kind) is None:
                 yield from self._within(path, kind, seen)
 
     def _recognise(self, path: Path, kind: str) -> ModelInfo | None:
-        if path.is_symlink() and not path.exists():
+        if path.is_symlink() and not _exists(path):
             return self._dangling(path, kind)
         try:
             stamp = stamp_of(path)
-        except OSError:  # removed since it was listed
+        except FileNotFoundError:  # removed since it was listed
             return None
+        except OSError as error:
+            problem = f"it cannot be read: {error.strerror}"
+            return replace(askable(unreadable(path, "?", problem)), kind=kind)
         known = self._known.get(path)
         if known is None or known[0] != stamp:
             known = (stamp, self._look(path, kind, stamp))
@@ -269,6 +315,30 @@ class Catalogue:
         return recognise(self._loaders, path, kind)
 
 
+def _without_ending(name: str) -> str:
+    """A file's name without the folder and the ending that other programs give it."""
+    path = Path(name)
+    return path.stem if path.suffix in ENDINGS else name
+
+
+def _exists(path: Path) -> bool:
+    """Whether a link leads to something, which may not be ours to read."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
+
+
+def _files_first(path: Path) -> tuple[bool, Path]:
+    try:
+        return path.is_dir(), path
+    except OSError:
+        return False, path
+
+
 def _leads_on(path: Path, seen: set[Path]) -> bool:
     """Whether `path` is a folder to look into; a link may lead back to one that was."""
-    return not path.name.startswith(".") and path.is_dir() and path.resolve() not in seen
+    try:
+        return not path.name.startswith(".") and path.is_dir() and path.resolve() not in seen
+    except (OSError, RuntimeError):
+        return False

@@ -8,6 +8,7 @@ from pathlib import Path
 __all__ = [
     "FOLDERS",
     "KINDS",
+    "LABELS",
     "folder_of",
     "place_of",
 ]
@@ -29,6 +30,14 @@ KINDS: Mapping[str, str] = {
     "vae": "this is a VAE, which only turns latents into pictures and back",
 }
 """The kinds that are listed, models first, and what is said of a file of that kind."""
+
+LABELS: Mapping[str, str] = {
+    "model": "model",
+    "lora": "LoRA",
+    "embedding": "embedding",
+    "vae": "VAE",
+}
+"""What messages call a file of each kind."""
 
 
 def folder_of(models: Path, kind: str) -> Path:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from imagine_core.errors import RequestError
 from imagine_core.fields import DEFAULTS, FIELDS
 from imagine_core.lora_field import Loras
-from imagine_core.lora_tags import read_tags, tag_of
+from imagine_core.lora_tags import can_be_tag, read_tags, tag_of
 from imagine_core.pictures.infotext_values import READERS, in_our_words
 from imagine_core.schedules import schedule_label
 from imagine_core.types import HIRES_STRENGTH
@@ -89,7 +89,8 @@ def write_infotext(  # noqa: PLR0913 - what a picture tells
         "TI hashes": _listed(hashes, "embed:"),
         "Version": version,
     }
-    lines = [" ".join([request.prompt.strip(), *map(tag_of, request.loras)]).strip()]
+    tags = map(tag_of, filter(can_be_tag, request.loras))
+    lines = [" ".join([request.prompt.strip(), *tags]).strip()]
     if request.negative_prompt.strip():
         lines.append(f"{NEGATIVE} {request.negative_prompt.strip()}")
     given = ((key, value) for key, value in details.items() if value is not None)

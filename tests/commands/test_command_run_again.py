@@ -88,3 +88,24 @@ def test_a_file_without_settings_is_refused(imagine: Imagine, folder: Path) -> N
     assert (ended.code, ended.out) == (1, "")
     assert "it holds no metadata known here" in ended.err
     assert imagine("run", "--again", "gone.png", "--models", folder).code == 1
+
+
+@pytest.mark.parametrize("prompt", ["5", "null", "[]", '"\\ud800"'])
+def test_a_prompt_that_is_none_is_told(imagine: Imagine, folder: Path, prompt: str) -> None:
+    size = '"width": 64, "height": 64, "sampler": "test euler"'
+    Path("a.json").write_text(f'{{"meta": {{"prompt": {prompt}, {size}}}}}')
+    ended = imagine("run", "--again", "a.json", "--models", folder, "-o", "a.png")
+    assert ended.code == 0
+    assert "unexpected" not in ended.err
+
+
+def test_another_file_of_the_name_is_told_and_loras_can_be_left_out(
+    imagine: Imagine, folder: Path
+) -> None:
+    drawn(imagine, folder, "a.png", "red", *SMALL, "--lora", "ink", "--meta")
+    text = Path("a.json").read_text().replace("abcdef012345", "0123456789ab")
+    Path("a.json").write_text(text)
+    ended = imagine("run", "--again", "a.json", "--models", folder, "-o", "b.png")
+    assert "Warning: a.json: it was drawn with another file of that name: lora:ink" in ended.err
+    meta = drawn(imagine, folder, "c.png", "--again", "a.png", "--lora", "none")
+    assert "loras" not in meta

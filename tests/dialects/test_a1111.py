@@ -388,7 +388,7 @@ def test_vaes_are_listed_and_go_by_file_name_in_options_and_overrides(
         ("Automatic", None), ("", None), ("None", None),
     ):  # fmt: skip
         assert drawn(sd_vae=name) == (vae, []), name
-    unknown = "unknown vae 'sfot'; did you mean 'soft'?; the model's own draws instead"
+    unknown = "unknown VAE 'sfot'; did you mean 'soft'?; the model's own draws instead"
     assert drawn(sd_vae="sfot") == (None, [unknown])
 
     assert ask(app, "GET", V1 + "options").json()["sd_vae"] == "Automatic"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from imagine_core import GenerationRequest
 from imagine_core.engine import Engine
 from imagine_core.errors import OutOfMemory, RequestError, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo
-from imagine_core.parts import AppliedLora, Parts
+from imagine_core.parts import MOST_SPANS, AppliedLora, Parts
 from imagine_core.settings import Settings
 from imagine_core.testing import FakePlugin, build_test_engine, draw_one
 from imagine_core.testing.fake_parts import FakePart
@@ -123,10 +125,10 @@ def test_a_tag_that_cannot_be_read_is_told_with_all_else_that_is_wrong(engine: E
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"loras": (LoraUse(name="inc"),)}, UnknownName, "unknown lora 'inc'; did you mean 'ink'"),
+        ({"loras": (LoraUse(name="inc"),)}, UnknownName, "unknown LoRA 'inc'; did you mean 'ink'"),
         ({"loras": (LoraUse(name="broken"),)}, UnusableModel, "broken; get another one"),
-        ({"vae": "negatives"}, UnknownName, "unknown vae 'negatives'; did you mean 'negative'"),
-        ({"vae": "ink"}, UnknownName, "unknown vae 'ink'"),
+        ({"vae": "negatives"}, UnknownName, "unknown VAE 'negatives'; did you mean 'negative'"),
+        ({"vae": "ink"}, UnknownName, "unknown VAE 'ink'"),
     ],
 )
 def test_a_name_that_is_not_there_is_refused(
@@ -329,11 +331,11 @@ def test_embeddings_are_found_where_prompts_name_them(engine: Engine) -> None:
 def test_an_embedding_that_cannot_be_taken_is_read_as_words_with_a_warning(engine: Engine) -> None:
     found, warning = embeddings_of(engine, "badhand v2 other")
     assert found == ["BadHand"]  # which is what the encoder reads there
-    assert "'BadHand v2 other' in the prompt is read as words: " in warning
+    assert "'BadHand v2 other' is read as words: " in warning
     assert "is for other, and the model 'tiny' is fake" in warning
     assert embeddings_of(engine, "broken") == (
         [],
-        "'broken' in the prompt is read as words: it is broken; get another one",
+        "'broken' is read as words: it is broken; get another one",
     )
     assert embeddings_of(engine, "embedding:worse") == ([], "there is no embedding 'worse'")
 
@@ -345,3 +347,33 @@ def test_an_embedding_changes_its_request_alone(engine: Engine) -> None:
     for one, other in zip(alone, shared, strict=True):
         assert (one == other).all()
     assert draw_one(engine, named).hashes == {"embed:BadHand": "abcdef012345"}
+
+
+def test_only_the_last_sets_of_a_request_are_kept() -> None:
+    lora = FakePart("ink", (0.0,) * 4)
+    uses = [AppliedLora(lora, LoraUse(name="ink", start=step / 32)) for step in range(32)]
+    parts = Parts(tuple(uses))
+    sets = [weakref.ref(found) for step in range(31) if (found := parts.at(step / 32)) is not None]
+    del found
+    gc.collect()
+    assert sum(each() is not None for each in sets) <= MOST_SPANS
+
+
+def test_the_models_own_vae_is_noted_where_it_would_draw_with_another(
+    engine: Engine, stocked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loader = type(engine.plugins.loaders.get("fake"))
+    recognise = loader.recognise
+
+    def with_vae(self: Any, path: Path) -> ModelInfo | None:
+        info = recognise(self, path)
+        return info and replace(info, vae=None if info.kind != "model" else sidecar[0])
+
+    sidecar = ["negative"]
+    monkeypatch.setattr(loader, "recognise", with_vae)
+    assert asyncio.run(engine.admit(RED)).request.vae == "negative"
+    assert asyncio.run(engine.admit(replace(RED, vae="none"))).request.vae == "none"
+    sidecar[0] = "missing"
+    (stocked / "tiny.fake").write_bytes(b"another")
+    errors = refused(engine, RED)
+    assert errors["vae"].startswith("the JSON beside the model 'tiny' names 'missing': unknown VAE")

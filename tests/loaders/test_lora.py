@@ -148,7 +148,9 @@ def test_a_lora_that_may_not_be_read_says_so(
         raise PermissionError(13, "Permission denied")
 
     models = catalogue(tmp_path)
+    assert models.models("lora") == []
     write_hollow(tmp_path / "loras" / "x.safetensors", STYLE)
+    monkeypatch.setattr("imagine_core.models.remembered.version", lambda: "1")
     monkeypatch.setattr(Path, "open", refuse)
     problem = models.find("x", "lora").problem
     assert problem == "the file cannot be read: Permission denied"

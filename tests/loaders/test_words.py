@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, write_checkpoint
 from doodle.tokenizer import load_tokenizer
-from imagine_core.errors import RequestError
 from imagine_core.parts import Parts
 from imagine_core.plugins import build_plugins
 from imagine_core.prompting import parse, sections
@@ -254,13 +253,14 @@ def test_a_text_encoder_is_what_it_was_whatever_fails(
     assert_read(sd1, encode(sd1, "cat cat cat"), [[cat, cat, cat]])
 
 
-def test_vectors_of_another_width_are_refused(sd1: Any) -> None:
-    for shape, numbers in (((2, 768), "768"), ((2, 4, 32), "4x32")):
-        wrong = {"text_encoder": torch.zeros(shape)}
-        message = f"names the embedding 'bad', whose vectors have {numbers} numbers; .* takes 32"
-        with pytest.raises(RequestError, match=message):
-            encode(sd1, "a bad cat", bad=wrong)
-        encode(sd1, "a cat", bad=wrong)
+def test_vectors_of_another_width_are_read_as_words_with_a_warning(sd1: Any) -> None:
+    plain = encode(sd1, "a bad cat")
+    for shape in ((2, 768), (2, 4, 768)):
+        read = encode(sd1, "a bad cat", bad={"text_encoder": torch.zeros(shape)})
+        assert torch.equal(read.context, plain.context)
+        (warning,) = read.warnings
+        assert warning.startswith("'bad' is read as words: its vectors have 768 numbers")
+        assert encode(sd1, "a cat", bad={"text_encoder": torch.zeros(shape)}).warnings == ()
 
 
 def test_vectors_are_cast_to_the_text_encoders_precision(tmp_path: Path, sd1: Any) -> None:

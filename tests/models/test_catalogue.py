@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from imagine_core import hookimpl
 from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
 from imagine_core.models.catalogue import Catalogue
+from imagine_core.models.folders import LABELS
 from imagine_core.models.stamps import has_changed, stamp_of
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import default_models_folder
@@ -379,7 +381,7 @@ def test_a_strangers_lora_is_no_model(tmp_path: Path) -> None:
     assert models.find("STYLE").kind == "lora"
     assert models.find("style", "lora").loader == "parts"
     for name, kind in (("style", "model"), ("doodle", "lora")):
-        with pytest.raises(UnknownName, match=f"unknown {kind} '{name}'"):
+        with pytest.raises(UnknownName, match=f"unknown {LABELS[kind]} '{name}'"):
             models.find(name, kind)
     for ask in (models.get, models.match):
         for name in ("style", "broken"):
@@ -424,6 +426,57 @@ def test_loras_lie_in_folders_inside_theirs_but_models_do_not(tmp_path: Path) ->
 def test_a_lora_is_meant_by_its_name_or_file(tmp_path: Path, text: str) -> None:
     models = with_parts(tmp_path / "m", "loras/styles/b.part2")
     assert models.match(text, "lora").name == "b"
+
+
+def test_loras_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    models = with_parts(tmp_path / "m", "loras/b.part2", "loras/a/b.part2", "loras/a/c/b.part2")
+    assert [info.name for info in models.usable("lora")] == ["a/b", "a/c/b", "b"]
+    for name in ("b", "a/b", "A/b.part2", "a\\c\\b"):
+        found = models.match(name, "lora")
+        assert found.path.relative_to(tmp_path / "m" / "loras").with_suffix("").as_posix() == (
+            name.lower().replace("\\", "/").removesuffix(".part2")
+        )
+        assert models.find(name, "lora") == found
+    for name in ("x/b", "b.other", "c/b", "/b"):
+        with pytest.raises(UnknownName):
+            models.match(name, "lora")
+
+
+def test_a_name_with_a_dot_is_no_name_with_an_ending(tmp_path: Path) -> None:
+    models = with_parts(tmp_path / "m", "loras/ink.part2", "loras/ink.v2.part2", "tiny.fake")
+    assert models.match("ink.v2", "lora").name == "ink.v2"
+    assert models.match("ink.v2.pt", "lora").name == "ink.v2"
+    for name in ("ink.v3", "-zzz", "nothing [-1]", "ink.v2.v2"):
+        with pytest.raises(UnknownName):
+            models.match(name, "lora")
+    assert models.match("tiny.safetensors").name == "tiny"
+    for name in ("tiny.anything", "-x", "realistic [-]"):
+        with pytest.raises(UnknownName):
+            models.match(name)
+
+
+def test_capitals_tell_loras_apart_that_nothing_else_does(tmp_path: Path) -> None:
+    models = with_parts(tmp_path / "m", "loras/Wool.part2", "loras/sub/wool.part2")
+    assert models.match("wool", "lora").path.name == "Wool.part2"
+    assert models.match("sub/wool", "lora").path.name == "wool.part2"
+
+
+def test_a_link_that_may_not_be_followed_is_listed_with_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = with_parts(tmp_path / "m", "loras/good.part2")
+    link = tmp_path / "m" / "loras" / "link.part2"
+    link.symlink_to(tmp_path / "closed" / "x.part2")
+    stat = Path.stat
+
+    def refuse(path: Path, **how: Any) -> Any:
+        if path == link and how.get("follow_symlinks", True):
+            raise PermissionError(13, "Permission denied", str(path))
+        return stat(path, **how)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    listed = {info.name: info.problem for info in models.models("lora")}
+    assert listed == {"good": None, "link": "it cannot be read: Permission denied"}
 
 
 def test_a_kind_that_is_not_known_is_a_problem_of_its_file(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def remove(*, names: tuple[str, ...], kind: str | None, yes: bool, models: str |
     catalogue = plugins.catalogue(Settings(models=folder))
     found = {info.path: info for info in (catalogue.find(name, kind) for name in names)}.values()
     for info in found:
-        if info.path.parent != folder_of(folder, info.kind):
+        if folder_of(folder, info.kind) not in info.path.parents:
             raise SettingsError(f"{info.name!r} came with a plugin and cannot be removed")
     for info in found:
         what = f"{info.name} ({info.family}, {file_size(info.size)})"

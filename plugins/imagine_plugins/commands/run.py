@@ -16,6 +16,7 @@ import click
 from imagine_core import GenerationRequest, GenerationResult, StepEvent, hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.errors import ServerFailed, UnknownName
+from imagine_core.lora_tags import read_tags
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.enhancing import with_better_prompt
 from imagine_plugins.commands.shared.options import (
@@ -25,7 +26,12 @@ from imagine_plugins.commands.shared.options import (
 )
 from imagine_plugins.commands.shared.output import note
 from imagine_plugins.commands.shared.progress import Progress
-from imagine_plugins.commands.shared.request import field_options, request_again, request_of
+from imagine_plugins.commands.shared.request import (
+    changed_files,
+    field_options,
+    request_again,
+    request_of,
+)
 from imagine_plugins.commands.shared.saving import Gallery, open_gallery
 from imagine_plugins.commands.shared.source import Source, choose_by_flags, in_flags, open_source
 
@@ -46,7 +52,8 @@ OPTIONS = [
     click.Option(
         ["--again"],
         metavar="FILE",
-        help="Draw with the settings of this picture, LoRAs included; flags and a PROMPT win.",
+        help="Draw with the settings of this picture, LoRAs included. Flags and a PROMPT win; "
+        "--lora none leaves its LoRAs out.",
     ),
     click.Option(["--enhance"], is_flag=True, help="Have the prompt made better first."),
     click.Option(
@@ -115,6 +122,7 @@ def make_pictures(options: Options, plugins: Plugins) -> list[Path]:
         flags=["models", "device", "full_prec"],
     )
     if options.enhance or options.enhancer is not None:
+        request = _without_tags(request)
         request = with_better_prompt(request, plugins, options.enhancer, quiet=options.quiet)
     if request.init_image is None and on_command_line("strength"):
         note("Warning: --strength changes nothing without --img")
@@ -131,12 +139,22 @@ def make_pictures(options: Options, plugins: Plugins) -> list[Path]:
         # The answer need not repeat what it was asked, above all not a picture of some MB.
         ran = replace(result.request, init_image=request.init_image)
         files = gallery.finish(replace(result, request=ran))
-    for warning in result.warnings:
+    changes = () if options.again is None else changed_files(Path(options.again), result)
+    for warning in (*result.warnings, *changes):
         note(f"Warning: {warning}")
     if progress.shown:
         seeds = ", ".join(str(picture.seed) for picture in result.images)
         note(f"seed {seeds}, {time.monotonic() - started:.1f} s")
     return files
+
+
+def _without_tags(request: GenerationRequest) -> GenerationRequest:
+    """The request with the LoRAs of its prompt beside it, where no enhancer rewrites them."""
+    tagged = read_tags(request.prompt)
+    if not tagged.loras:
+        return request
+    uses = (tag.use(request.steps) for tag in tagged.loras)
+    return replace(request, prompt=tagged.prompt.strip(), loras=(*request.loras, *uses))
 
 
 async def _follow(

@@ -86,7 +86,7 @@ class EmbeddingLoader:
     ) -> TextualInversion:
         """Load the vectors into the CPU's memory: each text encoder casts them as it needs them."""
         del device, full_precision, progress
-        with named(info.name):
+        with named(info.name, kind="embedding"):
             data = info.path.read_bytes()
             header = parse_header(BytesIO(data), len(data))
             found = inversion(header)

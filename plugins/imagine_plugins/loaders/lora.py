@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagine_core.interfaces import ModelInfo
+from imagine_core.models.folders import FOLDERS
 from imagine_plugins.loaders.adapters.fitting import sentences
 from imagine_plugins.loaders.adapters.recognition import AdapterInfo, adapter_info
 from imagine_plugins.loaders.components import FLOATS
@@ -20,6 +21,9 @@ from imagine_plugins.loaders.unsupported import unfit
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device
     from imagine_plugins.loaders.adapters.lora_file import LoraFile
+
+
+NAMELESS = frozenset(("adapter_model", "pytorch_lora_weights"))
 
 
 class LoraLoader:
@@ -59,7 +63,7 @@ class LoraLoader:
         for tensor in header.tensors.values():
             numbers[tensor.dtype] += prod(tensor.shape)
         return ModelInfo(
-            name=path.stem,
+            name=_name(path),
             path=path,
             loader=self.name,
             kind="lora",
@@ -74,6 +78,12 @@ class LoraLoader:
         )
 
 
+def _name(path: Path) -> str:
+    """What it is called: where trainers call every file the same, as its folder is."""
+    folder = path.parent.name
+    return folder if path.stem in NAMELESS and folder not in FOLDERS.values() else path.stem
+
+
 def _details(info: AdapterInfo) -> dict[str, object]:
     """What `imagine show` says of an adapter, without what it does not have."""
     told: dict[str, object] = {
@@ -84,6 +94,6 @@ def _details(info: AdapterInfo) -> dict[str, object]:
         "modules": info.modules,
         "components": list(info.components),
         "embeddings": list(info.words),
-        "left_out": list(sentences(info.leftovers)),
+        "left_out": [] if info.own_sizes else list(sentences(info.leftovers)),
     }
     return {name: value for name, value in told.items() if value}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 
+from imagine_core.embeddings import named_embeddings
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.interfaces import Conditioning
 from imagine_plugins.loaders.autoencoder import Autoencoder, LoadedVae
-from imagine_plugins.loaders.words import words_for
+from imagine_plugins.loaders.words import misfits, words_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -162,13 +164,21 @@ class StableDiffusion:
             **self.rows.words(parts),
             **{name: each.vectors for name, each in embeddings.items()},
         }
-        return encoder.encode(
+        wrong = misfits(words, {name: text.width for name, text in self._texts().items()})
+        fitting = {name: vectors for name, vectors in words.items() if name not in wrong}
+        encoded = encoder.encode(
             prompt,
             clip_skip=clip_skip,
-            words=words_for(component, words),
+            words=words_for(component, fitting),
             changed=self.rows.key(component, parts),
             changing=partial(self.rows.acting, component, (parts,)),
         )
+        remarks = tuple(wrong[name] for name in named_embeddings(prompt, wrong))
+        return replace(encoded, warnings=(*encoded.warnings, *remarks)) if remarks else encoded
+
+    def _texts(self) -> dict[str, TextEncoder]:
+        """The text encoders by component."""
+        return {"text_encoder": self.text}
 
     def _added(self, extras: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Further inputs of the UNet by diffusers' names: none in this family."""
@@ -236,6 +246,9 @@ class StableDiffusionXL(StableDiffusion):
             warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
             unread=first.unread,
         )
+
+    def _texts(self) -> dict[str, TextEncoder]:
+        return {"text_encoder": self.text, "text_encoder_2": self.second}
 
     def _added(self, extras: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         # time_ids stay float32: bfloat16 would round a size of 1000 to the next multiple of 4.

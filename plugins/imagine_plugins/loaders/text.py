@@ -15,7 +15,7 @@ from imagine_core.errors import FieldError, RequestError
 from imagine_core.prompting import Chunk, chunks, describe, parse, sections
 from imagine_plugins.loaders.emphasis import weighted
 from imagine_plugins.loaders.tokens import comma, read
-from imagine_plugins.loaders.words import Places, Words, require_width
+from imagine_plugins.loaders.words import Places, Words
 
 CACHED_PROMPTS = 64
 MOST_CHUNKS = 100
@@ -49,6 +49,7 @@ class TextEncoder:
         self.tokenizer = tokenizer
         self.first_layer = first_layer
         self.normalise = normalise
+        self.width: int = model.config.hidden_size
         self.positions: int = model.config.max_position_embeddings
         self._cache: OrderedDict[tuple[object, ...], Encoded] = OrderedDict()
 
@@ -88,7 +89,6 @@ class TextEncoder:
 
     def _encode(self, prompt: str, clip_skip: int, words: Words) -> Encoded:
         length = self.positions - 2
-        require_width(words, self.model.config.hidden_size)
         places = Places(words)
         texts = [read(self.tokenizer, runs, places) for runs in sections(parse(prompt))]
         pieces = chunks([text.tokens for text in texts], length=length, comma=comma(self.tokenizer))

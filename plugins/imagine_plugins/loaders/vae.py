@@ -63,7 +63,7 @@ class VaeLoader:
         from imagine_plugins.loaders.assembly import autoencoder_network
         from imagine_plugins.loaders.autoencoder import LoadedVae
 
-        with named(info.name):
+        with named(info.name, kind="VAE"):
             found = _examine(info.path)
             if found is None:
                 raise ProblemError("it is no VAE any more", family="vae")

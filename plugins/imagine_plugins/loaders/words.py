@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from imagine_core.embeddings import EmbeddingNames
-from imagine_core.errors import FieldError, RequestError
 from imagine_core.prompting import Chunk
 
 
@@ -109,13 +108,19 @@ class Places:
             hook.remove()
 
 
-def require_width(words: Words, width: int) -> None:
-    """Raise `RequestError` for an embedding whose vectors are no token's."""
-    for name, word in words.items():
-        if word.vectors is not None and word.vectors.shape[1:] != (width,):
-            numbers = "x".join(map(str, word.vectors.shape[1:]))
-            message = (
-                f"names the embedding {name!r}, whose vectors have {numbers} numbers; "
-                f"this model's text encoder takes {width}"
-            )
-            raise RequestError([FieldError("prompt", message)])
+def misfits(
+    found: Mapping[str, Mapping[str, torch.Tensor]], widths: Mapping[str, int]
+) -> dict[str, str]:
+    """Why embeddings are read as words: those whose vectors are no token's of a text encoder.
+
+    Args:
+        found: By name and text encoder, [vectors, width].
+        widths: Of the text encoders of a model.
+    """
+    return {
+        name: f"{name!r} is read as words: its vectors have {vectors[component].shape[-1]} "
+        f"numbers, and this model's text encoder takes {width}"
+        for name, vectors in found.items()
+        for component, width in widths.items()
+        if component in vectors and vectors[component].shape[1:] != (width,)
+    }

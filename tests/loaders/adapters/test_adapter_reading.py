@@ -496,3 +496,20 @@ def test_no_file_of_parts_makes_a_crash_and_what_is_read_can_be_applied(
         for update in change.updates:
             update.low_rank(torch.float32)
     assert all(" left out" in warning for warning in adapter.warnings)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_bundled_words_without_finite_vectors_are_left_out(
+    tmp_path: Path, value: float | None
+) -> None:
+    vectors = torch.zeros(0, 32) if value is None else torch.full((2, 32), value)
+    fitted = beside(tmp_path, {"bundle_emb.foo.string_to_param.*": vectors})
+    assert fitted.words == {}
+    assert any("no vectors of finite numbers" in each for each in fitted.warnings)
+
+
+def test_an_empty_part_and_a_huge_alpha_are_no_crash(tmp_path: Path) -> None:
+    stem = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
+    beside(tmp_path, {f"{stem}.lokr_t2": torch.zeros(0, 3)})
+    metadata = {"lora_adapter_metadata": '{"unet.r": 4, "unet.lora_alpha": 1' + "0" * 400 + "}"}
+    beside(tmp_path, {}, metadata=metadata)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from imagine_core import GenerationRequest
+from imagine_core import GenerationRequest, GenerationResult
 from imagine_core.errors import RequestError
-from imagine_core.fields import FIELDS, Field, from_json, on_wire
+from imagine_core.fields import FIELDS, PLACEHOLDER, Field, from_json, on_wire
 from imagine_core.kinds import Choice, Decimal, Every, Flag, Picture, Seed, Text
 from imagine_core.lora_field import Loras
 from imagine_core.lora_tags import LoraTag, read_tags
 from imagine_core.pictures.files import read_all, reading
 from imagine_core.pictures.metadata import read_meta
 from imagine_plugins.commands.shared.values import Finite
+
+NO_LORA = "none"
+"""Names no LoRA: with `--again`, the picture's are left out."""
 
 DEFAULT_NEGATIVE = "ugly, deformed, blurry, low quality"
 """The command line has a negative prompt by default, the wire has none."""
@@ -61,16 +64,28 @@ def request_again(
     meta = read_meta(file)
     known = {field.wire: meta[field.wire] for field in FIELDS if field.wire in meta}
     known.pop("stream", None)  # what was seen on the way makes no other picture
-    request, errors = from_json({"prompt": "", **known})
-    request = replace(request, prompt=_unicode(prompt).strip() or known.get("prompt", ""))
+    own = known.get("prompt", "")
+    if prompt.strip() or not isinstance(own, str):
+        own = prompt
+    request, errors = from_json({**known, "prompt": PLACEHOLDER})
+    request = replace(request, prompt=_unicode(own).strip())
     chosen = [f for f in FIELDS if f.flags and is_given(f.flag.removeprefix("--"))]
     values = _values(given, chosen, steps=given["steps"] if is_given("steps") else request.steps)
     remarks = [
-        f"{file}: {on_wire(RequestError([error]))}"
-        for error in errors
-        if error.field not in {"prompt", *values}
+        f"{file}: {on_wire(RequestError([error]))}" for error in errors if error.field not in values
     ]
     return replace(request, **values), remarks
+
+
+def changed_files(file: Path, result: GenerationResult) -> Iterator[str]:
+    """What changed the model of a picture, and is another file now or not there."""
+    hashes = read_meta(file).get("hashes")
+    for name, before in hashes.items() if isinstance(hashes, dict) else ():
+        now = result.hashes.get(name)
+        if name.startswith("embed:") and now is None:
+            yield f"{file}: it was drawn with the embedding {name.removeprefix('embed:')!r}"
+        elif now not in (None, before):
+            yield f"{file}: it was drawn with another file of that name: {name}"
 
 
 def _values(given: Mapping[str, Any], fields: Iterable[Field], *, steps: int) -> dict[str, Any]:
@@ -79,7 +94,8 @@ def _values(given: Mapping[str, Any], fields: Iterable[Field], *, steps: int) ->
     for field in fields:
         value = given[field.flag.removeprefix("--")]
         if isinstance(field.kind, Loras):
-            values[field.name] = tuple(tag.use(steps) for tag in value or ())
+            tags = (tag for tag in value or () if tag.name.casefold() != NO_LORA)
+            values[field.name] = tuple(tag.use(steps) for tag in tags)
         elif value is not None:
             values[field.name] = _core_value(field, value)
     return values
@@ -126,7 +142,8 @@ class LoraParameter(click.ParamType[LoraTag]):
         if isinstance(value, LoraTag):
             return value
         try:
-            found = read_tags(f"<lora:{value}>")
+            text = str(value)
+            found = read_tags(text if text.startswith("<") else f"<lora:{text}>")
         except RequestError as error:
             self.fail(error.fields[0].message.partition(", but ")[2], param, ctx)
         if len(found.loras) != 1 or found.prompt or found.warnings:

@@ -40,7 +40,7 @@ CONNECT, ANSWER = 0.2, 2.0
 PATIENCE = 2.0
 """Seconds that an interrupted engine has to finish its step."""
 
-FLAGS = {field.name: field.flag for field in FIELDS}
+FLAGS = {field.name: field.flag if field.flags else f"the {field.wire}" for field in FIELDS}
 
 
 class Source(Protocol):

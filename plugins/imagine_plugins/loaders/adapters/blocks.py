@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from imagine_core.lora_tags import WEIGHT_LIMIT
 from imagine_plugins.loaders.adapters.modules import TEXT, Module
 
 
@@ -86,6 +87,7 @@ def _number(text: str) -> float:
         number = float(text)
     except ValueError:
         number = math.nan
-    if not math.isfinite(number):
-        raise BlocksError(f"the weight of a block is a number, not {text[:40]!r}")
+    if not -WEIGHT_LIMIT <= number <= WEIGHT_LIMIT:
+        limits = f"from {-WEIGHT_LIMIT:g} to {WEIGHT_LIMIT:g}"
+        raise BlocksError(f"the weight of a block is a number {limits}, not {text[:40]!r}")
     return number

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from imagine_core.parts import Change, FittedLora, Layers
-from imagine_plugins.loaders.adapters.conversion import change_of
+from imagine_plugins.loaders.adapters.conversion import change_of, is_finite
 from imagine_plugins.loaders.adapters.fitting import (
     INTEGERS,
     Fitting,
@@ -147,8 +147,11 @@ class _Reading:
                 component = ENCODERS.get(encoder) or next(iter(fits), "")
                 if component not in fits or len(stored.shape) > 2 or stored.dtype not in FLOATS:
                     self._leftovers.append(Leftover(key, "no text encoder takes its shape"))
+                    continue
+                vectors = self._tensor(key).reshape(-1, widths[component])
+                if not len(vectors) or not is_finite(vectors):
+                    self._leftovers.append(Leftover(key, "it has no vectors of finite numbers"))
                 else:
-                    vectors = self._tensor(key).reshape(-1, widths[component])
                     found.setdefault(word, {})[component] = vectors
         return found
 

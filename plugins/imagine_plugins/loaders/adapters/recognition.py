@@ -134,7 +134,9 @@ def _adapter_info(header: Header) -> AdapterInfo | None:
     told = _told(header)
     if not fits:
         found = _described(header, told or _named(said) or "unknown", fittings["sd1"], ())
-        return replace(found, own_sizes=found.family == "unknown" and _has_layers(said))
+        if found.family in {"unknown", *FAMILIES} and _has_layers(said):
+            return replace(found, family="unknown", own_sizes=True)
+        return found
     family = told if told in fits else fits[0]
     return _described(header, family, fittings[family], fits)
 

@@ -76,9 +76,9 @@ class Rows:
     def key(self, component: str, parts: Parts | None) -> Key:
         """What acts on a network: equal for equal LoRAs in equal strength; empty for none."""
         return tuple(
-            (self._number(each.lora), _weight(each, component), each.use.blocks)
-            for each in (parts.loras if parts is not None else ())
-            if _weight(each, component) and any(self._of(component, each))
+            (self._number(each.lora), weight, each.use.blocks)
+            for each, weight in _summed(component, parts)
+            if weight and any(self._of(component, each))
         )
 
     def words(self, parts: Parts | None) -> dict[str, Mapping[str, torch.Tensor]]:
@@ -147,10 +147,10 @@ class Rows:
     def _changes(self, component: str, parts: Parts) -> dict[str, list[Weighted]]:
         """What changes each layer of a network."""
         changes: dict[str, list[Weighted]] = {}
-        for each in parts.loras:
+        for each, weight in _summed(component, parts):
             factors = _blocks(each)
             for name, change in self._of(component, each):
-                strength = _weight(each, component)
+                strength = weight
                 if factors is not None:
                     strength *= factors.factor(self._modules[target_of(name)])
                 if strength:
@@ -181,6 +181,16 @@ def _change(
     for (first, last), change in changes:
         rows = slice(first * tokens, last and last * tokens)
         change(layer, x[rows], output[rows])
+
+
+def _summed(component: str, parts: Parts | None) -> list[tuple[AppliedLora, float]]:
+    """The LoRAs that act on a network with their weights: one that is there twice, once."""
+    weights: dict[tuple[int, str | None], tuple[AppliedLora, float]] = {}
+    for each in parts.loras if parts is not None else ():
+        key = (id(each.lora), each.use.blocks)
+        first, weight = weights.get(key, (each, 0.0))
+        weights[key] = (first, weight + _weight(each, component))
+    return list(weights.values())
 
 
 def _runs(prepared: Sequence[Acting | None]) -> Iterator[list[Group]]:

@@ -45,12 +45,13 @@ class Stacks:
         Args:
             run: What acts on each group of rows; the groups have equally many.
         """
-        key = tuple(map(ref, run))
-        if key not in self._held:
+        found = self._held.get(tuple(map(ref, run)))
+        if found is None:
             if len(self._held) >= MOST_HELD:
                 self._held.clear()
-            self._held[tuple(ref(each, self._drop) for each in run)] = _stacked(run)
-        return self._held[key]
+            found = _stacked(run)
+            self._held[tuple(ref(each, self._drop) for each in run)] = found
+        return found
 
     def _drop(self, _: ref[Acting]) -> None:
         self._held.clear()
