@@ -107,8 +107,6 @@ def _problem(use: LoraUse, limits: Limits) -> str | None:
         problem = kind.problem(getattr(use, name), limits)
         if problem is not None:
             return f"{name} of {use.name[:80]!r} {problem}"
-    if use.start > use.end:
-        return f"start of {use.name[:80]!r} must not be after its end"
     if max(len(use.name), len(use.blocks or "")) > LONGEST:
         return f"name and blocks must have at most {LONGEST} characters"
     return None

@@ -11,6 +11,7 @@ from imagine_core.errors import FieldError, RequestError
 from imagine_core.types import LoraUse
 
 __all__ = [
+    "WEIGHT_LIMIT",
     "LoraTag",
     "Tagged",
     "read_tags",

@@ -48,7 +48,7 @@ FULL = GenerationRequest(
 )
 """A request with nothing left at its default."""
 
-OTHERWISE = {"address", "api_key", "output", "meta", "enhance", "enhancer", "quiet"} | {
+OTHERWISE = {"address", "api_key", "output", "meta", "again", "enhance", "enhancer", "quiet"} | {
     *("models", "device", "full_prec", "offline", "prompt")
 }
 """Parameters of `imagine run` that say how, not what."""

@@ -73,7 +73,7 @@ def bring(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) ->
         embeddings=embeddings,
         vae=_vae(request, model, catalogue),
         decoder=decoder,
-        warnings=(*warnings, *_doubts(decoder)),
+        warnings=(*warnings, *_doubts(decoder), *map(_idle, filter(_is_idle, request.loras))),
     )
 
 
@@ -97,6 +97,17 @@ def _decoder(model: ModelInfo, catalogue: Catalogue) -> ModelInfo:
         return min(fits, key=lambda info: len(info.fits))  # one of this family alone, first
     message = f"there is no fast decoder for {model.family}: a TAESD file belongs {place_of('vae')}"
     raise RequestError([FieldError("decoder", message)])
+
+
+def _is_idle(use: LoraUse) -> bool:
+    return use.start >= min(use.end, 1.0)
+
+
+def _idle(use: LoraUse) -> str:
+    return (
+        f"LoRA {use.name[:80]!r} acts in no step: it starts at {use.start:g} of them and ends at "
+        f"{use.end:g}"
+    )
 
 
 def _doubts(decoder: ModelInfo | None) -> list[str]:

@@ -127,7 +127,6 @@ NONSENSE: dict[str, list[Any]] = {
         *([{"name": "ink", "weight": w}] for w in ("1", True, 101, -101, float("nan"), 10**30)),
         [{"name": "ink", "start": -0.1}],
         [{"name": "ink", "end": 1.1}],
-        [{"name": "ink", "start": 0.6, "end": 0.5}],
         [{"name": "ink", "blocks": 5}],
         [{"name": "x" * 1001}],
         [{"name": "ink"}] * 33,

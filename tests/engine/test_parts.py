@@ -377,3 +377,15 @@ def test_the_models_own_vae_is_noted_where_it_would_draw_with_another(
     (stocked / "tiny.fake").write_bytes(b"another")
     errors = refused(engine, RED)
     assert errors["vae"].startswith("the JSON beside the model 'tiny' names 'missing': unknown VAE")
+
+
+@pytest.mark.parametrize(
+    "use",
+    [LoraUse(name="ink", start=0.6, end=0.5), LoraUse(name="ink", start=1.0)],
+    ids=["after its end", "after the last step"],
+)
+def test_a_lora_that_acts_in_no_step_is_told(engine: Engine, use: LoraUse) -> None:
+    result = draw_one(engine, with_loras(use))
+    assert (pixels(result) == pixels(draw_one(engine, RED))).all()
+    (warning,) = result.warnings
+    assert warning.startswith("LoRA 'ink' acts in no step: it starts at ")

@@ -205,7 +205,7 @@ FOREIGN: list[tuple[dict[str, tuple[int, ...]], str, str]] = [
     ),
     ({f"{TE2}.lora_down.weight": (4, 1280), f"{TE2}.lora_up.weight": (5120, 4)}, "lora", "SDXL"),
     ({"lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight": (4, 4)}, "lora", "Flux, which"),
-    ({f"{UP}.hada_w1_a": (8, 8)}, "lora", "LoRA of which nothing can be applied: .* left out"),
+    ({f"{UP}.hada_w1_a": (8, 8)}, "lora", "for a model that is not known: .* loras/ beside"),
     ({f"{UP}.lokr_w1": (8, 8)}, "lora", "LoRA"),
     ({f"{UP}.oft_blocks": (8, 8)}, "lora", "LoRA"),
     ({"emb_params": (4, 768)}, "embedding", "embedding for SD1: .* folder embeddings/"),
