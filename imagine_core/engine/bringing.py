@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -65,7 +66,7 @@ def bring(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) ->
         _taken(catalogue.match(use.name, "lora"), model, "loras") for use in request.loras
     )
     named = zip(request.loras, loras, strict=True)
-    embeddings, warnings = _embeddings(request, model, catalogue)
+    embeddings, warnings = _embeddings(request, model, catalogue, loras)
     decoder = _decoder(model, catalogue) if request.decoder == "fast" else None
     return Brought(
         uses=tuple(replace(use, name=info.name) for use, info in named),
@@ -117,7 +118,10 @@ def _doubts(decoder: ModelInfo | None) -> list[str]:
 
 
 def _embeddings(
-    request: GenerationRequest, model: ModelInfo, catalogue: Catalogue
+    request: GenerationRequest,
+    model: ModelInfo,
+    catalogue: Catalogue,
+    loras: Iterable[ModelInfo],
 ) -> tuple[tuple[ModelInfo, ...], tuple[str, ...]]:
     """The embeddings that the prompts name, and a note on each that the model cannot take."""
     if "embedding" not in model.takes:
@@ -133,11 +137,20 @@ def _embeddings(
     known = {**others, **usable}
     every = dict.fromkeys(name for text in prompts for name in named_embeddings(text, known))
     missing = dict.fromkeys(name for text in prompts for name in missing_embeddings(text, known))
-    warnings = [f"there is no embedding {name[:80]!r}" for name in missing]
+    brought = {str(word).casefold() for info in loras for word in _words(info)}
+    warnings = [
+        f"there is no embedding {name[:80]!r}" for name in missing if name.casefold() not in brought
+    ]
     for name in every.keys() - usable.keys():
         problem = others[name].problem or _misfit(others[name], model)
         warnings.append(f"{name!r} is read as words: {problem}")
     return tuple(usable[name] for name in named), tuple(sorted(warnings))
+
+
+def _words(lora: ModelInfo) -> list[object]:
+    """The embeddings that come with a LoRA."""
+    words = lora.details.get("embeddings", [])
+    return words if isinstance(words, list) else []
 
 
 def _taken(info: ModelInfo, model: ModelInfo, field: str) -> ModelInfo:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from imagine_plugins.loaders.adapters.lora_file import LoraFile
 
 
+MOST_WORDS, LONGEST_WORD = 100, 100  # as many bundled embeddings are told
 NAMELESS = frozenset(("adapter_model", "pytorch_lora_weights"))
 
 
@@ -93,7 +94,7 @@ def _details(info: AdapterInfo) -> dict[str, object]:
         "ranks": list(info.ranks),
         "modules": info.modules,
         "components": list(info.components),
-        "embeddings": list(info.words),
+        "embeddings": [word[:LONGEST_WORD] for word in info.words[:MOST_WORDS]],
         "left_out": [] if info.own_sizes else list(sentences(info.leftovers)),
     }
     return {name: value for name, value in told.items() if value}
