@@ -90,7 +90,8 @@ def _details(model: Model) -> Iterator[tuple[str, str]]:
     """What a file that changes models is for and holds, and what any file says of itself."""
     if model.get("kind", "model") != "model":
         yield "kind", str(model["kind"])
-        yield "for models of", ", ".join(map(str, model.get("fits") or ["none"]))
+        other = "none" if model.get("problem") else "sizes of their own"
+        yield "for models of", ", ".join(map(str, model.get("fits") or [other]))
     details: Model = model.get("details") or {}
     for key, value in details.items():
         many = isinstance(value, list | tuple)
