@@ -110,6 +110,24 @@ def minimums(session: nox.Session) -> None:
 
 
 @nox.session(default=False)
+def second_opinions(session: nox.Session) -> None:
+    """LoRAs as PEFT and LyCORIS save them, against what they draw with them."""
+    session.install(*CONSTRAINTS, "-e", ".", *PLAIN_TESTS)
+    others = (
+        "peft==0.21.2",
+        "accelerate==1.15.0",
+        "lycoris-lora==4.1.3",
+        "einops",
+        "toml",
+        "psutil",
+    )
+    session.install(
+        *CONSTRAINTS, "--no-deps", *others
+    )  # whose dependencies would bring torchvision
+    session.run("pytest", "tests/loaders/adapters/test_second_opinions.py", *session.posargs)
+
+
+@nox.session(default=False)
 def slow(session: nox.Session) -> None:
     """Full-size checkpoints, every schedule with a thousand steps, twenty thousand bodies."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("test"))
