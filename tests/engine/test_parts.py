@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from engines import RED, pixels, together, until
-from imagine_core import GenerationRequest
+from imagine_core import GenerationRequest, GenerationResult, StepEvent
 from imagine_core.engine import Engine
 from imagine_core.errors import OutOfMemory, RequestError, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo
 from imagine_core.parts import MOST_SPANS, AppliedLora, Parts
 from imagine_core.settings import Settings
-from imagine_core.testing import FakePlugin, build_test_engine, draw_one
+from imagine_core.testing import FakePlugin, build_test_engine, collect, draw_one
 from imagine_core.testing.fake_parts import FakePart
 from imagine_core.types import LoraUse
 
@@ -304,9 +304,6 @@ def test_idle_loras_leave_first_where_memory_is_short(
 
 
 def test_previews_are_those_of_the_vae(engine: Engine) -> None:
-    from imagine_core import StepEvent
-    from imagine_core.testing import collect
-
     def first(request: GenerationRequest) -> np.ndarray[Any, Any]:
         events = asyncio.run(collect(engine, replace(request, preview_every=1)))
         shown = [event.preview for event in events if isinstance(event, StepEvent)]
@@ -389,3 +386,26 @@ def test_a_lora_that_acts_in_no_step_is_told(engine: Engine, use: LoraUse) -> No
     assert (pixels(result) == pixels(draw_one(engine, RED))).all()
     (warning,) = result.warnings
     assert warning.startswith("LoRA 'ink' acts in no step: it starts at ")
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3])
+def test_a_request_that_is_cancelled_at_any_step_leaves_the_others_as_they_are(
+    engine: Engine, steps: int
+) -> None:
+    long = replace(RED, steps=12)
+    alone = pixels(draw_one(engine, long))
+
+    async def cancelled() -> None:
+        events = engine.generate(with_loras("ink", steps=12))
+        async for event in events:
+            if steps == 0 or (isinstance(event, StepEvent) and event.step >= steps):
+                break
+        await events.aclose()
+
+    async def main() -> GenerationResult:
+        result, _ = await asyncio.gather(collect(engine, long), cancelled())
+        return result[-1]  # type: ignore[return-value]
+
+    assert (pixels(asyncio.run(main())) == alone).all()
+    asyncio.run(until(lambda: idle(engine)))
+    assert (pixels(draw_one(engine, long)) == alone).all()
