@@ -67,6 +67,9 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("models")
+    for name in ("tiny.fake", "vae/fast.fake", "loras/ink.fake", "embeddings/bad.fake"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
     engine = build_test_engine(folder, settings=Settings(models=folder, limits=LIMITS))
     app = app_of(engine, ServerSettings(host="127.0.0.1", api_key=KEY))
     with live(app, on_stop=partial(engine.close, grace=0)) as url:
