@@ -42,6 +42,10 @@ class EmbeddingNames:
             if any(map(str.isalnum, name)):
                 node.setdefault("", name)
 
+    def __bool__(self) -> bool:
+        """Whether there is any name."""
+        return bool(self._root)
+
     def split(self, text: str) -> Iterator[tuple[str, str | None]]:
         """The pieces of a text, and for each the name that it is or None; joined, they are it."""
         units = _UNIT.findall(text) if self._root else [text]
@@ -81,12 +85,16 @@ class EmbeddingNames:
 def named_embeddings(prompt: str, names: Iterable[str]) -> list[str]:
     """Those of `names` that a prompt names, in the order in which it names them first."""
     known = EmbeddingNames(names)
+    if not known:
+        return []
     found = (name for run in parse(prompt) for _, name in known.split(run.text))
     return list(dict.fromkeys(name for name in found if name is not None))
 
 
 def missing_embeddings(prompt: str, names: Iterable[str]) -> list[str]:
     """What a prompt calls `embedding:NAME` though none of `names` is that."""
+    if not _MISSING.search(prompt):
+        return []
     known = EmbeddingNames(names)
     texts = (text for run in parse(prompt) for text, name in known.split(run.text) if name is None)
     return list(dict.fromkeys(word for text in texts for word in _MISSING.findall(text)))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from imagine_core.errors import FieldError, RequestError
-from imagine_core.types import LoraUse
+from imagine_core.types import GenerationRequest, LoraUse
 
 __all__ = [
     "WEIGHT_LIMIT",
@@ -16,6 +16,7 @@ __all__ = [
     "Tagged",
     "read_tags",
     "tag_of",
+    "untagged",
 ]
 
 WEIGHT_LIMIT = 100.0
@@ -95,6 +96,18 @@ def read_tags(prompt: str) -> Tagged:
         else:
             warnings.append(f"{text[:80]} left out of the prompt: only <lora:name:weight> is read")
     return Tagged(_TAG.sub("", prompt[:end]) + prompt[end:], tuple(loras), tuple(warnings))
+
+
+def untagged(request: GenerationRequest) -> tuple[GenerationRequest, tuple[str, ...]]:
+    """A request with the LoRAs of its prompt among its `loras`, and what of the tags is not read.
+
+    Raises:
+        RequestError: As `read_tags`.
+    """
+    tagged = read_tags(request.prompt)
+    uses = (tag.use(request.steps) for tag in tagged.loras)
+    prompt = tagged.prompt.strip() if tagged.loras else tagged.prompt
+    return replace(request, prompt=prompt, loras=(*request.loras, *uses)), tagged.warnings
 
 
 def can_be_tag(use: LoraUse) -> bool:

@@ -11,7 +11,7 @@ from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import in_order
 from imagine_core.kinds import SMALLEST_SIDE, draw_seed
-from imagine_core.lora_tags import read_tags
+from imagine_core.lora_tags import read_tags, untagged
 from imagine_core.models.memory import Work
 from imagine_core.sampling import require_noise, resolve_sampler
 from imagine_core.types import GenerationRequest
@@ -138,20 +138,15 @@ def _untagged(
 ) -> GenerationRequest:
     """`request` with the LoRAs that its prompt names among its `loras`."""
     try:
-        prompt, negative = read_tags(request.prompt), read_tags(request.negative_prompt)
+        found, remarks = untagged(request)
+        negative = read_tags(request.negative_prompt)
     except RequestError as error:
         errors += error.fields
         return request
-    warnings += prompt.warnings
+    warnings += remarks
     if negative.loras:
         warnings.append("LoRAs are read in the prompt alone: left out of the negative prompt")
-    uses = (tag.use(request.steps) for tag in prompt.loras)
-    return replace(
-        request,
-        prompt=prompt.prompt.strip() if prompt.loras else prompt.prompt,
-        negative_prompt=negative.prompt,
-        loras=(*request.loras, *uses),
-    )
+    return replace(found, negative_prompt=negative.prompt)
 
 
 def _of_a_step(request: GenerationRequest) -> list[str]:

@@ -135,7 +135,9 @@ def _embeddings(
     prompts = (request.prompt, request.negative_prompt)
     named = dict.fromkeys(name for text in prompts for name in named_embeddings(text, usable))
     known = {**others, **usable}
-    every = dict.fromkeys(name for text in prompts for name in named_embeddings(text, known))
+    every = named
+    if others:
+        every = dict.fromkeys(name for text in prompts for name in named_embeddings(text, known))
     missing = dict.fromkeys(name for text in prompts for name in missing_embeddings(text, known))
     brought = {str(word).casefold() for info in loras for word in _words(info)}
     warnings = [

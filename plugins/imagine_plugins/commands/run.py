@@ -16,7 +16,7 @@ import click
 from imagine_core import GenerationRequest, GenerationResult, StepEvent, hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.errors import ServerFailed, UnknownName
-from imagine_core.lora_tags import read_tags
+from imagine_core.lora_tags import untagged
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.enhancing import with_better_prompt
 from imagine_plugins.commands.shared.options import (
@@ -122,7 +122,7 @@ def make_pictures(options: Options, plugins: Plugins) -> list[Path]:
         flags=["models", "device", "full_prec"],
     )
     if options.enhance or options.enhancer is not None:
-        request = _without_tags(request)
+        request, _ = untagged(request)  # where no enhancer rewrites them
         request = with_better_prompt(request, plugins, options.enhancer, quiet=options.quiet)
     if request.init_image is None and on_command_line("strength"):
         note("Warning: --strength changes nothing without --img")
@@ -146,15 +146,6 @@ def make_pictures(options: Options, plugins: Plugins) -> list[Path]:
         seeds = ", ".join(str(picture.seed) for picture in result.images)
         note(f"seed {seeds}, {time.monotonic() - started:.1f} s")
     return files
-
-
-def _without_tags(request: GenerationRequest) -> GenerationRequest:
-    """The request with the LoRAs of its prompt beside it, where no enhancer rewrites them."""
-    tagged = read_tags(request.prompt)
-    if not tagged.loras:
-        return request
-    uses = (tag.use(request.steps) for tag in tagged.loras)
-    return replace(request, prompt=tagged.prompt.strip(), loras=(*request.loras, *uses))
 
 
 async def _follow(
