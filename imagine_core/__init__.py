@@ -15,9 +15,11 @@ if TYPE_CHECKING:
         HttpApi,
         ModelInfo,
         ModelLoader,
+        Preprocessor,
         SamplerSpec,
         Sampling,
         SamplingTask,
+        UpscalerSpec,
     )
     from imagine_core.types import (
         GeneratedImage,
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
         GenerationResult,
         PhaseEvent,
         StepEvent,
+        UpscaleRequest,
+        UpscaleResult,
     )
 
 __all__ = [
@@ -47,10 +51,14 @@ __all__ = [
     "ModelInfo",
     "ModelLoader",
     "PhaseEvent",
+    "Preprocessor",
     "SamplerSpec",
     "Sampling",
     "SamplingTask",
     "StepEvent",
+    "UpscaleRequest",
+    "UpscaleResult",
+    "UpscalerSpec",
     "hookimpl",
 ]
 

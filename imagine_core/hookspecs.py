@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 import pluggy
 
-from imagine_core.interfaces import Device, Enhancer, HttpApi, ModelLoader, SamplerSpec
+from imagine_core.interfaces import (
+    Device,
+    Enhancer,
+    HttpApi,
+    ModelLoader,
+    Preprocessor,
+    SamplerSpec,
+    UpscalerSpec,
+)
 from imagine_core.types import Generation
 
 if TYPE_CHECKING:
@@ -49,6 +57,16 @@ def register_model_folders(register: Callable[[Path], None]) -> None:
 @hookspec
 def register_enhancers(register: Callable[[Enhancer], None]) -> None:
     """Register the prompt enhancers that this plugin brings."""
+
+
+@hookspec
+def register_upscalers(register: Callable[[UpscalerSpec], None]) -> None:
+    """Register upscalers that need no file; one that does is a model format."""
+
+
+@hookspec
+def register_preprocessors(register: Callable[[Preprocessor], None]) -> None:
+    """Register what makes hints for ControlNets of pictures."""
 
 
 @hookspec

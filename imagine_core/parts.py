@@ -1,8 +1,8 @@
-"""What changes a model for one request: LoRAs, embeddings and VAEs, as their loaders give them."""
+"""What changes a model for one request, and upscalers, as their loaders give them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
@@ -10,11 +10,13 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from imagine_core.types import LoraUse
+    from imagine_core.types import ControlUse, LoraUse
 
 __all__ = [
+    "AppliedControl",
     "AppliedLora",
     "Change",
+    "ControlNet",
     "Embedding",
     "FittedLora",
     "Layers",
@@ -24,6 +26,7 @@ __all__ = [
     "Parts",
     "PictureCodec",
     "Update",
+    "Upscaler",
     "Vae",
 ]
 
@@ -200,6 +203,45 @@ class Vae(Protocol):
         """Release the weights; it is not used afterwards."""
 
 
+# ------------------------------------------------------------------ ControlNets and upscalers
+
+
+class ControlNet(Protocol):
+    """A loaded ControlNet (Zhang et al. 2023) or T2I-Adapter: what loaders of "controlnet" give.
+
+    Several models may share it. Compared by identity, and weakly referenced.
+    """
+
+    @property
+    def hash(self) -> str | None:
+        """First 8 hex digits of the file's sha256, as A1111 has it; None if unknown."""
+
+    def close(self) -> None:
+        """Release the weights; it is not used afterwards."""
+
+
+class Upscaler(Protocol):
+    """A loaded network that enlarges pictures: what loaders of the kind "upscaler" give."""
+
+    @property
+    def factor(self) -> int:
+        """How many times larger each side becomes."""
+
+    @property
+    def hash(self) -> str | None:
+        """First 10 hex digits of the file's sha256; None if unknown."""
+
+    def enlarge(self, image: Image.Image) -> Generator[float, None, Image.Image]:
+        """Enlarge an RGB picture by `factor`, in bounded memory, a tile at a time.
+
+        A generator that yields after each tile how much is done, 0 .. 1, and returns the RGB
+        picture: the engine does other requests' work between two tiles. Closing it cancels.
+        """
+
+    def close(self) -> None:
+        """Release the weights; it is not used afterwards."""
+
+
 # ------------------------------------------------------------------------------- of one request
 
 
@@ -216,8 +258,24 @@ class AppliedLora:
         return self.use.weight if self.use.text_weight is None else self.use.text_weight
 
 
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
+class AppliedControl:
+    """A ControlNet, how a request uses it, and what it shows.
+
+    Attributes:
+        net: The ControlNet.
+        use: Its weight, steps and mode.
+        hint: The finished hint, RGB, at the size of the request's largest pass; the model scales
+            it to that of a smaller one.
+    """
+
+    net: ControlNet
+    use: ControlUse
+    hint: Image.Image
+
+
 MOST_SPANS = 4
-"""Sets of LoRAs of a request that are kept for the next steps; each takes memory of its own."""
+"""Sets of parts of a request that are kept for the next steps; each takes memory of its own."""
 
 
 class Parts:
@@ -226,33 +284,53 @@ class Parts:
     Args:
         loras: The LoRAs, in the request's order.
         embeddings: By the name that prompts call them.
+        controls: The ControlNets, in the request's order.
+        seamless: The axes along which the picture wraps around: "x", "y", "xy", or none.
     """
 
     def __init__(
         self,
         loras: tuple[AppliedLora, ...] = (),
         embeddings: Mapping[str, Embedding] | None = None,
+        controls: tuple[AppliedControl, ...] = (),
+        seamless: str = "",
     ) -> None:
         self.loras = loras
         self.embeddings = embeddings or {}
-        self._spans: dict[tuple[AppliedLora, ...], Parts] = {}
+        self.controls = controls
+        self.seamless = seamless
+        self._acting: dict[object, Parts] = {}
 
     def __bool__(self) -> bool:
         """Whether there is any."""
-        return bool(self.loras or self.embeddings)
+        return bool(self.loras or self.embeddings or self.controls or self.seamless)
 
     def at(self, done: float) -> Parts | None:
-        """Those whose LoRAs act once `done` of the steps (0 .. 1) are done; None for none.
+        """Those that act in the network once `done` of the steps (0 .. 1) are done; None for none.
 
-        The same object for the same LoRAs.
+        The same object for the same LoRAs and ControlNets.
         """
-        active = tuple(each for each in self.loras if each.use.start <= done < each.use.end)
-        if not active:
+        return self._only(
+            tuple(each for each in self.loras if each.use.start <= done < each.use.end),
+            tuple(each for each in self.controls if each.use.start <= done < each.use.end),
+        )
+
+    @property
+    def unconditional(self) -> Parts | None:
+        """Those that act in the row of the negative prompt: no ControlNet of mode "control"."""
+        controls = tuple(each for each in self.controls if each.use.mode != "control")
+        return self._only(self.loras, controls)
+
+    def _only(
+        self, loras: tuple[AppliedLora, ...], controls: tuple[AppliedControl, ...]
+    ) -> Parts | None:
+        if not (loras or controls or self.seamless):
             return None
-        if active == self.loras:
+        if (loras, controls) == (self.loras, self.controls):
             return self
-        if active not in self._spans:
-            if len(self._spans) >= MOST_SPANS:  # steps go on: the first is the one that is over
-                del self._spans[next(iter(self._spans))]
-            self._spans[active] = Parts(active, self.embeddings)
-        return self._spans[active]
+        key = (loras, controls)
+        if key not in self._acting:
+            if len(self._acting) >= MOST_SPANS:  # steps go on: the first is the one that is over
+                del self._acting[next(iter(self._acting))]
+            self._acting[key] = Parts(loras, self.embeddings, controls, self.seamless)
+        return self._acting[key]

@@ -16,7 +16,15 @@ import pluggy
 
 from imagine_core import hookspecs
 from imagine_core.errors import FAULTS, ImagineError, PluginError, SettingsError, UnknownName
-from imagine_core.interfaces import Device, Enhancer, HttpApi, ModelLoader, SamplerSpec
+from imagine_core.interfaces import (
+    Device,
+    Enhancer,
+    HttpApi,
+    ModelLoader,
+    Preprocessor,
+    SamplerSpec,
+    UpscalerSpec,
+)
 from imagine_core.registry import Registry
 
 if TYPE_CHECKING:
@@ -105,6 +113,16 @@ class Plugins:
         return self._registry("enhancer", "register_enhancers", Enhancer)
 
     @property
+    def upscalers(self) -> Registry[UpscalerSpec]:
+        """The upscalers that need no file."""
+        return self._registry("upscaler", "register_upscalers", UpscalerSpec)
+
+    @property
+    def preprocessors(self) -> Registry[Preprocessor]:
+        """What makes hints of pictures."""
+        return self._registry("preprocessor", "register_preprocessors", Preprocessor)
+
+    @property
     def apis(self) -> Registry[HttpApi]:
         """The APIs of the server that other programs know."""
         return self._registry("API", "register_apis", HttpApi)
@@ -157,8 +175,9 @@ class Plugins:
 
     def reports(self) -> list[PluginReport]:
         """The report on each plugin, by name. Fills every registry, so that problems show."""
+        pictures = (self.upscalers, self.preprocessors)
         registries = (self.devices, self.samplers, self.loaders, self.enhancers)
-        for kind in (*registries, self.apis, self.commands):
+        for kind in (*registries, *pictures, self.apis, self.commands):
             len(kind)
         return sorted(self._reports.values(), key=lambda report: report.name)
 

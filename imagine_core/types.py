@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "HIRES_STRENGTH",
+    "ControlMode",
+    "ControlUse",
     "Decoder",
     "GeneratedImage",
     "Generation",
@@ -19,16 +21,22 @@ __all__ = [
     "GenerationRequest",
     "GenerationResult",
     "LoraUse",
+    "MaskFill",
     "Outcome",
     "Phase",
     "PhaseEvent",
     "Preview",
     "StepEvent",
+    "UpscaleEvent",
+    "UpscaleRequest",
+    "UpscaleResult",
 ]
 
 Preview = Literal["fast", "vae"]
 Decoder = Literal["full", "fast"]
-Phase = Literal["enhancing", "queued", "loading", "encoding", "denoising", "decoding"]
+MaskFill = Literal["original", "noise", "blank", "average"]
+ControlMode = Literal["balanced", "prompt", "control"]
+Phase = Literal["enhancing", "queued", "loading", "encoding", "denoising", "decoding", "enlarging"]
 Outcome = Literal["done", "failed", "cancelled", "refused"]
 
 HIRES_STRENGTH = 0.35
@@ -61,6 +69,29 @@ class LoraUse:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ControlUse:
+    """A ControlNet in a request.
+
+    Attributes:
+        name: A name from the catalogue's ControlNets.
+        image: An encoded picture: the hint, or what the preprocessor makes it of.
+        weight: How much of it acts.
+        start, end: The part of the steps in which it acts, 0 .. 1.
+        mode: "balanced"; "prompt" weakens it where it contradicts the prompt; "control" lets it
+            act on the row of the prompt alone, so that guidance makes it stronger.
+        preprocessor: Name or alias of a registered preprocessor; None for a finished hint.
+    """
+
+    name: str
+    image: bytes
+    weight: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    mode: ControlMode = "balanced"
+    preprocessor: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """One request for pictures, in the field's words; primitives only, so that it pickles.
 
@@ -80,6 +111,27 @@ class GenerationRequest:
         preview_every: Preview every N steps; 0 for none.
         preview: "fast" is a linear fit of the latent, "vae" decodes it in full.
         hires_scale: Draw, scale up by this factor, refine, scale back; None for a single pass.
+        hires_keeps: Whether the larger picture of the hires fix is kept, not scaled back.
+        hires_upscaler: What scales up for it: a registered upscaler or one of the catalogue's.
+        hires_steps: Steps of its second pass's whole schedule; None for as many as `steps`.
+        hires_strength: How much of the scaled-up picture its second pass replaces.
+        hires_sampler: The sampler of its second pass; None for the same.
+        subseed: The seed of the variation, 0 .. 2**64-1; None draws one where there is a strength.
+        subseed_strength: How far the noise of `seed` goes towards that of `subseed`, 0 .. 1. Above
+            0, picture i of a request uses `seed` and subseed + i, as in A1111.
+        mask: An encoded picture of what to repaint of `init_image`: white repaints, black keeps.
+            If it has transparency, its transparent parts repaint.
+        mask_blur: Standard deviation of the Gaussian that feathers the mask, in pixels.
+        mask_fill: What the repainted part starts from: the picture ("original"), noise, nothing
+            ("blank"), or the colours around it ("average").
+        mask_invert: Whether black repaints.
+        mask_padding: Repaint only the mask's surroundings, at the size of the request, and paste
+            them into the picture, which keeps its own size: "only masked". So many pixels around
+            the mask are shown to the model; None repaints the picture as a whole.
+        extend: Pixels to add to `init_image`: left, top, right, bottom. They are painted as well.
+        controls: The ControlNets that steer the model, each with its hint.
+        tiling: The axes along which the picture is seamless: "x", "y", "xy", or none.
+        vae_tiling: Encode and decode in tiles, which bounds the memory.
         images: Number of pictures.
         deterministic: The same bytes whatever else the device does; never shares a batch.
         loras: The LoRAs that change the model for this request; the engine adds those that the
@@ -105,12 +157,45 @@ class GenerationRequest:
     preview_every: int = 0
     preview: Preview = "fast"
     hires_scale: float | None = None
+    hires_keeps: bool = False
+    hires_upscaler: str = "lanczos"
+    hires_steps: int | None = None
+    hires_strength: float = HIRES_STRENGTH
+    hires_sampler: str | None = None
+    subseed: int | None = None
+    subseed_strength: float = 0.0
+    mask: bytes | None = None
+    mask_blur: float = 4.0
+    mask_fill: MaskFill = "original"
+    mask_invert: bool = False
+    mask_padding: int | None = None
+    extend: tuple[int, int, int, int] = (0, 0, 0, 0)
+    controls: tuple[ControlUse, ...] = ()
+    tiling: str = ""
+    vae_tiling: bool = False
     images: int = 1
     deterministic: bool = False
     loras: tuple[LoraUse, ...] = ()
     vae: str | None = None
     decoder: Decoder = "full"
     original_prompt: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpscaleRequest:
+    """A request to enlarge a picture, without a model that draws.
+
+    Attributes:
+        image: The encoded picture (PNG, JPEG, ...).
+        upscaler: A registered upscaler or one of the catalogue's, by name.
+        scale: The factor of each side, above 0; None with a `size`.
+        size: Width and height of the result in pixels; None with a `scale`.
+    """
+
+    image: bytes
+    upscaler: str = "lanczos"
+    scale: float | None = 2.0
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,6 +264,26 @@ class GenerationResult:
 
 
 GenerationEvent = PhaseEvent | StepEvent | GenerationResult
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpscaleResult:
+    """The last event of an upscaling.
+
+    Attributes:
+        image: The enlarged picture, RGB.
+        request: The request as it ran: the upscaler's name and the size resolved.
+        warnings: What the user should know.
+        timings: Seconds per phase: queued, loading, enlarging.
+    """
+
+    image: Image.Image
+    request: UpscaleRequest
+    warnings: tuple[str, ...] = ()
+    timings: Mapping[str, float] = field(default_factory=dict)
+
+
+UpscaleEvent = PhaseEvent | StepEvent | UpscaleResult
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

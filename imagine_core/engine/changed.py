@@ -88,7 +88,7 @@ def _codec(
     if info is None:
         return cast("PictureCodec", model)
     try:
-        return cast("PictureCodec", model.with_vae(leased[info.path]))
+        return cast("PictureCodec", model.codec(leased[info.path]))
     except RequestError as error:
         fields = [FieldError(field, f"{info.name!r} {each.message}") for each in error.fields]
         raise RequestError(fields) from error

@@ -54,7 +54,7 @@ def _together(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Ten
     parts: list[Parts | None] = []
     for want in wants:
         count = len(want.guidance.rows)
-        parts += [want.parts] * count
+        parts += _of_rows(want.parts, count)
         latents += [want.latent] * count
         timesteps += [float(want.timestep)] * count
     batch = torch.cat(latents)
@@ -62,6 +62,13 @@ def _together(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Ten
     predictions = model.predict(batch, times, stack(rows, parts))
     split = torch.split(predictions, [len(want.guidance.rows) for want in wants])
     return [want.guidance.combine(part) for want, part in zip(wants, split, strict=True)]
+
+
+def _of_rows(parts: Parts | None, count: int) -> list[Parts | None]:
+    """What changes the model in each row of a picture, the unconditional one first."""
+    if parts is None or count == 1:
+        return [parts] * count
+    return [parts.unconditional, parts]
 
 
 def stack(rows: Sequence[Conditioning], parts: Sequence[Parts | None] = ()) -> Conditioning:

@@ -19,6 +19,7 @@ FOLDERS: Mapping[str, str] = {
     "embedding": "embeddings",
     "vae": "vae",
     "text-encoder": "text_encoders",
+    "controlnet": "controlnet",
     "upscaler": "upscale_models",
 }
 """The folder of each kind inside the models folder, as other programs call them."""
@@ -28,6 +29,8 @@ KINDS: Mapping[str, str] = {
     "lora": "this is a LoRA, which changes what a model draws, and draws nothing alone",
     "embedding": "this is an embedding, a word for prompts, which draws nothing alone",
     "vae": "this is a VAE, which only turns latents into pictures and back",
+    "controlnet": "this is a ControlNet, which steers what a model draws, and draws nothing alone",
+    "upscaler": "this is an upscaler, which enlarges pictures, and draws none",
 }
 """The kinds that are listed, models first, and what is said of a file of that kind."""
 
@@ -36,6 +39,8 @@ LABELS: Mapping[str, str] = {
     "lora": "LoRA",
     "embedding": "embedding",
     "vae": "VAE",
+    "controlnet": "ControlNet",
+    "upscaler": "upscaler",
 }
 """What messages call a file of each kind."""
 

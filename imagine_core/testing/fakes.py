@@ -125,10 +125,12 @@ class FakeModel:
             raise RequestError([FieldError("loras", "nothing of it fits")])
         return tuple(f"LoRA {name!r}: half of it is left out" for name in names if "half" in name)
 
-    def with_vae(self, vae: Vae) -> PictureCodec:
-        """The negatives."""
-        del vae
-        return Inverted(self)
+    def codec(
+        self, vae: Vae | None = None, *, tiled: bool = False, seamless: str = ""
+    ) -> PictureCodec:
+        """The negatives, with another VAE."""
+        del tiled, seamless
+        return self if vae is None else Inverted(self)
 
     def encode_prompt(
         self,

@@ -362,12 +362,12 @@ def test_the_models_own_vae_is_noted_where_it_would_draw_with_another(
     loader = type(engine.plugins.loaders.get("fake"))
     recognise = loader.recognise
 
-    def with_vae(self: Any, path: Path) -> ModelInfo | None:
+    def codec(self: Any, path: Path) -> ModelInfo | None:
         info = recognise(self, path)
         return info and replace(info, vae=None if info.kind != "model" else sidecar[0])
 
     sidecar = ["negative"]
-    monkeypatch.setattr(loader, "recognise", with_vae)
+    monkeypatch.setattr(loader, "recognise", codec)
     assert asyncio.run(engine.admit(RED)).request.vae == "negative"
     assert asyncio.run(engine.admit(replace(RED, vae="none"))).request.vae == "none"
     sidecar[0] = "missing"

@@ -76,7 +76,7 @@ def save(path: Path, tensors: dict[str, Any]) -> Path:
     return path
 
 
-def with_vae_of(pipeline: Any, vae: Any) -> Any:
+def codec_of(pipeline: Any, vae: Any) -> Any:
     """The same pipeline with another VAE."""
     changed = type(pipeline)(**{**pipeline.components, "vae": vae})
     changed.set_progress_bar_config(disable=True)
@@ -130,11 +130,11 @@ def test_a_vae_draws_in_the_scale_of_the_model_whatever_its_own(pair: Any, writt
             save_file(theirs.state_dict(), path, metadata={"imagine.config": held})
         else:
             path = folder
-    codec = pair.ours.with_vae(load_vae(path))
+    codec = pair.ours.codec(load_vae(path))
     assert (codec.latent_channels, codec.downsampling) == (4, 8)
 
     theirs.register_to_config(scaling_factor=pair.scale)
-    latent, expected = pictures_of(with_vae_of(pair.theirs, theirs))
+    latent, expected = pictures_of(codec_of(pair.theirs, theirs))
     assert_same_picture(codec.decode(latent), expected)
     other = np.asarray(pair.ours.decode(latent), int) - np.asarray(expected, int)
     assert np.abs(other).max() > 20
@@ -163,7 +163,7 @@ def test_the_statistics_of_latents_are_the_models(pair: Any) -> None:
     own, config = pair.ours.autoencoder, pair.ours.autoencoder.model.config
     mean, deviation = [0.5, -1.0, 0.0, 2.0], [2.0, 1.0, 0.5, 1.0]
     changed = {"scaling_factor": 0.5, "latents_mean": mean, "latents_std": deviation}
-    image, plain = picture(32, 32), pair.ours.with_vae(vae)
+    image, plain = picture(32, 32), pair.ours.codec(vae)
     scaled = type(own)(own.model, {**config, **changed}).replaced(vae)
     latents = [
         each.encode_image(image, torch.Generator().manual_seed(0)) for each in (plain, scaled)
@@ -175,7 +175,7 @@ def test_the_statistics_of_latents_are_the_models(pair: Any) -> None:
 
 
 def test_a_preview_is_fitted_on_the_vae_that_draws(pair: Any) -> None:
-    codec = pair.ours.with_vae(load_vae(write_vae(pair.folder / "v.safetensors", LAYOUTS["sd1"])))
+    codec = pair.ours.codec(load_vae(write_vae(pair.folder / "v.safetensors", LAYOUTS["sd1"])))
     latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     assert codec.preview(latent).tobytes() != pair.ours.preview(latent).tobytes()
     assert codec.preview(latent).size == (8, 8)
@@ -198,7 +198,7 @@ def test_the_models_own_vae_stays_as_it_is_bit_by_bit(pair: Any, tiny: Any) -> N
         save(pair.folder / "t.safetensors", tiny.state_dict()),
     ):
         vae = load_vae(path)
-        codec = pair.ours.with_vae(vae)
+        codec = pair.ours.codec(vae)
         codec.decode(latent)
         codec.preview(latent)
         codec.encode_image(picture(32, 32), torch.Generator().manual_seed(0))
@@ -212,7 +212,7 @@ def test_the_models_own_vae_stays_as_it_is_bit_by_bit(pair: Any, tiny: Any) -> N
 
 def test_a_vae_is_fitted_to_a_model_once_and_not_kept_by_it(pair: Any) -> None:
     vae = load_vae(write_vae(pair.folder / "v.safetensors", LAYOUTS["sd1"]))
-    assert pair.ours.with_vae(vae) is pair.ours.with_vae(vae)
+    assert pair.ours.codec(vae) is pair.ours.codec(vae)
     network = weakref.ref(vae.network)
     vae.close()
     del vae
@@ -225,7 +225,7 @@ def test_one_vae_serves_models_of_different_scales(tmp_path: Path) -> None:
     latents = []
     for name, layout in LAYOUTS.items():
         model = load(write_checkpoint(tmp_path / f"{name}.safetensors", layout))
-        codec = model.with_vae(vae)
+        codec = model.codec(vae)
         latents.append(codec.encode_image(picture(32, 32), torch.Generator().manual_seed(0)))
     torch.testing.assert_close(latents[0] / 0.18215, latents[1] / 0.13025)
 
@@ -234,13 +234,13 @@ def test_a_vae_of_other_latents_is_refused(pair: Any) -> None:
     vae = load_vae(write_vae(pair.folder / "v.safetensors", TINY_SD1))
     says = "vae: is for latents of 4 channels, 4 pixels a cell; those of this model have 4 .* 8"
     with pytest.raises(RequestError, match=says):
-        pair.ours.with_vae(vae)
+        pair.ours.codec(vae)
 
 
 def test_a_strangers_vae_is_refused(pair: Any) -> None:
     stranger: Any = SimpleNamespace(hash=None, close=lambda: None)
     with pytest.raises(RequestError, match="vae: is of a format that this model cannot use"):
-        pair.ours.with_vae(stranger)
+        pair.ours.codec(stranger)
 
 
 def test_an_inpainting_model_reads_the_grey_of_its_own_vae(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_an_inpainting_model_reads_the_grey_of_its_own_vae(tmp_path: Path) -> No
     conditioning = model.encode_prompt("a cat", clip_skip=1, width=64, height=64)
     latents, time = torch.randn(1, 4, 8, 8), torch.tensor([500.0])
     before = model.predict(latents, time, conditioning)
-    model.with_vae(load_vae(write_vae(tmp_path / "v.safetensors", LAYOUTS["sd1"]))).decode(latents)
+    model.codec(load_vae(write_vae(tmp_path / "v.safetensors", LAYOUTS["sd1"]))).decode(latents)
     model._masked.clear()
     assert torch.equal(model.predict(latents, time, conditioning), before)
 
@@ -267,7 +267,7 @@ def test_a_vae_that_overflows_goes_on_in_float32(pair: Any) -> None:
     )
     with torch.no_grad():
         vae.network.decoder.mid_block.resnets[0].conv2.weight.mul_(1e5).clamp_(-6e4, 6e4)
-    drawn = pair.ours.with_vae(vae).decode(torch.randn(1, 4, 8, 8))
+    drawn = pair.ours.codec(vae).decode(torch.randn(1, 4, 8, 8))
     assert vae.network.dtype == torch.float32
     assert np.asarray(drawn).std() > 1
 
@@ -314,8 +314,8 @@ def test_a_taesd_draws_as_diffusers_pipeline_with_it(pair: Any, tiny: Any, writt
         save(path, authors_names(state, encoder=None))
     else:
         save(path, state)
-    codec = pair.ours.with_vae(load_vae(path))
-    latent, expected = pictures_of(with_vae_of(pair.theirs, tiny))
+    codec = pair.ours.codec(load_vae(path))
+    latent, expected = pictures_of(codec_of(pair.theirs, tiny))
     assert_same_picture(codec.decode(latent), expected)
 
     image = picture(64, 32)

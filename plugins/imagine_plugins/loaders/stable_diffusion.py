@@ -117,8 +117,13 @@ class StableDiffusion:
             )[0]
         return prediction.float()  # type: ignore[no-any-return]
 
-    def with_vae(self, vae: Vae) -> PictureCodec:
-        """Pictures to latents of this model's scale and back with another VAE."""
+    def codec(
+        self, vae: Vae | None = None, *, tiled: bool = False, seamless: str = ""
+    ) -> PictureCodec:
+        """Pictures to latents of this model's scale and back, in other ways than its own."""
+        del tiled, seamless
+        if vae is None:
+            return self.autoencoder
         if not isinstance(vae, LoadedVae):
             raise RequestError([FieldError("vae", "is of a format that this model cannot use")])
         if vae not in self._codecs:
