@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal
 
+from imagine_core.control_field import Controls
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.kinds import (
+    Axes,
+    Borders,
     Choice,
     Decimal,
     Every,
@@ -78,6 +81,11 @@ class Field:
     def flag(self) -> str:
         """What the command line calls it."""
         return self.flags[-1] if self.flags else f"--{self.wire}"
+
+    @property
+    def parameter(self) -> str:
+        """What click calls its flag."""
+        return self.flag.removeprefix("--").replace("-", "_")
 
     def schema(self, limits: Limits) -> Json:
         """The JSON Schema of its values, on a server with `limits`."""
@@ -171,6 +179,54 @@ FIELDS = (
         infotext="Hires upscale", flags="-f --hires SCALE",
         help="Hires fix: refine at this times the size, 1.5 for example, and scale back.",
         says="The enlarged picture has at most the server's limit of pixels."),
+    row("hires_keeps",     "keep_size", Flag(), flags="--keep-size",
+        help="Keep the larger picture of --hires.",
+        says="Whether the larger picture of the hires fix is kept, not scaled back."),
+    row("hires_upscaler",  "hires_upscaler", Name(), infotext="Hires upscaler",
+        flags="--hires-upscaler NAME", help="What enlarges for --hires, see 'imagine upscalers'.",
+        says="A name from `GET /upscalers`."),
+    row("hires_steps",     "hires_steps", Whole(1, "steps"), optional=True, infotext="Hires steps",
+        flags="--hires-steps", help="Steps of the second pass. [default: as many]"),
+    row("hires_strength",  "hires_strength", Decimal(0.0, 1.0), flags="--hires-strength",
+        help="How much of the enlarged picture to replace."),
+    row("hires_sampler",   "hires_sampler", Name(), optional=True, infotext="Hires sampler",
+        flags="--hires-sampler NAME", help="Sampler of the second pass. [default: the same]"),
+    row("subseed",         "subseed",  Seed(), optional=True, infotext="Variation seed",
+        flags="--subseed", help="Seed of a variation of --seed. [default: random]",
+        says="-1 and null draw one where there is a `subseed_strength`."),
+    row("subseed_strength", "subseed_strength", Decimal(0.0, 1.0),
+        infotext="Variation seed strength", flags="--subseed-strength",
+        help="How far towards --subseed, 0.0 to 1.0.",
+        says="How far the noise of `seed` goes towards that of `subseed`."),
+    row("mask",            "mask",     Picture(), optional=True, flags="--mask FILE",
+        help="What of --img to repaint: white, or transparent.",
+        says="What of `img` to repaint, in base64: white repaints; transparency does, if any."),
+    row("mask_blur",       "mask_blur", Decimal(0.0, 256.0), infotext="Mask blur",
+        flags="--mask-blur", help="Pixels by which the mask's edge is feathered."),
+    row("mask_fill",       "mask_fill", Choice(("original", "noise", "blank", "average")),
+        infotext="Masked content", flags="--mask-fill KIND",
+        help="What the masked part starts from: original, noise, blank, average.",
+        says="What the repainted part starts from."),
+    row("mask_invert",     "mask_invert", Flag(), infotext="Mask mode", flags="--mask-invert",
+        help="Repaint what is black in the mask."),
+    row("mask_padding",    "mask_padding", Whole(0, lowest="none"), optional=True,
+        infotext="Masked area padding", flags="--mask-padding",
+        help="Repaint the mask alone, with so many pixels around it, at --width x --height.",
+        says="Repaints only the mask and so many pixels around it, at `width` x `height`; the "
+             "picture keeps its own size. null repaints the picture as a whole."),
+    row("extend",          "extend",   Borders(), flags="--extend L,T,R,B",
+        help="Pixels to paint beyond the edges of --img: left, top, right, bottom.",
+        says="Pixels to paint beyond the edges of `img`: left, top, right, bottom."),
+    row("controls",        "controls", Controls(), flags="--control NAME=FILE",
+        help="ControlNet and its hint, --control canny=edges.png,weight=0.8 for example; may be "
+             "given several times.",
+        says="ControlNets that steer the model, each with its hint."),
+    row("tiling",          "tiling",   Axes(), infotext="Tiling", flags="--tiling AXES",
+        help="Draw a seamless picture: x, y or xy.",
+        says="Whether the picture is seamless: both ways, or along one axis."),
+    row("vae_tiling",      "vae_tiling", Flag(), flags="--vae-tiling",
+        help="Decode in tiles, which takes less memory.",
+        says="Whether pictures are encoded and decoded in tiles, which takes less memory."),
     row("loras",           "loras",    Loras(), flags="--lora NAME[:WEIGHT]",
         help="LoRA to draw with, --lora ink:0.8 for example; may be given several times.",
         says="LoRAs that change the model for this request, beside those that the prompt names."),
@@ -230,6 +286,15 @@ def noted(request: GenerationRequest) -> dict[str, Any]:
         for field, value in _written(request)
         if field.noted == "always" or (field.noted == "changed" and _changed(request, field))
     }
+
+
+def without_pictures(request: GenerationRequest) -> GenerationRequest:
+    """`request` without the pictures that its caller sent, which may be large."""
+    return replace(
+        request,
+        controls=tuple(replace(use, image=b"") for use in request.controls),
+        **{each.name: None for each in FIELDS if isinstance(each.kind, Picture)},
+    )
 
 
 def field_errors(request: GenerationRequest, limits: Limits) -> Iterator[FieldError]:

@@ -16,6 +16,8 @@ __all__ = [
     "SIDE_STEP",
     "SMALLEST_SIDE",
     "Absent",
+    "Axes",
+    "Borders",
     "Choice",
     "Decimal",
     "Every",
@@ -49,6 +51,9 @@ WORDS = dict.fromkeys(("true", "yes", "on", "t", "y"), True) | dict.fromkeys(
 EMPTY = "must not be empty"
 SMALLEST_SIDE = 64
 SIDE_STEP = 8
+SIDES = 4
+AXES = ("", "xy")
+"""The axes along which a picture is seamless, where JSON says false or true."""
 """Sides of a picture are multiples of this: one cell of a latent."""
 
 
@@ -145,7 +150,9 @@ class Whole(Kind):
     def read(self, value: object) -> int:
         return strict_json.integer(value)
 
-    def problem(self, value: int, limits: Limits) -> str | None:
+    def problem(self, value: int | None, limits: Limits) -> str | None:
+        if value is None:
+            return None
         if self.most is None:
             fine, rule = value >= self.least, f"must be {self.least} ({self.lowest}) or more"
         else:
@@ -212,6 +219,51 @@ class Decimal(Kind):
         del limits
         least = "exclusiveMinimum" if self.above else "minimum"
         return {"type": "number", least: self.least, "maximum": self.most}
+
+
+@dataclass(frozen=True, slots=True)
+class Borders(Kind):
+    """Pixels along each side of a picture: left, top, right, bottom."""
+
+    def read(self, value: object) -> tuple[int, int, int, int]:
+        if not isinstance(value, list) or len(value) != SIDES:
+            raise strict_json.Refused("must be [left, top, right, bottom], in pixels")
+        left, top, right, bottom = map(strict_json.integer, value)
+        return left, top, right, bottom
+
+    def write(self, value: tuple[int, int, int, int]) -> list[int]:
+        return list(value)
+
+    def problem(self, value: tuple[int, ...], limits: Limits) -> str | None:
+        most = _longest_side(limits)
+        if all(0 <= side <= most and side % SIDE_STEP == 0 for side in value):
+            return None
+        return f"must be multiples of {SIDE_STEP} from 0 to {most:,}"
+
+    def schema(self, limits: Limits) -> Json:
+        bounds = {"minimum": 0, "maximum": _longest_side(limits), "multipleOf": SIDE_STEP}
+        side = {"type": "integer", **bounds}
+        return {"type": "array", "items": side, "minItems": SIDES, "maxItems": SIDES}
+
+
+class Axes(Kind):
+    """The axes along which a picture is seamless: true for both, false for none, "x" or "y"."""
+
+    def read(self, value: object) -> str:
+        if isinstance(value, bool):
+            return AXES[value]
+        return strict_json.text(value)
+
+    def write(self, value: str) -> str | bool:
+        return {"": False, "xy": True}.get(value, value)
+
+    def problem(self, value: str, limits: Limits) -> str | None:
+        del limits
+        return None if value in ("", "x", "y", "xy") else 'must be true, false, "x" or "y"'
+
+    def schema(self, limits: Limits) -> Json:
+        del limits
+        return {"enum": [True, False, "x", "y", "xy", ""]}
 
 
 class Flag(Kind):

@@ -16,7 +16,7 @@ from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import DEFAULTS, FIELDS, Field, from_json, noted, renamed, to_json
 from imagine_core.pictures.infotext import read_infotext, write_infotext
 from imagine_core.settings import Limits
-from imagine_core.types import LoraUse
+from imagine_core.types import ControlUse, LoraUse
 from imagine_plugins.commands.run import run
 
 ROOT = Path(__file__).parent.parent
@@ -39,6 +39,32 @@ FULL = GenerationRequest(
     preview_every=3,
     preview="vae",
     hires_scale=2.0,
+    hires_keeps=True,
+    hires_upscaler="nearest",
+    hires_steps=9,
+    hires_strength=0.4,
+    hires_sampler="euler",
+    subseed=7,
+    subseed_strength=0.25,
+    mask=b"mask",
+    mask_blur=6.0,
+    mask_fill="average",
+    mask_invert=True,
+    mask_padding=16,
+    extend=(0, 8, 16, 24),
+    controls=(
+        ControlUse(
+            name="edges",
+            image=b"hint",
+            weight=0.7,
+            start=0.1,
+            end=0.8,
+            mode="prompt",
+            preprocessor="canny",
+        ),
+    ),
+    tiling="x",
+    vae_tiling=True,
     images=3,
     deterministic=True,
     loras=(LoraUse(name="ink", weight=0.8, text_weight=0.5, start=0.1, end=0.9, blocks="OUTD"),),
@@ -126,14 +152,14 @@ def test_infotext_has_a_field_under_its_label_and_reads_it_back(field: Field) ->
 
 def test_the_command_line_has_the_flags_of_the_table_and_their_defaults() -> None:
     options: dict[str, Any] = {str(each.name): each for each in run.params}
-    of_fields = {field.flag.removeprefix("--"): field for field in FIELDS if field.flags}
+    of_fields = {field.parameter: field for field in FIELDS if field.flags}
     assert set(options) == set(of_fields) | OTHERWISE
     for name, field in of_fields.items():
         option = options[name]
         assert isinstance(option, click.Option)
         assert set(option.opts) == set(field.flags)
         if name != "neg":  # the readme has a default there that the wire has not
-            assert option.default == field.default
+            assert option.default == (field.default or None) or option.is_flag
 
 
 def test_the_page_has_the_parameters_of_the_table_and_their_defaults() -> None:

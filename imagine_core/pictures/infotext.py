@@ -15,9 +15,8 @@ from imagine_core.errors import RequestError
 from imagine_core.fields import DEFAULTS, FIELDS
 from imagine_core.lora_field import Loras
 from imagine_core.lora_tags import can_be_tag, read_tags, tag_of
-from imagine_core.pictures.infotext_values import READERS, in_our_words
+from imagine_core.pictures.infotext_values import FILLS, MODES, READERS, TILINGS, in_our_words
 from imagine_core.schedules import schedule_label
-from imagine_core.types import HIRES_STRENGTH
 
 if TYPE_CHECKING:
     from imagine_core.types import GenerationRequest
@@ -47,7 +46,9 @@ LABELS = MappingProxyType(
 _FIELDS = {label.lower(): field for label, field in LABELS.items()}
 _ORDER = (
     *("model", "prompt", "width", "height", "steps", "guidance", "sampler", "seed", "neg", "clip"),
-    *("strength", "schedule", "hires", "loras", "vae", "model_hash"),
+    *("strength", "schedule", "hires", "hires_upscaler", "hires_steps", "hires_strength"),
+    *("hires_sampler", "subseed", "subseed_strength", "mask_blur", "mask_fill", "mask_invert"),
+    *("mask_padding", "tiling", "loras", "vae", "model_hash"),
 )
 
 
@@ -82,7 +83,11 @@ def write_infotext(  # noqa: PLR0913 - what a picture tells
         "Model": request.model,
         "Denoising strength": None if request.init_image is None else request.strength,
         "Clip skip": request.clip_skip if request.clip_skip > 1 else None,
+        **_variation_details(request),
+        **_mask_details(request),
+        **_control_details(request),
         **_hires_details(request),
+        "Tiling": TILINGS.get(request.tiling),
         "VAE hash": hashes.get("vae"),
         "VAE": request.vae,
         "Lora hashes": _listed(hashes, "lora:"),
@@ -98,6 +103,44 @@ def write_infotext(  # noqa: PLR0913 - what a picture tells
     return "\n".join(lines)
 
 
+def _variation_details(request: GenerationRequest) -> dict[str, object]:
+    if not request.subseed_strength:
+        return {}
+    strength = request.subseed_strength
+    return {"Variation seed": request.subseed, "Variation seed strength": strength}
+
+
+def _mask_details(request: GenerationRequest) -> dict[str, object]:
+    """What A1111 writes of a mask; of what it takes for granted, nothing."""
+    if request.mask is None:
+        return {}
+    alone = request.mask_padding is not None
+    return {
+        "Mask blur": request.mask_blur,
+        "Mask mode": "Inpaint not masked" if request.mask_invert else None,
+        "Masked content": None if request.mask_fill == "original" else FILLS[request.mask_fill],
+        "Inpaint area": "Only masked" if alone else None,
+        "Masked area padding": request.mask_padding,
+    }
+
+
+def _control_details(request: GenerationRequest) -> dict[str, object]:
+    """A line for each ControlNet, as A1111's extension writes it."""
+    return {
+        f"ControlNet {place}": ", ".join(
+            (
+                f"Module: {use.preprocessor or 'none'}",
+                f"Model: {use.name}",
+                f"Weight: {use.weight:g}",
+                f"Guidance Start: {use.start:g}",
+                f"Guidance End: {use.end:g}",
+                f"Control Mode: {MODES[use.mode]}",
+            )
+        )
+        for place, use in enumerate(request.controls)
+    }
+
+
 def _hires_details(request: GenerationRequest) -> dict[str, object]:
     """What A1111 needs to switch its hires fix on: a factor and a denoising strength.
 
@@ -107,10 +150,13 @@ def _hires_details(request: GenerationRequest) -> dict[str, object]:
     if request.hires_scale is None:
         return {}
     strength = "Denoising strength" if request.init_image is None else "Hires strength"
+    lanczos = request.hires_upscaler == DEFAULTS["hires_upscaler"]
     return {
-        strength: HIRES_STRENGTH,
+        strength: request.hires_strength,
         "Hires upscale": request.hires_scale,
-        "Hires upscaler": "Lanczos",
+        "Hires steps": request.hires_steps,
+        "Hires upscaler": "Lanczos" if lanczos else request.hires_upscaler,
+        "Hires sampler": request.hires_sampler,
     }
 
 
@@ -157,7 +203,8 @@ def read_infotext(text: str) -> dict[str, Any] | None:
     meta = {"prompt": prompt, "neg": negative, **in_our_words(values)}
     meta |= _loras(prompt, steps=values.get("steps", DEFAULTS["steps"]))
     if "hires_strength" not in values and any(label.startswith("hires") for label in labels):
-        meta.pop("strength", None)  # it is the second pass's
+        strength = meta.pop("strength", None)  # it is the second pass's
+        meta |= {} if strength is None else {"hires_strength": strength}
     return {key: meta[key] for key in _ORDER if key in meta}
 
 

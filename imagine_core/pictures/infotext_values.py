@@ -9,6 +9,21 @@ from typing import Any
 
 from imagine_core.kinds import SEEDS
 
+FILLS = {"original": "original", "average": "fill", "noise": "latent noise"} | {
+    "blank": "latent nothing"
+}
+"""What A1111 calls what the masked part starts from."""
+
+MODES = {
+    "balanced": "Balanced",
+    "prompt": "My prompt is more important",
+    "control": "ControlNet is more important",
+}
+"""What A1111's extension calls the modes of a ControlNet."""
+
+TILINGS = {"xy": "True", "x": "x", "y": "y"}
+"""What an infotext says of the axes along which a picture is seamless."""
+
 _PLAIN_SCHEDULES = ("automatic", "default", "discrete", "uniform")
 _COMPOUND = re.compile(
     r"(.+?)[ _](karras|exponential|beta|simple|normal|sgm[ _]uniform|kl[ _]optimal|"
@@ -51,6 +66,10 @@ def _name(value: str) -> str | None:
     return value.lower() or None
 
 
+def _sampler(value: str) -> str | None:
+    return None if value.lower() == "use same sampler" else _name(value)
+
+
 def _model(value: str) -> str | None:
     """Its name here: of a file, which other tools name with its folder, the stem."""
     stem, dot, ending = value.rpartition(".")
@@ -62,6 +81,20 @@ def _model(value: str) -> str | None:
 def _schedule(value: str) -> str | None:
     name = value.lower().replace(" ", "_")
     return None if name in ("", *_PLAIN_SCHEDULES) else name
+
+
+def _upscaler(value: str) -> str | None:
+    """A1111's latent ones are none of ours: the usual one takes their place."""
+    name = value.lower()
+    return None if not name or name == "none" or name.startswith("latent") else name
+
+
+def _fill(value: str) -> str | None:
+    return {label: name for name, label in FILLS.items()}.get(value.lower())
+
+
+def _axes(value: str) -> str | bool | None:
+    return {"true": True, "x": "x", "y": "y"}.get(value.lower())
 
 
 # By field; None where the value makes no sense, or says nothing.
@@ -80,6 +113,16 @@ READERS: dict[str, Callable[[str], Any]] = {
     "hires": _factor,
     "hires_size": _size,
     "hires_strength": _decimal,
+    "hires_upscaler": _upscaler,
+    "hires_steps": _whole,
+    "hires_sampler": _sampler,
+    "subseed": _seed,
+    "subseed_strength": _decimal,
+    "mask_blur": _decimal,
+    "mask_fill": _fill,
+    "mask_invert": lambda value: value.lower() == "inpaint not masked" or None,
+    "mask_padding": _whole,
+    "tiling": _axes,
 }
 
 

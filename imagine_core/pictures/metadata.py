@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from imagine_core.errors import InvalidFile
-from imagine_core.fields import noted
+from imagine_core.fields import noted, without_pictures
 from imagine_core.pictures.exif import exif_comment, is_jpeg, is_webp, picture_comment
 from imagine_core.pictures.files import read_all, reading
 from imagine_core.pictures.infotext import read_infotext, write_infotext
@@ -104,7 +104,7 @@ def finished(
 ) -> tuple[dict[str, Any], bytes]:
     """The `meta` object and the PNG of a finished picture.
 
-    Without a `date`, equal requests give equal bytes: the date, the caller's picture and the
+    Without a `date`, equal requests give equal bytes: the date, the caller's pictures and the
     hashes of model and VAE, which are known only some time after these, are left out.
 
     Args:
@@ -116,9 +116,8 @@ def finished(
     model_hash = None if date is None else result.model_hash
     hashes = {name: value for name, value in result.hashes.items() if date or name != "vae"}
     request = result.request
-    meta = meta_of(request, seed=made.seed, date=date, model_hash=model_hash, hashes=hashes)
-    if date is None:
-        meta["img"] = None
+    told = request if date else without_pictures(request)
+    meta = meta_of(told, seed=made.seed, date=date, model_hash=model_hash, hashes=hashes)
     infotext = write_infotext(
         request,
         seed=made.seed,

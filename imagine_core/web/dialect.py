@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeVar
 from starlette.routing import BaseRoute
 
 from imagine_core.errors import Cancelled, FieldError
+from imagine_core.fields import without_pictures
 from imagine_core.pictures.metadata import png_bytes
 from imagine_core.types import (
     GenerationEvent,
@@ -114,7 +115,7 @@ class Finished:
 
     def to_keep(self) -> Finished:
         """The same without decoded pictures and the picture to start from, which are large."""
-        request = replace(self.result.request, init_image=None)
+        request = without_pictures(self.result.request)
         return replace(self, result=replace(self.result, images=(), request=request))
 
 
@@ -192,8 +193,8 @@ class Record:
     def drop_pictures(self) -> None:
         """Drop all but the result: a kept record would hold megabytes for minutes."""
         self.preview = None
-        self.order = replace(self.order, request=replace(self.order.request, init_image=None))
-        self.request = replace(self.request, init_image=None)
+        self.order = replace(self.order, request=without_pictures(self.order.request))
+        self.request = without_pictures(self.request)
 
     @property
     def outcome(self) -> Ended | None:

@@ -105,6 +105,17 @@ def test_null_means_the_default_where_there_is_none_to_name(field: str) -> None:
     assert order(prompt="fox", **{field: None}).request == GenerationRequest(prompt="fox")
 
 
+CONTROL_NONSENSE: list[dict[str, object]] = [
+    {"name": " "},
+    {"img": "not base64!"},
+    {"weight": -0.1},
+    {"weight": 10.1},
+    {"start": 2},
+    {"end": "1"},
+    {"mode": "other"},
+    {"preprocessor": ""},
+    {"image": "AAAA"},
+]
 NONSENSE: dict[str, list[Any]] = {
     "prompt": [None, 5, "", "  ", [], "x" * 20_001],
     "model": [5, [], True, "", " "],
@@ -131,6 +142,26 @@ NONSENSE: dict[str, list[Any]] = {
         [{"name": "x" * 1001}],
         [{"name": "ink"}] * 33,
     ],
+    "keep_size": [None, 1, "true"],
+    "hires_upscaler": [None, 5, "", " "],
+    "hires_steps": [0, -1, 101, 2.5, "9"],
+    "hires_strength": [None, "0.5", -0.1, 1.1, float("nan")],
+    "hires_sampler": [5, [], "", " "],
+    "subseed": ["", "abc", -2, 2**64, 1.5, True],
+    "subseed_strength": [None, "0.5", -0.1, 1.1, float("inf")],
+    "mask": ["not base64!", 5, "/etc/passwd"],
+    "mask_blur": [None, "4", -1, 257, float("nan")],
+    "mask_fill": [None, "fill", 1],
+    "mask_invert": [None, 1, "true"],
+    "mask_padding": [-1, 2.5, "32", True],
+    "extend": [None, 8, [8], [8, 8, 8], [0, 0, 0, 7], [-8, 0, 0, 0], [8, 8, 8, "8"], [0] * 5],
+    "controls": [
+        *(None, 5, "canny", [5], [{}], [{"name": "canny"}], [{"img": "AAAA"}]),
+        *([{"name": "canny", "img": "AAAA", **wrong}] for wrong in CONTROL_NONSENSE),
+        [{"name": "canny", "img": "AAAA"}] * 9,
+    ],
+    "tiling": [None, 1, "z", "yx", []],
+    "vae_tiling": [None, 0, "true"],
     "vae": [5, [], True, "", " "],
     "decoder": [None, "taesd", 1],
     "n": [None, 0, 5, "2", 1.0],

@@ -10,13 +10,33 @@ from typing import Any
 import click
 
 from imagine_core import GenerationRequest, GenerationResult
+from imagine_core.control_field import Controls
 from imagine_core.errors import RequestError
 from imagine_core.fields import FIELDS, PLACEHOLDER, Field, from_json, on_wire
-from imagine_core.kinds import Choice, Decimal, Every, Flag, Picture, Seed, Text
+from imagine_core.kinds import (
+    Axes,
+    Borders,
+    Choice,
+    Decimal,
+    Every,
+    Flag,
+    Kind,
+    Picture,
+    Seed,
+    Side,
+    Text,
+    Whole,
+)
 from imagine_core.lora_field import Loras
-from imagine_core.lora_tags import LoraTag, read_tags
 from imagine_core.pictures.files import read_all, reading
 from imagine_core.pictures.metadata import read_meta
+from imagine_core.uses_field import Uses
+from imagine_plugins.commands.shared.parameters import (
+    MAX_INPUT,
+    BordersParameter,
+    ControlParameter,
+    LoraParameter,
+)
 from imagine_plugins.commands.shared.values import Finite
 
 NO_LORA = "none"
@@ -24,9 +44,6 @@ NO_LORA = "none"
 
 DEFAULT_NEGATIVE = "ugly, deformed, blurry, low quality"
 """The command line has a negative prompt by default, the wire has none."""
-
-MAX_INPUT = 40 * 2**20
-"""Bytes of an input picture, which must fit a server's body limit as base64."""
 
 
 def field_options() -> list[click.Option]:
@@ -69,12 +86,19 @@ def request_again(
         own = prompt
     request, errors = from_json({**known, "prompt": PLACEHOLDER})
     request = replace(request, prompt=_unicode(own).strip())
-    chosen = [f for f in FIELDS if f.flags and is_given(f.flag.removeprefix("--"))]
+    chosen = [f for f in FIELDS if f.flags and is_given(f.parameter)]
     values = _values(given, chosen, steps=given["steps"] if is_given("steps") else request.steps)
+    values = {**_without_lost_pictures(request), **values}
     remarks = [
         f"{file}: {on_wire(RequestError([error]))}" for error in errors if error.field not in values
     ]
     return replace(request, **values), remarks
+
+
+def _without_lost_pictures(request: GenerationRequest) -> dict[str, Any]:
+    """What a picture's settings ask for whose own pictures were not kept with it."""
+    kept = tuple(use for use in request.controls if use.image)
+    return {} if kept == request.controls else {"controls": kept}
 
 
 def changed_files(file: Path, result: GenerationResult) -> Iterator[str]:
@@ -92,7 +116,7 @@ def _values(given: Mapping[str, Any], fields: Iterable[Field], *, steps: int) ->
     """The core's values of flags."""
     values: dict[str, Any] = {}
     for field in fields:
-        value = given[field.flag.removeprefix("--")]
+        value = given[field.parameter]
         if isinstance(field.kind, Loras):
             tags = (tag for tag in value or () if tag.name.casefold() != NO_LORA)
             values[field.name] = tuple(tag.use(steps) for tag in tags)
@@ -107,8 +131,8 @@ def _option(field: Field) -> click.Option:
     return click.Option(
         list(field.flags),
         type=_type(field),
-        multiple=isinstance(field.kind, Loras),
-        default=DEFAULT_NEGATIVE if field.wire == "neg" else field.default,
+        multiple=isinstance(field.kind, Uses),
+        default=DEFAULT_NEGATIVE if field.wire == "neg" else field.default or None,
         show_default=not isinstance(field.kind, Every),
         metavar=field.metavar,
         help=field.help,
@@ -116,39 +140,20 @@ def _option(field: Field) -> click.Option:
 
 
 def _type(field: Field) -> click.ParamType[Any]:
-    match field.kind:
-        case Every():
-            return click.IntRange(min=0)
-        case Decimal():
-            return Finite()
-        case Seed():
-            return click.INT
-        case Choice(words):
-            return click.Choice(words)
-        case Loras():
-            return LoraParameter()
-    return click.INT if isinstance(field.default, int) else click.STRING
-
-
-class LoraParameter(click.ParamType[LoraTag]):
-    """A LoRA as a tag in a prompt has it: `ink`, `ink:0.8`, `ink:te=0:unet=0.8`."""
-
-    name = "lora"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> LoraTag:
-        """Read it; one that is read already stays."""
-        if isinstance(value, LoraTag):
-            return value
-        try:
-            text = str(value)
-            found = read_tags(text if text.startswith("<") else f"<lora:{text}>")
-        except RequestError as error:
-            self.fail(error.fields[0].message.partition(", but ")[2], param, ctx)
-        if len(found.loras) != 1 or found.prompt or found.warnings:
-            self.fail(f"{value!r} is no NAME or NAME:WEIGHT", param, ctx)
-        return found.loras[0]
+    types: dict[type[Kind], click.ParamType[Any]] = {
+        Every: click.IntRange(min=0),
+        Decimal: Finite(),
+        Seed: click.INT,
+        Whole: click.INT,
+        Side: click.INT,
+        Loras: LoraParameter(),
+        Controls: ControlParameter(),
+        Borders: BordersParameter(),
+        Axes: click.Choice(("x", "y", "xy")),
+    }
+    if isinstance(field.kind, Choice):
+        return click.Choice(field.kind.words)
+    return types.get(type(field.kind), click.STRING)
 
 
 def _core_value(field: Field, value: Any) -> Any:
