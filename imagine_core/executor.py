@@ -10,11 +10,17 @@ from imagine_core.types import Phase
 
 if TYPE_CHECKING:
     from imagine_core.engine.admission import Admitted
+    from imagine_core.engine.tasks import Upscaling
     from imagine_core.errors import FieldError, Stalled
     from imagine_core.models.cache import LoadedModel, Unloaded
     from imagine_core.models.catalogue import Catalogue
     from imagine_core.settings import Settings
-    from imagine_core.types import GenerationEvent, GenerationRequest
+    from imagine_core.types import (
+        GenerationEvent,
+        GenerationRequest,
+        UpscaleEvent,
+        UpscaleRequest,
+    )
 
 __all__ = [
     "EngineStatus",
@@ -105,6 +111,17 @@ class Executor(Protocol):
         id: str | None = None,  # noqa: A002 - the public name
     ) -> AsyncGenerator[GenerationEvent, None]:
         """The events of one request; see `Engine.generate`."""
+
+    async def admit_upscale(self, request: UpscaleRequest) -> Upscaling:
+        """Validate and resolve a request to enlarge a picture; see `Engine.admit_upscale`."""
+
+    def upscale(
+        self,
+        request: UpscaleRequest | Upscaling,
+        *,
+        id: str | None = None,  # noqa: A002 - the public name
+    ) -> AsyncGenerator[UpscaleEvent, None]:
+        """The events of enlarging a picture; see `Engine.upscale`."""
 
     def unload(self, name: str) -> Unloaded:
         """Take the model `name` out of memory, at once or when its pictures are done."""

@@ -290,11 +290,11 @@ def noted(request: GenerationRequest) -> dict[str, Any]:
 
 def without_pictures(request: GenerationRequest) -> GenerationRequest:
     """`request` without the pictures that its caller sent, which may be large."""
-    return replace(
-        request,
-        controls=tuple(replace(use, image=b"") for use in request.controls),
-        **{each.name: None for each in FIELDS if isinstance(each.kind, Picture)},
-    )
+    pictures: dict[str, Any] = {
+        each.name: None for each in FIELDS if isinstance(each.kind, Picture)
+    }
+    controls = tuple(replace(use, image=b"") for use in request.controls)
+    return replace(request, controls=controls, **pictures)
 
 
 def field_errors(request: GenerationRequest, limits: Limits) -> Iterator[FieldError]:

@@ -230,13 +230,14 @@ class StepEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedImage:
-    """A finished picture and the seed that makes it again.
+    """A finished picture and the seeds that make it again.
 
-    `png` is the picture as a PNG, where it came as one.
+    `subseed` is that of a variation; `png` is the picture as a PNG, where it came as one.
     """
 
     image: Image.Image
     seed: int
+    subseed: int | None = None
     png: bytes | None = None
 
 

@@ -103,8 +103,8 @@ class Uses(Kind, Generic[T]):
     def _use(self, place: int, given: object) -> T:
         which = f"{self.label} {place}"
         if not isinstance(given, dict):
-            kind = strict_json.kind_of(given)
-            raise Refused(f"must be objects like {self.example}; {which} is {kind}")
+            other = strict_json.kind_of(given)
+            raise Refused(f"must be objects like {self.example}; {which} is {other}")
         values = {}
         for key, value in given.items():
             if key not in self.members:

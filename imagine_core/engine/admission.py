@@ -2,44 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagine_core.engine.bringing import OWN, Brought, bring
+from imagine_core.engine.enlarging import LANCZOS
+from imagine_core.engine.passes import drawn_size
+from imagine_core.engine.sent import read_pictures
+from imagine_core.engine.tasks import Upscaling
 from imagine_core.engine.validation import check_request
-from imagine_core.errors import FieldError, RequestError
+from imagine_core.errors import FieldError, RequestError, UnknownName
 from imagine_core.fields import in_order
-from imagine_core.kinds import SMALLEST_SIDE, draw_seed
+from imagine_core.kinds import draw_seed
 from imagine_core.lora_tags import read_tags, untagged
 from imagine_core.models.memory import Work
+from imagine_core.pictures.images import MAX_PIXELS, MAX_SIDE, TOO_LARGE, blamed, load_rgb
 from imagine_core.sampling import require_noise, resolve_sampler
-from imagine_core.types import GenerationRequest
+from imagine_core.types import GenerationRequest, UpscaleRequest
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from imagine_core.interfaces import ModelInfo, SamplerSpec
+    from imagine_core.engine.masking import Repaint
+    from imagine_core.interfaces import ModelInfo, Preprocessor, SamplerSpec, UpscalerSpec
     from imagine_core.models.catalogue import Catalogue
     from imagine_core.registry import Registry
     from imagine_core.settings import Limits
 
+LARGEST_SCALE = 64
+
 __all__ = [
     "Admitted",
+    "Known",
 ]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """A request that can be served.
+    """A request for pictures that can be served.
 
     Attributes:
         request: The request with its names, defaults and seed resolved.
         info: Its model.
         sampler: Its sampler.
         plugin: The plugin that brought the sampler.
+        second: The sampler of the hires fix's second pass, and its schedule.
         brought: What it brings to its model.
-        pictures: Its decoded pictures at the requested size, by role: "init".
+        upscaler: What enlarges for the hires fix, unless that is a file.
+        init_image: The decoded picture to start from, at the size of the first pass.
+        repaint: What of that picture is repainted; None for all of it.
+        hints: The hint of each of its ControlNets, at the size of the largest pass.
         warnings: Notes for the caller.
     """
 
@@ -47,19 +61,29 @@ class Admitted:
     info: ModelInfo
     sampler: SamplerSpec
     plugin: str
+    second: tuple[SamplerSpec, str] | None = None
     brought: Brought = field(default_factory=Brought)
-    pictures: Mapping[str, Image.Image] = field(default_factory=dict)
+    upscaler: UpscalerSpec = LANCZOS
+    init_image: Image.Image | None = None
+    repaint: Repaint | None = None
+    hints: tuple[Image.Image, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
     def work(self) -> Work:
         """The model and size of its first pass."""
-        return Work(self.info.path, self.request.width, self.request.height)
+        return Work(self.info.path, *drawn_size(self.request))
 
     @property
     def infos(self) -> tuple[ModelInfo, ...]:
         """All that is to be loaded, the model first, each once."""
         return tuple({info.path: info for info in (self.info, *self.brought.infos)}.values())
+
+    @property
+    def schedules(self) -> tuple[tuple[SamplerSpec, str], ...]:
+        """The sampler and the noise schedule of each pass."""
+        first = (self.sampler, self.request.noise_schedule)
+        return (first,) if self.request.hires_scale is None else (first, self.second or first)
 
     def with_prompt(self, prompt: str) -> Admitted:
         """A copy with a better prompt, which notes the user's own."""
@@ -67,11 +91,46 @@ class Admitted:
         return replace(self, request=request)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What requests may name.
+
+    Attributes:
+        samplers: The registered samplers.
+        catalogue: The models and what changes them.
+        upscalers: The registered upscalers.
+        preprocessors: The registered preprocessors.
+    """
+
+    samplers: Registry[SamplerSpec]
+    catalogue: Catalogue
+    upscalers: Registry[UpscalerSpec]
+    preprocessors: Registry[Preprocessor]
+
+    def upscaler(self, name: str) -> tuple[UpscalerSpec, ModelInfo | None]:
+        """The upscaler called `name`; where it is a file, that too.
+
+        Raises:
+            UnknownName, UnusableModel: There is none, or it is broken.
+        """
+        if name.strip().casefold() == LANCZOS.name:
+            return LANCZOS, None
+        try:
+            return self.upscalers.get(name), None
+        except UnknownName:
+            pass
+        try:
+            return LANCZOS, self.catalogue.match(name, "upscaler")
+        except UnknownName as error:
+            files = [info.name for info in self.catalogue.usable("upscaler")]
+            known = [*self.upscalers.names(), *files]
+            raise UnknownName("upscaler", name, known=known) from error
+
+
 def admit(
     request: GenerationRequest,
     *,
-    samplers: Registry[SamplerSpec],
-    catalogue: Catalogue,
+    known: Known,
     limits: Limits,
     errors: Sequence[FieldError] = (),
 ) -> Admitted:
@@ -79,8 +138,7 @@ def admit(
 
     Args:
         request: The request.
-        samplers: The registered samplers.
-        catalogue: The models.
+        known: What it may name.
         limits: The bounds of one request.
         errors: Fields that could not be parsed.
 
@@ -92,45 +150,113 @@ def admit(
     errors = list(errors)
     request = _untagged(request, warnings, errors)
     found = {error.field: error for error in (*check_request(request, limits), *errors)}
-    pictures: dict[str, Image.Image] = {}
-    if request.init_image is not None:
-        size = (request.width, request.height)
-        if found.keys() & {"width", "height"}:  # still check the picture
-            size = (SMALLEST_SIDE, SMALLEST_SIDE)
-        try:
-            pictures["init"], remark = _decoded(request.init_image, size)
-        except RequestError as error:
-            found |= {each.field: each for each in error.fields}
-        else:
-            warnings += [] if remark is None else [remark]
-            warnings += _of_a_step(request)
+    sent = read_pictures(request, known.preprocessors, found)
     if found:
         raise RequestError(in_order(found.values()))
+    warnings += sent.warnings
+    warnings += [] if request.init_image is None else _of_a_step(request)
+    samplers, catalogue = known.samplers, known.catalogue
     sampler, schedule = resolve_sampler(samplers, request.sampler, request.noise_schedule)
     info = catalogue.default() if request.model is None else catalogue.get(request.model)
     require_noise(sampler, info, samplers)
+    second = _second_sampler(request, schedule, info, samplers)
     if info.clip_layers is not None and request.clip_skip > info.clip_layers:
         message = f"must be from 1 to {info.clip_layers}, the layers of {info.name!r}"
         raise RequestError([FieldError("clip_skip", message)])
-    brought = bring(request, info, catalogue)
+    _require_changeable(request, info)
+    upscaler, file = (
+        known.upscaler(request.hires_upscaler) if _enlarges(request) else (LANCZOS, None)
+    )
+    brought = bring(request, info, catalogue, upscaler=file)
     settled = replace(
         request,
         model=info.name,
         loras=brought.uses,
+        controls=brought.control_uses,
         vae=OWN if brought.vae is None and info.vae is not None else brought.vae_name,
         sampler=sampler.name,
         noise_schedule=schedule,
+        hires_sampler=_named(second, schedule),
+        hires_upscaler=upscaler.name if file is None else file.name,
         seed=draw_seed() if request.seed is None else request.seed,
+        subseed=_subseed(request),
     )
     return Admitted(
         request=settled,
         info=info,
         sampler=sampler,
         plugin=samplers.plugin_of(sampler.name),
+        second=second,
         brought=brought,
-        pictures=pictures,
+        upscaler=upscaler,
+        init_image=sent.init_image,
+        repaint=sent.repaint,
+        hints=sent.hints,
         warnings=(*warnings, *brought.warnings),
     )
+
+
+def admit_upscale(request: UpscaleRequest, *, known: Known) -> Upscaling:
+    """Validate and resolve a request to enlarge a picture.
+
+    Raises:
+        RequestError: Its picture cannot be read, or its size is out of bounds.
+        UnknownName, UnusableModel: There is no such upscaler, or it is broken.
+    """
+    with blamed("image"):
+        image = load_rgb(request.image)
+    scale, size = request.scale, request.size
+    if size is None:
+        if scale is None or not 0 < scale <= LARGEST_SCALE:
+            message = f"must be more than 0 and at most {LARGEST_SCALE}"
+            raise RequestError([FieldError("scale", message)])
+        size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+    if min(size) < 1 or max(size) > MAX_SIDE or math.prod(size) > MAX_PIXELS:
+        field = "scale" if request.size is None else "size"
+        message = f"makes {size[0]} x {size[1]} pixels of it; the largest picture {TOO_LARGE}"
+        raise RequestError([FieldError(field, message)])
+    spec, file = known.upscaler(request.upscaler)
+    name = spec.name if file is None else file.name
+    settled = replace(request, upscaler=name, scale=scale, size=size)
+    return Upscaling(request=settled, image=image, upscaler=spec, file=file)
+
+
+def _enlarges(request: GenerationRequest) -> bool:
+    return request.hires_scale is not None
+
+
+def _subseed(request: GenerationRequest) -> int | None:
+    return draw_seed() if request.subseed_strength and request.subseed is None else request.subseed
+
+
+def _second_sampler(
+    request: GenerationRequest,
+    schedule: str,
+    info: ModelInfo,
+    samplers: Registry[SamplerSpec],
+) -> tuple[SamplerSpec, str] | None:
+    """The sampler of the second pass, with the first one's schedule if it takes that."""
+    if request.hires_scale is None or request.hires_sampler is None:
+        return None
+    spec, own = resolve_sampler(samplers, request.hires_sampler)
+    require_noise(spec, info, samplers)
+    return spec, schedule if own == "default" and schedule in spec.schedules else own
+
+
+def _named(second: tuple[SamplerSpec, str] | None, schedule: str) -> str | None:
+    """A sampler's name, with its schedule where that is not the first pass's."""
+    if second is None:
+        return None
+    spec, own = second
+    return spec.name if own in (schedule, "default") else f"{spec.name} {own}"
+
+
+def _require_changeable(request: GenerationRequest, info: ModelInfo) -> None:
+    asked = {"tiling": bool(request.tiling), "vae_tiling": request.vae_tiling}
+    fields = [name for name, wanted in asked.items() if wanted and not info.takes]
+    if fields:
+        message = f"the model {info.name!r} cannot do that"
+        raise RequestError([FieldError(name, message) for name in fields])
 
 
 def _untagged(
@@ -156,9 +282,3 @@ def _of_a_step(request: GenerationRequest) -> list[str]:
         return []
     asked = f"strength {request.strength:g} of {request.steps} steps is no whole one"
     return [f"{asked}: one runs, as with strength {1 / request.steps:.2g}"]
-
-
-def _decoded(picture: bytes, size: tuple[int, int]) -> tuple[Image.Image, str | None]:
-    from imagine_core.pictures.images import load_init_image
-
-    return load_init_image(picture, *size)

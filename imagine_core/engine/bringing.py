@@ -1,4 +1,4 @@
-"""Finds what a request brings to its model: LoRAs, embeddings, a VAE, a fast decoder."""
+"""Finds what a request brings to its model: LoRAs, embeddings, VAEs, ControlNets, an upscaler."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from imagine_core.embeddings import missing_embeddings, named_embeddings
 from imagine_core.errors import FieldError, RequestError, UnknownName, UnusableModel
 from imagine_core.models.folders import LABELS, place_of
+from imagine_core.types import LoraUse
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import ModelInfo
     from imagine_core.models.catalogue import Catalogue
-    from imagine_core.types import GenerationRequest, LoraUse
+    from imagine_core.types import ControlUse, GenerationRequest
 
 OWN = "none"
 """Names the model's own VAE where it would draw with another."""
@@ -33,6 +34,9 @@ class Brought:
         vae: What encodes its pictures and, unless there is a `decoder`, decodes them; None for the
             model.
         decoder: What decodes them, where that is to be fast.
+        control_uses: Its ControlNets under their names in the catalogue.
+        controls: Those of `control_uses`, in that order.
+        upscaler: What enlarges for the hires fix, where that is a file.
         warnings: Notes for the caller.
     """
 
@@ -41,6 +45,9 @@ class Brought:
     embeddings: tuple[ModelInfo, ...] = ()
     vae: ModelInfo | None = None
     decoder: ModelInfo | None = None
+    control_uses: tuple[ControlUse, ...] = ()
+    controls: tuple[ModelInfo, ...] = ()
+    upscaler: ModelInfo | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -51,12 +58,19 @@ class Brought:
     @property
     def infos(self) -> tuple[ModelInfo, ...]:
         """All that is to be loaded."""
-        vaes = (each for each in (self.vae, self.decoder) if each is not None)
-        return (*self.loras, *self.embeddings, *vaes)
+        single = (self.vae, self.decoder, self.upscaler)
+        several = (*self.loras, *self.embeddings, *self.controls)
+        return (*several, *(each for each in single if each is not None))
 
 
-def bring(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) -> Brought:
-    """Find what `request` brings to `model`.
+def bring(
+    request: GenerationRequest,
+    model: ModelInfo,
+    catalogue: Catalogue,
+    *,
+    upscaler: ModelInfo | None = None,
+) -> Brought:
+    """Find what `request` brings to `model`, beside the `upscaler` of its hires fix.
 
     Raises:
         RequestError: The model takes none of that kind, or this one is for another family.
@@ -66,6 +80,10 @@ def bring(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) ->
         _taken(catalogue.match(use.name, "lora"), model, "loras") for use in request.loras
     )
     named = zip(request.loras, loras, strict=True)
+    controls = tuple(
+        _taken(catalogue.match(use.name, "controlnet"), model, "controls")
+        for use in request.controls
+    )
     embeddings, warnings = _embeddings(request, model, catalogue, loras)
     decoder = _decoder(model, catalogue) if request.decoder == "fast" else None
     return Brought(
@@ -74,7 +92,17 @@ def bring(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) ->
         embeddings=embeddings,
         vae=_vae(request, model, catalogue),
         decoder=decoder,
-        warnings=(*warnings, *_doubts(decoder), *map(_idle, filter(_is_idle, request.loras))),
+        control_uses=tuple(
+            replace(use, name=info.name)
+            for use, info in zip(request.controls, controls, strict=True)
+        ),
+        controls=controls,
+        upscaler=upscaler,
+        warnings=(
+            *warnings,
+            *_doubts(decoder),
+            *(_idle(use) for use in (*request.loras, *request.controls) if _is_idle(use)),
+        ),
     )
 
 
@@ -100,13 +128,14 @@ def _decoder(model: ModelInfo, catalogue: Catalogue) -> ModelInfo:
     raise RequestError([FieldError("decoder", message)])
 
 
-def _is_idle(use: LoraUse) -> bool:
+def _is_idle(use: LoraUse | ControlUse) -> bool:
     return use.start >= min(use.end, 1.0)
 
 
-def _idle(use: LoraUse) -> str:
+def _idle(use: LoraUse | ControlUse) -> str:
+    kind = LABELS["lora" if isinstance(use, LoraUse) else "controlnet"]
     return (
-        f"LoRA {use.name[:80]!r} acts in no step: it starts at {use.start:g} of them and ends at "
+        f"{kind} {use.name[:80]!r} acts in no step: it starts at {use.start:g} of them and ends at "
         f"{use.end:g}"
     )
 

@@ -1,4 +1,4 @@
-"""A model as one request changes it: with its LoRAs, embeddings and VAE."""
+"""A model as one request changes it: with its LoRAs, ControlNets, embeddings and VAE."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+from imagine_core.engine.enlarging import LANCZOS
 from imagine_core.errors import FieldError, RequestError
-from imagine_core.parts import AppliedLora, Parts
+from imagine_core.parts import AppliedControl, AppliedLora, Parts
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from imagine_core.engine.admission import Admitted
-    from imagine_core.interfaces import DiffusionModel, ModelInfo
-    from imagine_core.parts import PictureCodec
+    from imagine_core.interfaces import DiffusionModel, ModelInfo, UpscalerSpec
+    from imagine_core.parts import PictureCodec, Upscaler
+    from imagine_core.types import GenerationRequest
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -24,7 +26,9 @@ class ChangedModel:
     Attributes:
         model: The model, which others use too.
         encoder, decoder: What turns pictures into latents, and latents into pictures.
-        parts: The LoRAs and embeddings.
+        parts: What changes the model itself.
+        upscaler: What enlarges for the hires fix.
+        is_maskable: Whether the model paints into masks by inputs of its own.
         named: All of them by the names that their hashes have in pictures.
         warnings: What of them is left out.
     """
@@ -33,6 +37,8 @@ class ChangedModel:
     encoder: PictureCodec
     decoder: PictureCodec
     parts: Parts = field(default_factory=Parts)
+    upscaler: UpscalerSpec | Upscaler = LANCZOS
+    is_maskable: bool = False
     named: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -40,11 +46,6 @@ class ChangedModel:
     def hashes(self) -> dict[str, str]:
         """The hashes that are known by now, as in `GenerationResult`."""
         return {name: part.hash for name, part in self.named.items() if part.hash is not None}
-
-
-def unchanged(model: DiffusionModel) -> ChangedModel:
-    """A model that a request brings nothing to."""
-    return ChangedModel(model=model, encoder=model, decoder=model)
 
 
 def changed(admitted: Admitted, leased: Mapping[Path, Any]) -> ChangedModel:
@@ -57,22 +58,32 @@ def changed(admitted: Admitted, leased: Mapping[Path, Any]) -> ChangedModel:
     Raises:
         RequestError: The model cannot take one of the LoRAs.
     """
-    model, brought = leased[admitted.info.path], admitted.brought
-    if not brought.infos:
-        return unchanged(model)
+    model, brought, request = leased[admitted.info.path], admitted.brought, admitted.request
     loras = [leased[info.path] for info in brought.loras]
     embeddings = {info.name: leased[info.path] for info in brought.embeddings}
-    parts = Parts(tuple(map(AppliedLora, loras, admitted.request.loras)), embeddings)
+    nets = [leased[info.path] for info in brought.controls]
+    parts = Parts(
+        tuple(map(AppliedLora, loras, request.loras)),
+        embeddings,
+        tuple(map(AppliedControl, nets, request.controls, admitted.hints)),
+        request.tiling,
+    )
     vae = None if brought.vae is None else leased[brought.vae.path]
-    encoder = decoder = _codec(model, brought.vae, leased, "vae")
+    encoder = decoder = _codec(model, brought.vae, leased, "vae", request)
     if brought.decoder is not None:
-        decoder = _codec(model, brought.decoder, leased, "decoder")
+        decoder = _codec(model, brought.decoder, leased, "decoder", request)
+    upscaler = admitted.upscaler
+    if brought.upscaler is not None:
+        upscaler = leased[brought.upscaler.path]
     return ChangedModel(
         model=model,
         encoder=encoder,
         decoder=decoder,
         parts=parts,
+        upscaler=upscaler,
+        is_maskable="mask" in admitted.info.takes,
         named={
+            **{f"control:{info.name}": leased[info.path] for info in brought.controls},
             **{f"lora:{info.name}": leased[info.path] for info in brought.loras},
             **{f"embed:{name}": each for name, each in embeddings.items()},
             **({} if vae is None else {"vae": vae}),
@@ -82,13 +93,20 @@ def changed(admitted: Admitted, leased: Mapping[Path, Any]) -> ChangedModel:
 
 
 def _codec(
-    model: Any, info: ModelInfo | None, leased: Mapping[Path, Any], field: str
+    model: Any,
+    info: ModelInfo | None,
+    leased: Mapping[Path, Any],
+    field: str,
+    request: GenerationRequest,
 ) -> PictureCodec:
     """The model with a VAE; an error has its name and the field that asked for it."""
-    if info is None:
+    if info is None and not (request.vae_tiling or request.tiling):
         return cast("PictureCodec", model)
+    vae = None if info is None else leased[info.path]
     try:
-        return cast("PictureCodec", model.codec(leased[info.path]))
+        codec = model.codec(vae, tiled=request.vae_tiling, seamless=request.tiling)
+        return cast("PictureCodec", codec)
     except RequestError as error:
-        fields = [FieldError(field, f"{info.name!r} {each.message}") for each in error.fields]
+        name = "its own VAE" if info is None else repr(info.name)
+        fields = [FieldError(field, f"{name} {each.message}") for each in error.fields]
         raise RequestError(fields) from error

@@ -6,60 +6,32 @@ The engine drives many drawings at once. A drawing knows nothing of the others: 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from imagine_core.engine.enlarging import enlarge
 from imagine_core.engine.guarded import Finished, GuardedSampler
+from imagine_core.engine.guiding import Guidance, keeping
+from imagine_core.engine.masking import canvas_of
+from imagine_core.engine.passes import drawn_size, hires_size, passes, total_steps
+from imagine_core.engine.variation import varied
 from imagine_core.errors import FieldError, GenerationFailed, RequestError
-from imagine_core.interfaces import Conditioning, Evaluation, SamplingTask, steps_to_run
-from imagine_core.types import HIRES_STRENGTH
+from imagine_core.interfaces import Evaluation, SamplingTask
+from imagine_core.pictures.images import resized
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
 
+    from imagine_core.engine.admission import Admitted
     from imagine_core.engine.changed import ChangedModel
+    from imagine_core.engine.guiding import Steer
+    from imagine_core.engine.masking import Repaint
+    from imagine_core.engine.passes import Pass
     from imagine_core.interfaces import DiffusionModel
     from imagine_core.parts import Parts, PictureCodec
-    from imagine_core.types import GenerationRequest, Phase
-
-UNREAD_SHOWN = 16
-"""The most unknown words that a warning lists."""
-
-
-@dataclass(frozen=True, slots=True)
-class Guidance:
-    """The conditioning of a prediction; without `negative` it costs one row, not two."""
-
-    positive: Conditioning
-    negative: Conditioning | None
-    scale: float
-
-    @property
-    def warnings(self) -> list[str]:
-        """Notes on where the encoding of the prompts differs from their text."""
-        notes = [f"prompt: {note}" for note in self.positive.warnings]
-        unread = {word.casefold(): word for word in self.positive.unread}  # a negative one's: meant
-        if words := list(unread.values()):
-            named = ", ".join(words[:UNREAD_SHOWN]) + (", ..." if words[UNREAD_SHOWN:] else "")
-            notes.append(f"prompt: the model does not know, and leaves out: {named}")
-        if self.negative is not None:
-            notes += [f"negative prompt: {note}" for note in self.negative.warnings]
-        return notes
-
-    @property
-    def rows(self) -> list[Conditioning]:
-        """The conditioning of each row that an evaluation takes, unconditional first."""
-        return [self.positive] if self.negative is None else [self.negative, self.positive]
-
-    def combine(self, predictions: torch.Tensor) -> torch.Tensor:
-        """The guided prediction from those of `rows`: Ho & Salimans 2022, equation 6."""
-        if self.negative is None:
-            return predictions
-        unconditional, conditional = predictions.chunk(2)
-        return unconditional + self.scale * (conditional - unconditional)
+    from imagine_core.types import GenerationRequest, MaskFill, Phase
 
 
 class Denoise(NamedTuple):
@@ -83,11 +55,11 @@ class Alone(NamedTuple):
 
 
 class StepDone(NamedTuple):
-    """`step` of `steps` is finished; `original` computes the predicted result on demand."""
+    """`step` of `steps` is finished; `original` computes the predicted result, if there is one."""
 
     step: int
     steps: int
-    original: Callable[[], torch.Tensor]
+    original: Callable[[], torch.Tensor] | None = None
 
 
 class Progress(NamedTuple):
@@ -107,90 +79,167 @@ Want = Denoise | Alone | StepDone | Note
 Drawing = Generator[Want, Any, "Image.Image"]
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One sampling: txt2img without an input picture, else img2img with `strength`."""
-
-    width: int
-    height: int
-    strength: float
-
-
-def passes(request: GenerationRequest) -> list[Pass]:
-    """The samplings that make the picture of `request`: one, or two with the hires fix."""
-    first = Pass(request.width, request.height, request.strength)
-    if request.hires_scale is None:
-        return [first]
-    width, height = hires_size(request)
-    return [first, Pass(width, height, HIRES_STRENGTH)]
-
-
-def hires_size(request: GenerationRequest) -> tuple[int, int]:
-    """The size of the hires fix's second pass: scaled, to the nearest multiples of 8."""
-    scale = request.hires_scale or 1.0
-    return tuple(max(8, round(side * scale / 8) * 8) for side in (request.width, request.height))  # type: ignore[return-value]
-
-
 def latent_size(downsampling: int, width: int, height: int) -> tuple[int, int]:
     """Latent (height, width) that covers a picture; the excess is cropped after decoding."""
     return -(-height // downsampling), -(-width // downsampling)
 
 
-def total_steps(request: GenerationRequest) -> int:
-    """The steps that run in total: img2img skips the noisiest part of the schedule."""
-    strengths = [p.strength for p in passes(request)]
-    if request.init_image is None:
-        strengths[0] = 1.0
-    return sum(steps_to_run(request.steps, strength) for strength in strengths)
+class Seeds(NamedTuple):
+    """The seed of one picture, and the one that its noise is varied by."""
+
+    seed: int
+    subseed: int | None = None
 
 
-def draw(  # noqa: PLR0913 - what a picture is made of
+def draw(
     model: ChangedModel,
-    request: GenerationRequest,
-    sampler: GuardedSampler,
+    admitted: Admitted,
+    samplers: Sequence[GuardedSampler],
+    seeds: Seeds,
     *,
-    seed: int,
     halved: bool,
-    init_image: Image.Image | None = None,
 ) -> Drawing:
-    """Draw the picture of `request` that belongs to `seed`.
+    """Draw one picture of a request.
 
-    `init_image` is the request's, decoded and at the request's size. `halved` says whether the
-    model computes in less than float32.
+    Args:
+        model: The model, as the request changes it.
+        admitted: The request.
+        samplers: The sampler of each pass.
+        seeds: The picture's own.
+        halved: Whether the model computes in less than float32.
     """
     import torch
     from PIL import Image
 
-    image = init_image
+    request, repaint = admitted.request, admitted.repaint
+    image = admitted.init_image
+    if repaint is not None:
+        image = repaint.start
+        if repaint.is_idle:
+            return (yield from _alone(_finished, request, repaint, repaint.picture))
     progress = Progress(0, total_steps(request))
-    for each in passes(request):
+    schedules = (schedule for _, schedule in admitted.schedules)
+    for each, sampler, schedule in zip(passes(request), samplers, schedules, strict=True):
         guidance = yield Alone("encoding", partial(_guidance, model, request, each))
         for message in guidance.warnings:
             yield Note(message)
+        if image is not None and image.size != each.size:
+            image = yield from _enlarged(model, image, each.size)
+            image = image if repaint is None else repaint.at(each.size).over(image)
         # Reseeded for each pass: the hires fix equals txt2img followed by img2img by hand.
-        generator = torch.Generator("cpu").manual_seed(seed)
-        init = None
+        generator = torch.Generator("cpu").manual_seed(seeds.seed)
+        latent = None
         if image is not None:
-            image = image.resize((each.width, each.height), Image.Resampling.LANCZOS)
-            init = yield Alone("encoding", partial(_encode, model.encoder, image, generator))
+            latent = yield Alone("encoding", partial(_encode, model.encoder, image, generator))
+        noise = _noise(model.model, each, generator, seeds, request.subseed_strength)
+        noise = noise.to(guidance.positive.context.device)
+        init, steer = latent, None
+        if repaint is not None:
+            assert latent is not None
+            here = repaint.at(each.size)
+            if model.is_maskable:
+                own = partial(_mask_extras, model.model, here, generator)
+                guidance = guidance.with_extras((yield Alone("encoding", own)))
+            cells = latent.shape[-2], latent.shape[-1]
+            kept = here.kept_cells(cells, model.model.downsampling).to(latent.device)
+            steer = None if model.is_maskable else keeping(kept, latent, model.model.noise)
+            init = _start(request.mask_fill, latent, noise, kept)
         task = SamplingTask(
-            noise=_noise(model.model, each, generator, like=guidance.positive.context),
-            steps=request.steps,
-            schedule=request.noise_schedule,
+            noise=noise,
+            steps=each.steps,
+            schedule=schedule,
             noise_model=model.model.noise,
             generator=generator,
             init=init,
             strength=each.strength,
         )
-        size = (each.width, each.height)
         latent = yield from _denoise(
-            sampler, task, guidance, size=size, parts=model.parts, progress=progress
+            sampler,
+            task,
+            guidance,
+            size=each.size,
+            parts=model.parts,
+            progress=progress,
+            steer=steer,
         )
         picture = yield Alone("decoding", partial(_decode, model.decoder, latent, halved=halved))
         image = picture.crop((0, 0, each.width, each.height))
         progress = Progress(progress.done + task.steps - task.first_step, progress.steps)
     assert image is not None
-    return image.resize((request.width, request.height), Image.Resampling.LANCZOS)
+    if repaint is not None:
+        return (yield from _alone(_finished, request, repaint, image))
+    kept_size = request.hires_keeps or image.size == drawn_size(request)
+    return image if kept_size else image.resize(drawn_size(request), Image.Resampling.LANCZOS)
+
+
+def _alone(work: Callable[..., Image.Image], *arguments: Any) -> Generator[Want, Any, Image.Image]:
+    image: Image.Image = yield Alone("decoding", partial(work, *arguments))
+    return image
+
+
+def _finished(request: GenerationRequest, repaint: Repaint, image: Image.Image) -> Image.Image:
+    """The whole picture of a request that repaints part of one."""
+    if request.mask_padding is None:
+        keeps = request.hires_keeps and not repaint.is_idle
+        size = hires_size(request) if keeps else drawn_size(request)
+        return repaint.at(size).over(resized(image, size))
+    canvas, _ = canvas_of(request)  # decoded again: it may be far larger than what is drawn
+    if repaint.box is None:
+        return canvas.picture
+    return canvas.pasted(image, repaint.box, request.mask_blur)
+
+
+def _start(
+    fill: MaskFill, latent: torch.Tensor, noise: torch.Tensor, kept: torch.Tensor
+) -> torch.Tensor:
+    """The latent to start from: A1111 fills the masked part with the noise of the start."""
+    import torch
+
+    if fill not in ("noise", "blank"):
+        return latent
+    return torch.where(kept, latent, noise if fill == "noise" else torch.zeros_like(latent))
+
+
+def _mask_extras(model: Any, repaint: Repaint, generator: torch.Generator) -> Any:
+    return model.encode_mask(repaint.picture, repaint.mask, generator)
+
+
+def _enlarged(
+    model: ChangedModel, image: Image.Image, size: tuple[int, int]
+) -> Generator[Want, Any, Image.Image]:
+    """The picture at the size of the next pass, a tile at a time."""
+    if size[0] < image.width and size[1] < image.height:
+        return resized(image, size)
+    return (yield from enlarging(enlarge(model.upscaler, image, size)))
+
+
+def enlarging(
+    tiles: Generator[float, None, Image.Image], *, percent: int = 0
+) -> Generator[Want, Any, Image.Image]:
+    """Run an enlarging on the device, tile by tile, so that other requests go on.
+
+    With a `percent`, each tile is told as a step of so many.
+    """
+    try:
+        while not isinstance(done := (yield Alone("enlarging", partial(_tile, tiles))), Enlarged):
+            if percent:
+                yield StepDone(int(done * percent), percent)
+    finally:
+        tiles.close()
+    return done.image
+
+
+class Enlarged(NamedTuple):
+    """An enlarged picture."""
+
+    image: Image.Image
+
+
+def _tile(tiles: Generator[float, None, Image.Image]) -> float | Enlarged:
+    try:
+        return next(tiles)
+    except StopIteration as stop:
+        return Enlarged(stop.value)
 
 
 def _guidance(model: ChangedModel, request: GenerationRequest, size: Pass) -> Guidance:
@@ -210,14 +259,18 @@ def _guidance(model: ChangedModel, request: GenerationRequest, size: Pass) -> Gu
 
 
 def _noise(
-    model: DiffusionModel, size: Pass, generator: torch.Generator, *, like: torch.Tensor
+    model: DiffusionModel, size: Pass, generator: torch.Generator, seeds: Seeds, strength: float
 ) -> torch.Tensor:
     """Unit noise, drawn on the CPU so that a seed starts alike on every device."""
     import torch
 
     height, width = latent_size(model.downsampling, size.width, size.height)
     shape = (1, model.latent_channels, height, width)
-    return torch.randn(shape, generator=generator, dtype=torch.float32).to(like.device)
+    noise = torch.randn(shape, generator=generator, dtype=torch.float32)
+    if seeds.subseed is None or not strength:
+        return noise
+    other = torch.Generator("cpu").manual_seed(seeds.subseed)
+    return varied(noise, torch.randn(shape, generator=other, dtype=torch.float32), strength)
 
 
 def _denoise(  # noqa: PLR0913 - what a sampling needs
@@ -228,6 +281,7 @@ def _denoise(  # noqa: PLR0913 - what a sampling needs
     size: tuple[int, int],
     parts: Parts,
     progress: Progress,
+    steer: Steer | None,
 ) -> Generator[Want, Any, torch.Tensor]:
     """Run one sampling; `progress` holds the steps done before it."""
     done, steps = progress
@@ -248,6 +302,8 @@ def _denoise(  # noqa: PLR0913 - what a sampling needs
             prediction = yield Denoise(
                 evaluation.latent, evaluation.timestep, guidance, size, active
             )
+            if steer is not None:
+                prediction = steer(evaluation, prediction)
     finally:
         sampling.close()
     latent = evaluation.latent

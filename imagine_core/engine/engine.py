@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from imagine_core.engine.admission import Admitted, admit
+from imagine_core.engine.admission import Admitted, Known, admit, admit_upscale
 from imagine_core.engine.jobs import Job
 from imagine_core.engine.observers import Observers
+from imagine_core.engine.tasks import Generating, Upscaling
 from imagine_core.engine.worker import Worker
 from imagine_core.errors import (
     Busy,
@@ -25,12 +27,21 @@ from imagine_core.models.memory import keep_freed
 from imagine_core.types import PhaseEvent, new_id
 
 if TYPE_CHECKING:
+    from imagine_core.engine.jobs import JobEvent
+    from imagine_core.engine.tasks import Task
     from imagine_core.interfaces import Device, ModelInfo
     from imagine_core.models.cache import Unloaded
     from imagine_core.plugins import Plugins
     from imagine_core.settings import Settings
-    from imagine_core.types import GenerationEvent, GenerationRequest
+    from imagine_core.types import (
+        GenerationEvent,
+        GenerationRequest,
+        UpscaleEvent,
+        UpscaleRequest,
+    )
 
+
+T = TypeVar("T")
 
 ADMITTING = 2
 """Requests that are admitted at once."""
@@ -89,8 +100,8 @@ class Engine:
     ) -> Admitted:
         """Validate and resolve `request`, once for all later stages.
 
-        At most `ADMITTING` requests with a picture to start from are admitted at once: decoding it
-        may take a quarter of a gigabyte. Requests without one do not wait for them.
+        At most `ADMITTING` requests with pictures are admitted at once: decoding one may take a
+        quarter of a gigabyte. Requests without one do not wait for them.
 
         Args:
             request: What to make.
@@ -105,13 +116,21 @@ class Engine:
         look = partial(
             admit,
             request,
-            samplers=self.plugins.samplers,
-            catalogue=self.catalogue,
+            known=self._known(),
             limits=self.settings.limits,
             errors=errors,
         )
-        if request.init_image is None:  # does not wait for the pictures of others
-            return await asyncio.to_thread(look)
+        if request.init_image is None and not request.controls:
+            return await asyncio.to_thread(look)  # does not wait for the pictures of others
+        return await self._with_pictures(look)
+
+    async def admit_upscale(self, request: UpscaleRequest) -> Upscaling:
+        """Validate and resolve a request to enlarge a picture; errors as in `admit`."""
+        self._require_open()
+        return await self._with_pictures(partial(admit_upscale, request, known=self._known()))
+
+    async def _with_pictures(self, look: Callable[[], T]) -> T:
+        """Admit a request that has pictures, a few at a time."""
         if self._looking >= self.settings.limits.queue:
             raise Busy(f"{self._looking} pictures to start from are waiting; try again later")
         self._looking += 1
@@ -119,6 +138,14 @@ class Engine:
             return await asyncio.get_running_loop().run_in_executor(self._admitting, look)
         finally:
             self._looking -= 1
+
+    def _known(self) -> Known:
+        return Known(
+            samplers=self.plugins.samplers,
+            catalogue=self.catalogue,
+            upscalers=self.plugins.upscalers,
+            preprocessors=self.plugins.preprocessors,
+        )
 
     async def generate(
         self,
@@ -138,8 +165,29 @@ class Engine:
         """
         self.start()
         admitted = request if isinstance(request, Admitted) else await self.admit(request)
+        async with aclosing(self._run(Generating(admitted), id)) as events:
+            async for event in events:
+                yield cast("GenerationEvent", event)
+
+    async def upscale(
+        self,
+        request: UpscaleRequest | Upscaling,
+        *,
+        id: str | None = None,  # noqa: A002 - as in `generate`
+    ) -> AsyncGenerator[UpscaleEvent, None]:
+        """The events of enlarging a picture, which is in the last; closing the iterator cancels it.
+
+        Steps are hundredths of the work. Args and errors are those of `generate`.
+        """
+        self.start()
+        task = request if isinstance(request, Upscaling) else await self.admit_upscale(request)
+        async with aclosing(self._run(task, id)) as events:
+            async for event in events:
+                yield cast("UpscaleEvent", event)
+
+    async def _run(self, task: Task, id: str | None) -> AsyncGenerator[JobEvent, None]:  # noqa: A002
         self._require_open()
-        job = Job(admitted, asyncio.get_running_loop(), id=id or new_id())
+        job = Job(task, asyncio.get_running_loop(), id=id or new_id())
         self._submit(job)
         try:
             yield PhaseEvent(phase="queued", position=job.position)

@@ -85,7 +85,7 @@ class Lane:
 
     def run(self, job: Job, most_rows: int) -> None:
         """Start `job` now."""
-        rows = job.rows * job.request.images
+        rows = job.rows * job.images
         forwards = job.evaluations_left * max(1.0, rows / most_rows)
         heapq.heappush(self._ends, (self.now + forwards, rows))
         self._taken += rows

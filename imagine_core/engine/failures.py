@@ -27,16 +27,16 @@ def explain(job: Job, error: BaseException, *, fits: Fits) -> ImagineError:
     """
     if isinstance(error, ImagineError):
         return error
-    request = job.request
+    facts = job.facts
     if out_of_memory(error):
         size = fits(job)
         try_this = "a smaller model" if size is None else f"{size[0]}x{size[1]}, which should fit,"
         return OutOfMemory(
-            f"the device ran out of memory for {request.width}x{request.height}; "
+            f"the device ran out of memory for {facts.width}x{facts.height}; "
             f"try {try_this} or fewer pictures at once"
         )
     log.error("request %s failed", job.id, exc_info=error)
     return GenerationFailed(
-        f"model {job.info.name!r} failed with {type(error).__name__}; "
+        f"model {facts.model!r} failed with {type(error).__name__}; "
         f"the log says more under request {job.id}"
     )

@@ -12,30 +12,19 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from imagine_core.engine.changed import ChangedModel, changed
-from imagine_core.engine.drawing import (
-    Alone,
-    Denoise,
-    Drawing,
-    Note,
-    StepDone,
-    draw,
-    total_steps,
-)
-from imagine_core.engine.guarded import Guard, GuardedSampler
+from imagine_core.engine.drawing import Alone, Denoise, Drawing, Note, Seeds, StepDone
+from imagine_core.engine.guarded import Guard
+from imagine_core.engine.tasks import Ended, Facts, Task
 from imagine_core.errors import ImagineError
 from imagine_core.executor import JobStatus
-from imagine_core.kinds import SEEDS
 from imagine_core.types import (
-    GeneratedImage,
     Generation,
-    GenerationEvent,
-    GenerationRequest,
     GenerationResult,
     Outcome,
     Phase,
     PhaseEvent,
     StepEvent,
+    UpscaleResult,
     new_id,
 )
 
@@ -44,9 +33,11 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from imagine_core.engine.admission import Admitted
-    from imagine_core.interfaces import ModelInfo, SamplerSpec
+    from imagine_core.engine.changed import ChangedModel
+    from imagine_core.interfaces import ModelInfo
     from imagine_core.models.memory import Work
+
+JobEvent = PhaseEvent | StepEvent | GenerationResult | UpscaleResult
 
 ESTIMATE_SECONDS = 5.0
 """Least seconds between two estimates for a job whose position has not changed."""
@@ -60,7 +51,7 @@ class Trajectory:
 
     job: Job
     index: int
-    seed: int
+    seeds: Seeds
     drawing: Drawing
     want: Denoise | Alone | None = None
     step: int = 0
@@ -91,7 +82,7 @@ class Job:
     The engine's thread works on it; the caller's event loop reads `events()`.
     """
 
-    admitted: Admitted
+    task: Task
     loop: asyncio.AbstractEventLoop
     id: str = field(default_factory=new_id)
     phase: Phase = "queued"
@@ -109,50 +100,46 @@ class Job:
     warnings: list[str] = field(default_factory=list)
     submitted: float = field(default_factory=time.perf_counter)
     waited_at: float = 0.0
-    _events: asyncio.Queue[GenerationEvent | BaseException] = field(default_factory=asyncio.Queue)
+    _events: asyncio.Queue[JobEvent | BaseException] = field(default_factory=asyncio.Queue)
 
     def __post_init__(self) -> None:
-        self.warnings.extend(self.admitted.warnings)
+        self.warnings.extend(self.task.warnings)
 
     @property
-    def request(self) -> GenerationRequest:
-        """The request, resolved."""
-        return self.admitted.request
-
-    @property
-    def info(self) -> ModelInfo:
-        """The model that makes it."""
-        return self.admitted.info
+    def facts(self) -> Facts:
+        """What is told of it."""
+        return self.task.facts
 
     @property
     def infos(self) -> tuple[ModelInfo, ...]:
-        """The model and what changes it."""
-        return self.admitted.infos
-
-    @property
-    def sampler(self) -> SamplerSpec:
-        """The sampler that makes it."""
-        return self.admitted.sampler
+        """The model and what changes it; the first is the one that memory is judged by."""
+        return self.task.infos
 
     @property
     def work(self) -> Work:
-        """The model and size of its first pass."""
-        return self.admitted.work
+        """What its cost depends on: the model and size of its first pass."""
+        return self.task.work
 
     @property
     def rows(self) -> int:
         """Rows per evaluation of one of its pictures."""
-        return 2 if self.request.guidance_scale > 1 else 1
+        return self.task.rows
 
     @property
-    def steps(self) -> int:
-        """Steps that run for each picture."""
-        return total_steps(self.request)
+    def images(self) -> int:
+        """Its pictures."""
+        return self.task.images
 
     @property
     def evaluations_left(self) -> int:
         """Evaluations of the model that each of its pictures still takes."""
-        return max(0, self.steps - self.step) * self.sampler.evaluations
+        return max(0, self.task.steps - self.step) * self.task.evaluations
+
+    @property
+    def first_phase(self) -> Phase:
+        """The phase that it starts with, once it has started."""
+        want = self.trajectories[0].want
+        return want.phase if isinstance(want, Alone) else "denoising"
 
     @property
     def step(self) -> int:
@@ -161,8 +148,8 @@ class Job:
 
     @property
     def culprit(self) -> str:
-        """Its sampler's name in errors."""
-        return f"sampler {self.sampler.name!r} of plugin {self.admitted.plugin!r}"
+        """Whose code it runs, in errors."""
+        return self.task.culprit
 
     def start(
         self, leased: Mapping[Path, Any], resources: ExitStack, *, guard: Guard, halved: bool
@@ -173,21 +160,11 @@ class Job:
         float32 if `halved`. `guard` runs the sampler's code.
         """
         self.resources = resources
-        self.changed = model = changed(self.admitted, leased)
-        self.warnings += model.warnings
-        seed = self.request.seed or 0
-        for index in range(self.request.images):
-            own = (seed + index) % SEEDS
-            drawing = draw(
-                model,
-                self.request,
-                GuardedSampler(self.sampler, guard, self.culprit),
-                seed=own,
-                halved=halved,
-                init_image=self.admitted.pictures.get("init"),
-            )
-            trajectory = Trajectory(self, index, own, drawing)
-            self.trajectories.append(trajectory)
+        drawings, self.changed = self.task.begin(leased, guard=guard, halved=halved)
+        self.warnings += () if self.changed is None else self.changed.warnings
+        for index, (seeds, drawing) in enumerate(drawings):
+            self.trajectories.append(Trajectory(self, index, seeds, drawing))
+        for trajectory in self.trajectories:
             trajectory.resume()
 
     def enter(self, phase: Phase) -> None:
@@ -218,18 +195,19 @@ class Job:
 
     def step_done(self, trajectory: Trajectory, done: StepDone) -> None:
         """Report a finished step, with a preview where one is due."""
-        every = self.request.preview_every
+        every, kind = self.task.preview
         preview = None
-        if every and done.step % every == 0 and done.step < done.steps and self.changed is not None:
+        due = every and done.step % every == 0 and done.step < done.steps
+        if due and done.original is not None and self.changed is not None:
             decoder = self.changed.decoder
-            look = decoder.decode if self.request.preview == "vae" else decoder.preview
+            look = decoder.decode if kind == "vae" else decoder.preview
             preview = look(done.original())
         trajectory.step = done.step
         self.emit(
             StepEvent(
                 step=done.step,
                 steps=done.steps,
-                seed=trajectory.seed,
+                seed=trajectory.seeds.seed,
                 image=trajectory.index,
                 preview=preview,
             )
@@ -245,24 +223,16 @@ class Job:
     def finish(self) -> None:
         """Emit the result with all pictures."""
         self.outcome = "done"
-        images = tuple(
-            GeneratedImage(image=trajectory.image, seed=trajectory.seed)
+        pictures = [
+            (trajectory.seeds, trajectory.image)
             for trajectory in self.trajectories
             if trajectory.image is not None
-        )
-        self.emit(
-            GenerationResult(
-                images=images,
-                request=self.request,
-                model_hash=None if self.changed is None else self.changed.model.model_hash,
-                hashes={} if self.changed is None else self.changed.hashes,
-                steps_run=self.steps,
-                warnings=tuple(dict.fromkeys(self.warnings)),
-                timings=dict(self.timings),
-            )
-        )
+        ]
+        warnings = tuple(dict.fromkeys(self.warnings))
+        ended = Ended(pictures, self.changed, warnings, dict(self.timings))
+        self.emit(self.task.result(ended))
 
-    def emit(self, event: GenerationEvent | BaseException) -> None:
+    def emit(self, event: JobEvent | BaseException) -> None:
         """Hand an event to the caller's loop; cancel the job if that is closed."""
         try:
             self.loop.call_soon_threadsafe(self._events.put_nowait, event)
@@ -283,18 +253,19 @@ class Job:
 
     def status(self) -> JobStatus:
         """A snapshot."""
+        facts = self.facts
         return JobStatus(
             id=self.id,
-            model=self.info.name,
-            sampler=self.sampler.name,
+            model=facts.model,
+            sampler=facts.sampler,
             phase=self.phase,
             position=self.position,
             wait=self.wait,
             fraction=self.fraction if self.phase == "loading" else None,
             step=self.step,
-            steps=self.steps,
-            width=self.request.width,
-            height=self.request.height,
+            steps=self.task.steps,
+            width=facts.width,
+            height=facts.height,
         )
 
     def report(self, *, ended: bool) -> Generation:
@@ -302,27 +273,21 @@ class Job:
         timings = dict(self.timings)
         if ended:
             timings.setdefault("queued", time.perf_counter() - self.submitted)
-        request = self.request
         return Generation(
             id=self.id,
-            model=self.info.name,
-            sampler=self.sampler.name,
-            schedule=request.noise_schedule,
-            steps=request.steps,
-            width=request.width,
-            height=request.height,
-            images=request.images,
+            **self.facts._asdict(),
+            images=self.images,
             outcome=(self.outcome or "cancelled") if ended else None,
             error=None if self.error is None else self.error.type,
             timings=timings,
         )
 
-    async def events(self) -> AsyncIterator[GenerationEvent]:
+    async def events(self) -> AsyncIterator[JobEvent]:
         """Its events up to the result; raises what made it fail."""
         while True:
             event = await self._events.get()
             if isinstance(event, BaseException):
                 raise event
             yield event
-            if isinstance(event, GenerationResult):
+            if isinstance(event, GenerationResult | UpscaleResult):
                 return

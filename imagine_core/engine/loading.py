@@ -96,6 +96,8 @@ class Loading:
         """Whether there is memory for `job`; unloads idle models for it."""
         if not self.ready.is_set():  # its load is queued behind the preloads
             return True
+        if not job.infos:
+            return True
         loading = {info.path for each in self.jobs for info in each.infos}
         cold = {info.path for info in job.infos if not self.models.has(info)}
         if cold and cold <= loading:
@@ -127,7 +129,7 @@ class Loading:
             try:
                 leased[info.path] = resources.enter_context(self.models.lease(info))
             except Exception as error:
-                if info is job.info or isinstance(error, ImagineError) or out_of_memory(error):
+                if info is job.infos[0] or isinstance(error, ImagineError) or out_of_memory(error):
                     raise
                 log.exception("loader %r failed on %s", info.loader, info.path)
                 problem = f"its loader failed with {type(error).__name__}; the log says more"
@@ -197,7 +199,7 @@ class Loading:
     def _tell(self, path: Path, fraction: float) -> None:
         """Tell all jobs that wait for a model how much of it is loaded."""
         for job in list(self.jobs):
-            if job.info.path == path:
+            if any(info.path == path for info in job.infos[:1]):
                 job.loading(fraction)
 
     def _itemsize(self) -> int:
@@ -212,6 +214,6 @@ def _explained(job: Job, error: BaseException) -> BaseException:
     if not out_of_memory(error):
         return error
     return OutOfMemory(
-        f"there is not enough memory for model {job.info.name!r}; take a smaller one, "
+        f"there is not enough memory for model {job.facts.model!r}; take a smaller one, "
         "leave out --full_prec if it is on, or end other programs"
     )

@@ -148,7 +148,7 @@ def batch_key(trajectory: Trajectory) -> Hashable:
     """Trajectories of one key share a forward."""
     changed = trajectory.job.changed
     model = None if changed is None else changed.model
-    own = trajectory if trajectory.job.request.deterministic else None
+    own = trajectory if trajectory.job.task.deterministic else None
     return (*work_of(trajectory), id(model), own)
 
 
@@ -156,7 +156,7 @@ def work_of(trajectory: Trajectory) -> Work:
     """The model and size that a row limit is measured for; the hires pass has its own."""
     want = trajectory.want
     if isinstance(want, Denoise):
-        return Work(trajectory.job.info.path, *want.size)
+        return Work(trajectory.job.work.model, *want.size)
     return trajectory.job.work
 
 

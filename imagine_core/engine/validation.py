@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from imagine_core.engine.drawing import hires_size
+from imagine_core.engine.passes import drawn_size, hires_size
 from imagine_core.errors import FieldError
 from imagine_core.fields import field_errors
 from imagine_core.settings import Limits
@@ -17,17 +17,28 @@ def check_request(request: GenerationRequest, limits: Limits) -> list[FieldError
     errors = list(field_errors(request, limits))
     wrong = {error.field for error in errors}
     if not wrong & {"width", "height"}:
-        errors += _sizes(request, limits, hires="hires_scale" not in wrong)
+        errors += _sizes(request, limits, wrong)
+    if request.init_image is None:
+        errors += _lacks_picture(request)
     return errors
 
 
-def _sizes(request: GenerationRequest, limits: Limits, *, hires: bool) -> Iterator[FieldError]:
-    """What is wrong with sizes whose sides are valid; `hires` tells whether the factor is, too."""
+def _lacks_picture(request: GenerationRequest) -> Iterator[FieldError]:
+    """Fields that ask for a part of a picture, where there is none."""
+    for field, asked in (("mask", request.mask is not None), ("extend", any(request.extend))):
+        if asked:
+            yield FieldError(field, "needs a picture to start from")
+
+
+def _sizes(request: GenerationRequest, limits: Limits, wrong: set[str]) -> Iterator[FieldError]:
+    """What is wrong with sizes whose sides are valid, unless another field is `wrong` already."""
     if request.width * request.height > limits.pixels:
         message = f"width x height must be at most {limits.pixels:,} pixels"
         yield FieldError("width", message)
         yield FieldError("height", message)
-    scaled = hires and request.hires_scale is not None
+    elif "extend" not in wrong and math.prod(drawn_size(request)) > limits.pixels:
+        yield FieldError("extend", f"the extended size must be at most {limits.pixels:,} pixels")
+    scaled = not wrong & {"hires_scale", "extend"} and request.hires_scale is not None
     if scaled and math.prod(hires_size(request)) > limits.pixels:
         message = f"the scaled size must be at most {limits.pixels:,} pixels"
         yield FieldError("hires_scale", message)

@@ -246,7 +246,7 @@ class Worker:
         """Start the waiting jobs whose batch has room, first come first served within a size."""
         taken: Counter[Hashable] = Counter()
         for job in (*self._running, *self._loading.jobs):
-            taken[job.work] += job.rows * job.request.images
+            taken[job.work] += job.rows * job.images
         for job in self._waiting:
             if not taken[job.work] or taken[job.work] + job.rows <= self._stepping.room(job.work):
                 with self._blaming(job):
@@ -255,7 +255,7 @@ class Worker:
                         self._load(job)
                     elif self._loading.waits_too_long(job):
                         break
-            taken[job.work] += job.rows * job.request.images  # later jobs must not overtake
+            taken[job.work] += job.rows * job.images  # later jobs must not overtake
         self._waiting.tell(self._waits)
 
     def _waits(self, waiting: Sequence[Job]) -> list[float | None]:
@@ -288,10 +288,10 @@ class Worker:
             self._start(job, leased, resources)
 
     def _start(self, job: Job, leased: Mapping[Path, Any], resources: ExitStack) -> None:
-        job.enter("encoding")
         self._running.append(job)
         guard = partial(self._watchdog.guard, job.culprit)
         job.start(leased, resources, guard=guard, halved=self._loading.halved)
+        job.enter(job.first_phase)
 
     # -- work ------------------------------------------------------------------------------
 

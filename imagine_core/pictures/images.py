@@ -1,8 +1,10 @@
-"""The picture to start from: decodes what a client sent, with bounded memory."""
+"""The pictures that a client sent: decodes them with bounded memory."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from imagine_core.errors import FieldError, RequestError
@@ -31,6 +33,7 @@ UNSAFE_FORMATS = frozenset({"EPS", "WMF", "FPX", "MIC"})
 others need libraries of the system."""
 
 WHITE = "white"
+OPAQUE = 255
 ORIENTATION = 0x0112  # the EXIF tag
 LYING = (5, 6, 7, 8)
 """Orientations in which width and height change places."""
@@ -78,19 +81,62 @@ def load_init_image(data: bytes, width: int, height: int) -> tuple[Image.Image, 
     Raises:
         RequestError: `data` is no picture, or one that is too large.
     """
-    try:
+    with blamed("init_image"):
         image = _decode(data)
-    except ValueError as error:
-        raise RequestError([FieldError("init_image", str(error))]) from error
     transform = srgb_transform(image)
     image = _upright(image)
-    remark = None
-    if not 1 / DISTORTED < image.width * height / (image.height * width) < DISTORTED:
-        sizes = f"from {image.width} x {image.height} to {width} x {height} pixels"
-        remark = f"the picture to start from is distorted, {sizes}"
+    remark = distorted(image.size, (width, height), "the picture to start from")
     # Colours are converted last, so that the work depends on the size of the result alone.
-    image = _resize(_plain(image, transform), width, height)
+    image = resized(_plain(image, transform), (width, height))
     return _on_white(image if transform is None else convert(image, transform)), remark
+
+
+def load_rgb(data: bytes) -> Image.Image:
+    """The picture in `data` at its own size, in RGB, as `load_init_image` reads it.
+
+    Raises:
+        ValueError: `data` is no picture, or one that is too large, with a reason for people.
+    """
+    image = _decode(data)
+    transform = srgb_transform(image)
+    image = _plain(_upright(image), transform)
+    return _on_white(image if transform is None else convert(image, transform))
+
+
+def load_mask(data: bytes) -> Image.Image:
+    """The mask in `data` at its own size, in 8 bits of grey: 255 repaints.
+
+    Transparent parts repaint, where there are any: so paint programs and OpenAI's API have masks.
+    Otherwise white ones do.
+
+    Raises:
+        ValueError: `data` is no picture, or one that is too large, with a reason for people.
+    """
+    from PIL import ImageOps
+
+    image = _plain(_upright(_decode(data)), None)
+    if image.mode == "RGBA":
+        alpha = image.getchannel("A")
+        if alpha.histogram()[OPAQUE] < alpha.width * alpha.height:
+            return ImageOps.invert(alpha)
+    return image.convert("L")
+
+
+@contextmanager
+def blamed(field: str) -> Iterator[None]:
+    """Turn the reason why a picture cannot be read into an error of the field that it came in."""
+    try:
+        yield
+    except ValueError as error:
+        raise RequestError([FieldError(field, str(error))]) from error
+
+
+def distorted(before: tuple[int, int], after: tuple[int, int], what: str) -> str | None:
+    """A remark on a picture that is scaled to other proportions."""
+    if 1 / DISTORTED < before[0] * after[1] / (before[1] * after[0]) < DISTORTED:
+        return None
+    sizes = f"from {before[0]} x {before[1]} to {after[0]} x {after[1]} pixels"
+    return f"{what} is distorted, {sizes}"
 
 
 def load_picture(data: bytes) -> Image.Image:
@@ -214,7 +260,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return canvas.convert("RGB")
 
 
-def _resize(image: Image.Image, width: int, height: int) -> Image.Image:
+def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """As a plain resize, in two steps.
 
     Pillow resizes sideways first, so that a picture of 1 x 100,000 pixels would take gigabytes on
@@ -222,5 +268,5 @@ def _resize(image: Image.Image, width: int, height: int) -> Image.Image:
     """
     from PIL.Image import Resampling
 
-    least = (min(image.width, width), min(image.height, height))
-    return image.resize(least, Resampling.LANCZOS).resize((width, height), Resampling.LANCZOS)
+    least = (min(image.width, size[0]), min(image.height, size[1]))
+    return image.resize(least, Resampling.LANCZOS).resize(size, Resampling.LANCZOS)

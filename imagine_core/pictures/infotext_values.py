@@ -94,7 +94,8 @@ def _fill(value: str) -> str | None:
 
 
 def _axes(value: str) -> str | bool | None:
-    return {"true": True, "x": "x", "y": "y"}.get(value.lower())
+    axes: dict[str, str | bool] = {"true": True, "x": "x", "y": "y"}
+    return axes.get(value.lower())
 
 
 # By field; None where the value makes no sense, or says nothing.
@@ -114,7 +115,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "hires_size": _size,
     "hires_strength": _decimal,
     "hires_upscaler": _upscaler,
-    "hires_steps": _whole,
+    "hires_steps": lambda value: _whole(value) or None,
     "hires_sampler": _sampler,
     "subseed": _seed,
     "subseed_strength": _decimal,

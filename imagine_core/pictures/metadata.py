@@ -6,7 +6,7 @@ import base64
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from io import BytesIO
 from pathlib import Path
@@ -116,6 +116,8 @@ def finished(
     model_hash = None if date is None else result.model_hash
     hashes = {name: value for name, value in result.hashes.items() if date or name != "vae"}
     request = result.request
+    if made.subseed is not None:
+        request = replace(request, subseed=made.subseed)
     told = request if date else without_pictures(request)
     meta = meta_of(told, seed=made.seed, date=date, model_hash=model_hash, hashes=hashes)
     infotext = write_infotext(

@@ -1,8 +1,8 @@
-"""What changes a `FakeModel`: LoRAs, embeddings and VAEs whose effect is plain to see."""
+"""What changes a `FakeModel`, and upscalers: parts whose effect is plain to see."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
     from imagine_core.parts import FittedLora, Layers, PictureCodec
 
-KINDS = {"loras": "lora", "embeddings": "embedding", "vae": "vae"}
+KINDS = {"loras": "lora", "embeddings": "embedding", "vae": "vae", "controlnet": "controlnet"} | {
+    "upscale_models": "upscaler"
+}
 """The kinds of fake files by the folder that they lie in."""
 
 
 @dataclass(eq=False)
 class FakePart:
-    """A fake LoRA, embedding or VAE, told apart by how it is used.
+    """A fake LoRA, embedding, VAE, ControlNet or upscaler, told apart by how it is used.
 
     Attributes:
         name: As in the catalogue.
@@ -31,6 +33,19 @@ class FakePart:
     colour: tuple[float, ...]
     hash: str | None = "abcdef012345"
     closed: bool = False
+    factor: int = 2
+
+    def enlarge(self, image: Image.Image) -> Generator[float, None, Image.Image]:
+        """Each pixel twice as wide and high, in two tiles, one above the other."""
+        from PIL import Image
+
+        large = Image.new("RGB", (image.width * 2, image.height * 2))
+        half = image.height // 2
+        for top, bottom in ((0, half), (half, image.height)):
+            tile = image.crop((0, top, image.width, bottom))
+            large.paste(tile.resize((large.width, tile.height * 2), 0), (0, top * 2))
+            yield bottom / image.height
+        return large
 
     @property
     def vectors(self) -> Mapping[str, torch.Tensor]:

@@ -87,11 +87,13 @@ class FakeDevice(Device):
 class FakeModel:
     """An exact epsilon model of pictures in one colour, which is a function of the prompt.
 
-    LoRAs and embeddings add their colours to it, and a VAE gives the negative.
+    LoRAs and embeddings add their colours to it, a ControlNet that of its hint, and a VAE gives
+    the negative.
 
     Args:
         before: Called with the rows before each forward; raise or sleep in it.
         device: Where it computes, as torch calls it.
+        paints_masks: Whether it has inputs for a mask.
 
     Attributes:
         forwards: Rows of each forward so far.
@@ -103,7 +105,14 @@ class FakeModel:
     noise = NOISE
     model_hash = "0123456789"
 
-    def __init__(self, before: Callable[[int], object] = id, *, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        before: Callable[[int], object] = id,
+        *,
+        device: str = "cpu",
+        paints_masks: bool = False,
+    ) -> None:
+        self.paints_masks = paints_masks
         self.forwards: list[int] = []
         self.before = before
         self.device = device
@@ -144,14 +153,32 @@ class FakeModel:
         """The colour, repeated once per 75 words."""
         import torch
 
-        del clip_skip, width, height
+        del clip_skip
         chunks = max(1, -(-len(prompt.split()) // 75))
         context = torch.tensor(self.colour(prompt)).expand(1, chunks, 4).contiguous()
         for name, embedding in {} if parts is None else parts.embeddings.items():
             if name.casefold() in prompt.casefold():
                 context = context + embedding.vectors["text_encoder"]
         warnings = (f"{chunks} chunks",) if chunks > 1 else ()
-        return Conditioning(context=context.to(self.device), warnings=warnings)
+        extras = {}
+        if self.paints_masks:
+            cells = (-(-height // self.downsampling), -(-width // self.downsampling))
+            extras["inpaint"] = torch.nn.functional.pad(
+                torch.ones(1, 1, *cells), (0, 0, 0, 0, 0, self.latent_channels)
+            ).to(self.device)
+        return Conditioning(context=context.to(self.device), extras=extras, warnings=warnings)
+
+    def encode_mask(
+        self, image: Image.Image, mask: Image.Image, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """The mask, and the latent of the picture."""
+        import numpy as np
+        import torch
+
+        small = torch.from_numpy(np.array(mask.reduce(self.downsampling), dtype=np.float32) / 255)
+        latent = self.encode_image(image, generator)
+        mask_cells = small[None, None].ceil().to(self.device)
+        return {"inpaint": torch.cat([mask_cells, latent], dim=1)}
 
     def predict(
         self, latents: torch.Tensor, timesteps: torch.Tensor, conditioning: Conditioning
@@ -166,6 +193,10 @@ class FakeModel:
             for each in () if parts is None else parts.loras:
                 colour = torch.tensor(cast("FakePart", each.lora).colour)
                 mean[row] += each.use.weight * colour[:, None, None].to(mean.device)
+            for control in () if parts is None else parts.controls:
+                mean[row, :3] += control.use.weight * _colour_of(control.hint).to(mean.device)
+        if (own := conditioning.extras.get("inpaint")) is not None:
+            mean = torch.where(own[:, :1] > 0, mean, own[:, 1:])
         sigmas = torch.tensor([NOISE.sigma(float(t)) for t in timesteps])[:, None, None, None]
         sigmas = sigmas.to(latents.device)
         signal = (1 + sigmas**2) ** -0.5
@@ -204,8 +235,9 @@ class FakeModel:
 class FakeLoader:
     """Loads `NAME.fake` files, whatever is in them; one whose name has "broken" in it cannot serve.
 
-    Those in `loras`, `embeddings` and `vae` are of those kinds; with "other" in its name, one of
-    them is for other models, and with "fast", a VAE is a fast decoder.
+    Those in folders of other kinds are of those; with "other" in its name, one of them is for other
+    models, and with "fast", a VAE is a fast decoder. A model with "inpaint" in its name has inputs
+    for a mask.
 
     Attributes:
         models: Every model loaded so far.
@@ -256,7 +288,8 @@ class FakeLoader:
         if info.kind != "model":
             self.parts.append(FakePart(info.name, tuple(FakeModel.colour(info.name))))
             return self.parts[-1]
-        model = FakeModel(self._before, device=device.torch_device())
+        paints_masks = "mask" in info.takes
+        model = FakeModel(self._before, device=device.torch_device(), paints_masks=paints_masks)
         self.models.append(model)
         return model
 
@@ -264,12 +297,22 @@ class FakeLoader:
         self.before(rows)
 
 
+def _colour_of(hint: Image.Image) -> torch.Tensor:
+    """The mean colour of a hint, [3, 1, 1], -0.3..0.3."""
+    import numpy as np
+    import torch
+
+    mean = np.asarray(hint, dtype=np.float32).mean((0, 1)) / 127.5 - 1
+    return torch.from_numpy(mean * 0.3)[:, None, None]
+
+
 def _kind(path: Path) -> dict[str, Any]:
     """What `ModelInfo` says of the kind of a fake file."""
     folders = [folder.name for folder in path.parents[:2]]
     kind = next((KINDS[name] for name in folders if name in KINDS), None)
     if kind is None:
-        return {"takes": tuple(KINDS.values())}
+        masks = ("mask",) if "inpaint" in path.stem else ()
+        return {"takes": (*KINDS.values(), *masks)}
     details = {"decoder": "fast"} if "fast" in path.stem else {}
     fits = ("other",) if "other" in path.stem else ("fake",)
     return {"kind": kind, "fits": fits, "details": details}

@@ -12,10 +12,8 @@ from imagine_core import strict_json
 from imagine_core.errors import FieldError, ImagineError, MalformedBody, UnknownName
 from imagine_core.fields import FIELDS
 from imagine_core.interfaces import steps_to_run
-from imagine_core.kinds import Decimal, Flag, Side, Whole
-from imagine_core.lora_field import Loras
+from imagine_core.kinds import Axes, Borders, Decimal, Flag, Side, Whole
 from imagine_core.strict_json import Refused
-from imagine_core.types import HIRES_STRENGTH
 from imagine_core.web.forms import Part, read_form
 
 if TYPE_CHECKING:
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
 
     from imagine_core.service import Service
     from imagine_core.types import GenerationRequest
+from imagine_core.uses_field import Uses
 
 __all__ = [
     "ignored",
@@ -39,7 +38,7 @@ WHOLE = re.compile(r"-?\d{1,100}", re.ASCII)
 TYPED = {
     name
     for each in FIELDS
-    if isinstance(each.kind, Whole | Side | Decimal | Flag | Loras)
+    if isinstance(each.kind, Whole | Side | Decimal | Flag | Axes | Borders | Uses)
     for name in (each.name, each.wire)
 }
 KEEPS_NOTHING = "this server keeps no results: on_disconnect 'finish' was ignored"
@@ -137,7 +136,11 @@ def preview_interval(request: GenerationRequest, most: int) -> int:
     """The steps between two previews, so that a request has at most so many before its end."""
     strength = 1.0 if request.init_image is None else min(max(request.strength, 0.0), 1.0)
     steps = min(max(request.steps, 1), MANY)  # it is checked later
-    second = 0 if request.hires_scale is None else steps_to_run(steps, HIRES_STRENGTH)
+    second = (
+        0
+        if request.hires_scale is None
+        else steps_to_run(min(max(request.hires_steps or steps, 1), MANY), request.hires_strength)
+    )
     return max(math.ceil((steps_to_run(steps, strength) + second) / (most + 1)), 1)
 
 

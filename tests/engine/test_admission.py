@@ -92,7 +92,8 @@ def test_a_picture_has_the_size_of_the_request_and_a_remark_if_that_distorts_it(
     found = admitted(
         engine, sampler="test euler", width=128, height=64, init_image=png(), strength=0.5
     )
-    assert found.pictures["init"].size == (128, 64)
+    assert found.init_image is not None
+    assert found.init_image.size == (128, 64)
     assert "distorted" in found.warnings[0]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import types
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Waiting:
     evaluations_left: int
     rows: int = 2
     work: Work = SMALL
-    request: GenerationRequest = field(default_factory=lambda: GenerationRequest(prompt="red"))
+    images: int = 1
 
 
 def waits(pace: Pace, running: list[Any], waiting: list[Any], rows: int = 2) -> list[float | None]:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from imagine_core import Conditioning
-from imagine_core.engine.drawing import Denoise, Guidance
+from imagine_core.engine.drawing import Denoise
 from imagine_core.engine.forward import forward, groups, stack
+from imagine_core.engine.guiding import Guidance
 from imagine_core.testing import FakeModel
 
 

@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import Request
 
 from imagine_core import GenerationRequest
-from imagine_core.engine.drawing import total_steps
+from imagine_core.engine.passes import total_steps
 from imagine_core.errors import FieldError, MalformedBody
 from imagine_core.fields import FIELDS
 from imagine_core.service import Service

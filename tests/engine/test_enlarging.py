@@ -1,0 +1,268 @@
+"""Upscalers: in the hires fix, and alone."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engines import RED, pixels, until
+from imagine_core import UpscaleRequest, UpscaleResult, UpscalerSpec, hookimpl
+from imagine_core.engine import Engine
+from imagine_core.engine.enlarging import LANCZOS, enlarge
+from imagine_core.errors import GenerationFailed, RequestError, UnknownName, UnusableModel
+from imagine_core.settings import Settings
+from imagine_core.testing import FakePlugin, build_test_engine, draw_one
+from imagine_core.types import PhaseEvent, StepEvent
+
+
+class Mirror:
+    """Registers an upscaler that mirrors what it scales."""
+
+    @hookimpl
+    def register_upscalers(self, register: Callable[[UpscalerSpec], None]) -> None:
+        register(UpscalerSpec(name="mirror", label="Mirror", enlarge=mirrored, aliases=("glass",)))
+
+
+def mirrored(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).resize(size, Image.Resampling.NEAREST)
+
+
+class Wrong:
+    """A network of a factor that gives what it is told to."""
+
+    hash = None
+
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+        self.calls = 0
+
+    def enlarge(self, image: Image.Image) -> Generator[float, None, Image.Image]:
+        self.calls += 1
+        yield 1.0
+        return image.resize((image.width * self.factor, image.height * self.factor), 0)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def engine(tmp_path: Path, fake: FakePlugin) -> Iterator[Engine]:
+    folder = tmp_path / "models"
+    for name in ("tiny.fake", "upscale_models/Twice.fake", "upscale_models/broken.fake"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"fake")
+    settings = Settings(models=folder, max_rows=16)
+    engine = build_test_engine(folder, fake, settings=settings, extra=[("mirror", Mirror())])
+    yield engine
+    engine.close(grace=0)
+
+
+START = Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8))
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def events_of(engine: Engine, **changes: Any) -> list[Any]:
+    request = replace(UpscaleRequest(image=encoded(START)), **changes)
+
+    async def main() -> list[Any]:
+        return [event async for event in engine.upscale(request)]
+
+    return asyncio.run(main())
+
+
+def enlarged(engine: Engine, **changes: Any) -> UpscaleResult:
+    result = events_of(engine, **changes)[-1]
+    assert isinstance(result, UpscaleResult)
+    return result
+
+
+def run(tiles: Generator[float, None, Image.Image]) -> Image.Image:
+    try:
+        while True:
+            next(tiles)
+    except StopIteration as stop:
+        image: Image.Image = stop.value
+        return image
+
+
+def test_a_network_is_applied_until_its_picture_is_large_enough() -> None:
+    for factor, size, calls in ((2, (128, 96), 1), (2, (130, 96), 2), (4, (65, 48), 1)):
+        network = Wrong(factor)
+        assert run(enlarge(network, START, size)).size == size
+        assert network.calls == calls
+    one = Wrong(1)  # it restores and enlarges nothing
+    assert run(enlarge(one, START, (640, 480))).size == (640, 480)
+    assert one.calls == 1
+
+
+def test_a_registered_upscaler_must_give_the_size() -> None:
+    wrong = UpscalerSpec(name="wrong", label="Wrong", enlarge=lambda image, size: image)
+    with pytest.raises(GenerationFailed, match="upscaler 'wrong' gave"):
+        run(enlarge(wrong, START, (100, 100)))
+
+
+def test_a_picture_is_enlarged_without_any_model(engine: Engine, fake: FakePlugin) -> None:
+    result = enlarged(engine)
+    assert result.request.size == (128, 96)
+    assert (np.asarray(result.image) == np.asarray(LANCZOS.enlarge(START, (128, 96)))).all()
+    assert fake.loader.models == fake.loader.parts == []
+    assert set(result.timings) >= {"queued", "enlarging"}
+
+
+def test_an_upscaler_of_a_plugin_is_found_by_any_of_its_names(engine: Engine) -> None:
+    result = enlarged(engine, upscaler="GLASS", scale=1.0)
+    assert result.request.upscaler == "mirror"
+    assert (np.asarray(result.image) == np.asarray(START)[:, ::-1]).all()
+
+
+def test_a_file_enlarges_a_tile_at_a_time(engine: Engine, fake: FakePlugin) -> None:
+    events = events_of(engine, upscaler="twice", scale=4.0)
+    steps = [event.step for event in events if isinstance(event, StepEvent)]
+    assert steps == [25, 50, 75, 100]  # two turns of two tiles
+    assert {event.steps for event in events if isinstance(event, StepEvent)} == {100}
+    assert [event.phase for event in events if isinstance(event, PhaseEvent)] == [
+        *("queued", "loading", "enlarging")
+    ]
+    assert events[-1].image.size == (256, 192)
+    assert events[-1].request.upscaler == "Twice"
+    assert [part.name for part in fake.loader.parts] == ["Twice"]
+    assert fake.loader.models == []
+    (row,) = engine.status().loaded
+    assert row.kind == "upscaler"
+
+
+def test_a_size_instead_of_a_factor(engine: Engine) -> None:
+    assert enlarged(engine, scale=None, size=(100, 30)).image.size == (100, 30)
+
+
+@pytest.mark.parametrize(
+    ("changes", "field"),
+    [
+        ({"image": b"x"}, "image"),
+        ({"scale": 0.0}, "scale"),
+        ({"scale": -1.0}, "scale"),
+        ({"scale": 65.0}, "scale"),
+        ({"scale": float("nan")}, "scale"),
+        ({"scale": None}, "scale"),
+        ({"scale": None, "size": (0, 5)}, "size"),
+        ({"scale": None, "size": (10_000, 10_000)}, "size"),
+    ],
+)
+def test_pictures_and_factors_beyond_the_bounds_are_refused_in_a_sentence(
+    engine: Engine, changes: dict[str, Any], field: str
+) -> None:
+    with pytest.raises(RequestError) as error:
+        enlarged(engine, **changes)
+    assert [each.field for each in error.value.fields] == [field]
+
+
+def test_a_factor_that_makes_too_large_a_picture_is_refused(engine: Engine) -> None:
+    large = encoded(Image.new("RGB", (3000, 3000)))
+    with pytest.raises(RequestError, match="makes 9000 x 9000 pixels of it"):
+        enlarged(engine, image=large, scale=3.0)
+
+
+def test_unknown_and_broken_upscalers_are_told_by_name(engine: Engine) -> None:
+    with pytest.raises(UnknownName, match=r"upscaler 'twise'; did you mean 'Twice'"):
+        enlarged(engine, upscaler="twise")
+    with pytest.raises(UnusableModel, match="broken"):
+        enlarged(engine, upscaler="broken")
+
+
+def test_an_enlarging_ends_between_two_tiles_when_its_caller_leaves(engine: Engine) -> None:
+    async def main() -> None:
+        request = UpscaleRequest(image=encoded(START), upscaler="twice", scale=16.0)
+        events = engine.upscale(request)
+        async for event in events:
+            if isinstance(event, StepEvent):
+                break
+        await events.aclose()
+        await until(lambda: not engine.status().jobs)
+
+    asyncio.run(main())
+    assert all(row.in_use == 0 for row in engine.status().loaded)
+
+
+def test_an_enlarging_shows_in_the_status_as_any_job(engine: Engine, fake: FakePlugin) -> None:
+    seen = []
+    fake.loader.before_load = lambda: seen.extend(engine.status().jobs)
+    enlarged(engine, upscaler="twice")
+    (status,) = seen
+    assert (status.model, status.sampler, status.steps) == ("Twice", "", 100)
+    assert (status.width, status.height) == (128, 96)
+
+
+# ------------------------------------------------------------------------------- the hires fix
+
+
+def test_the_hires_fix_keeps_the_larger_picture_where_that_is_asked_for(engine: Engine) -> None:
+    request = replace(RED, hires_scale=1.5)
+    assert pixels(draw_one(engine, request)).shape == (64, 64, 3)
+    large = draw_one(engine, replace(request, hires_keeps=True))
+    assert pixels(large).shape == (96, 96, 3)
+    small = Image.fromarray(pixels(large)).resize((64, 64), Image.Resampling.LANCZOS)
+    assert (np.asarray(small) == pixels(draw_one(engine, request))).all()
+
+
+@pytest.mark.parametrize("upscaler", ["mirror", "Twice"])
+def test_the_hires_fix_enlarges_with_any_upscaler(engine: Engine, upscaler: str) -> None:
+    request = replace(
+        RED, hires_scale=2.0, hires_keeps=True, hires_strength=0.0, hires_upscaler=upscaler
+    )
+    first = Image.fromarray(pixels(draw_one(engine, RED)))
+    expected = mirrored(first, (128, 128)) if upscaler == "mirror" else first.resize((128, 128), 0)
+    drawn = pixels(draw_one(engine, request)).astype(int)
+    assert abs(drawn - np.asarray(expected)).max() <= 1  # through the fake VAE and back
+
+
+def test_the_second_pass_has_its_own_steps_strength_and_sampler(engine: Engine) -> None:
+    request = replace(
+        RED,
+        steps=6,
+        hires_scale=2.0,
+        hires_steps=10,
+        hires_strength=0.5,
+        hires_sampler="Euler Karras",
+    )
+    result = draw_one(engine, request)
+    assert result.steps_run == 6 + 5
+    assert result.request.hires_sampler == "euler karras"
+    by_hand = draw_one(
+        engine,
+        replace(
+            RED,
+            width=128,
+            height=128,
+            steps=10,
+            strength=0.5,
+            sampler="euler",
+            noise_schedule="karras",
+            init_image=encoded(
+                Image.fromarray(pixels(draw_one(engine, replace(RED, steps=6)))).resize(
+                    (128, 128), Image.Resampling.LANCZOS
+                )
+            ),
+        ),
+    )
+    small = Image.fromarray(pixels(by_hand)).resize((64, 64), Image.Resampling.LANCZOS)
+    assert (np.asarray(small) == pixels(result)).all()
+
+
+def test_unknown_names_of_the_second_pass_are_refused(engine: Engine) -> None:
+    for changes in ({"hires_upscaler": "none"}, {"hires_sampler": "eulerr"}):
+        with pytest.raises(UnknownName):
+            draw_one(engine, replace(RED, hires_scale=2.0, **changes))
+    assert draw_one(engine, replace(RED, hires_upscaler="none")).images  # not asked for
