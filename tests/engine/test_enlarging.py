@@ -118,7 +118,8 @@ def test_a_picture_is_enlarged_without_any_model(engine: Engine, fake: FakePlugi
     result = enlarged(engine)
     assert result.request.size == (128, 96)
     assert (np.asarray(result.image) == np.asarray(LANCZOS.enlarge(START, (128, 96)))).all()
-    assert fake.loader.models == fake.loader.parts == []
+    assert not fake.loader.models
+    assert not fake.loader.parts
     assert set(result.timings) >= {"queued", "enlarging"}
 
 
@@ -262,7 +263,8 @@ def test_the_second_pass_has_its_own_steps_strength_and_sampler(engine: Engine) 
 
 
 def test_unknown_names_of_the_second_pass_are_refused(engine: Engine) -> None:
-    for changes in ({"hires_upscaler": "none"}, {"hires_sampler": "eulerr"}):
+    twice = replace(RED, hires_scale=2.0)
+    for request in (replace(twice, hires_upscaler="no"), replace(twice, hires_sampler="eulerr")):
         with pytest.raises(UnknownName):
-            draw_one(engine, replace(RED, hires_scale=2.0, **changes))
+            draw_one(engine, request)
     assert draw_one(engine, replace(RED, hires_upscaler="none")).images  # not asked for

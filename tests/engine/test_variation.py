@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 import torch
 
 from engines import RED, pixels
@@ -39,15 +38,10 @@ def test_the_angle_is_that_of_the_columns_of_each_channel() -> None:
 def test_noises_that_are_alike_are_mixed_straight() -> None:
     one = unit(1)
     assert torch.allclose(varied(one, one, 0.4), one, atol=1e-6)
-    opposite = varied(one, -one, 0.5)
-    assert opposite.isfinite().all() or (opposite.isnan()).all()
 
 
-@pytest.mark.parametrize("init", [False, True])
-def test_without_a_strength_a_subseed_changes_nothing(roomy: Engine, init: bool) -> None:  # noqa: FBT001
-    start = {"init_image": None} if not init else {}
-    plain = draw_one(roomy, replace(RED, **start))
-    with_subseed = draw_one(roomy, replace(RED, subseed=9, **start))
+def test_without_a_strength_a_subseed_changes_nothing(roomy: Engine) -> None:
+    plain, with_subseed = draw_one(roomy, RED), draw_one(roomy, replace(RED, subseed=9))
     assert (pixels(plain) == pixels(with_subseed)).all()
     assert with_subseed.images[0].subseed is None
 
