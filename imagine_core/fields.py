@@ -297,6 +297,18 @@ def without_pictures(request: GenerationRequest) -> GenerationRequest:
     return replace(request, controls=controls, **pictures)
 
 
+def with_pictures(request: GenerationRequest, of: GenerationRequest) -> GenerationRequest:
+    """`request` with the pictures `of` another, which differs from it in nothing else."""
+    pictures: dict[str, Any] = {
+        each.name: getattr(of, each.name) for each in FIELDS if isinstance(each.kind, Picture)
+    }
+    controls = tuple(
+        replace(use, image=sent.image)
+        for use, sent in zip(request.controls, of.controls, strict=True)
+    )
+    return replace(request, controls=controls, **pictures)
+
+
 def field_errors(request: GenerationRequest, limits: Limits) -> Iterator[FieldError]:
     """What a server with `limits` cannot serve of each field by itself."""
     for field in FIELDS:

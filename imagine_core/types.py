@@ -180,6 +180,14 @@ class GenerationRequest:
     decoder: Decoder = "full"
     original_prompt: str | None = None
 
+    @property
+    def drawn_size(self) -> tuple[int, int]:
+        """Width and height of the first pass: extended unless only the mask is drawn."""
+        if self.mask_padding is not None:
+            return self.width, self.height
+        left, top, right, bottom = self.extend
+        return self.width + left + right, self.height + top + bottom
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpscaleRequest:
@@ -252,7 +260,7 @@ class GenerationResult:
         hashes: Of what changed the model, as A1111 has them: "lora:NAME", "embed:NAME", "vae".
         steps_run: Steps that ran for each picture: img2img leaves the noisiest of them out.
         warnings: What the user should know: prompts split into chunks, keys ignored, ...
-        timings: Seconds per phase: queued, loading, encoding, denoising, decoding.
+        timings: Seconds per phase: queued, loading, encoding, denoising, decoding, enlarging.
     """
 
     images: tuple[GeneratedImage, ...]

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from imagine_core.engine.bringing import OWN, Brought, bring
 from imagine_core.engine.enlarging import LANCZOS
-from imagine_core.engine.passes import drawn_size
 from imagine_core.engine.sent import read_pictures
 from imagine_core.engine.tasks import Upscaling
 from imagine_core.engine.validation import check_request
@@ -72,7 +71,7 @@ class Admitted:
     @property
     def work(self) -> Work:
         """The model and size of its first pass."""
-        return Work(self.info.path, *drawn_size(self.request))
+        return Work(self.info.path, *self.request.drawn_size)
 
     @property
     def infos(self) -> tuple[ModelInfo, ...]:

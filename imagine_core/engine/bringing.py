@@ -86,6 +86,7 @@ def bring(
     )
     embeddings, warnings = _embeddings(request, model, catalogue, loras)
     decoder = _decoder(model, catalogue) if request.decoder == "fast" else None
+    uses: tuple[LoraUse | ControlUse, ...] = (*request.loras, *request.controls)
     return Brought(
         uses=tuple(replace(use, name=info.name) for use, info in named),
         loras=loras,
@@ -101,7 +102,7 @@ def bring(
         warnings=(
             *warnings,
             *_doubts(decoder),
-            *(_idle(use) for use in (*request.loras, *request.controls) if _is_idle(use)),
+            *(_idle(use) for use in uses if _is_idle(use)),
         ),
     )
 

@@ -14,7 +14,7 @@ from imagine_core.engine.enlarging import enlarge
 from imagine_core.engine.guarded import Finished, GuardedSampler
 from imagine_core.engine.guiding import Guidance, keeping
 from imagine_core.engine.masking import canvas_of
-from imagine_core.engine.passes import drawn_size, hires_size, passes, total_steps
+from imagine_core.engine.passes import hires_size, passes, total_steps
 from imagine_core.engine.variation import varied
 from imagine_core.errors import FieldError, GenerationFailed, RequestError
 from imagine_core.interfaces import Evaluation, SamplingTask
@@ -168,8 +168,8 @@ def draw(
     assert image is not None
     if repaint is not None:
         return (yield from _alone(_finished, request, repaint, image))
-    kept_size = request.hires_keeps or image.size == drawn_size(request)
-    return image if kept_size else image.resize(drawn_size(request), Image.Resampling.LANCZOS)
+    kept_size = request.hires_keeps or image.size == request.drawn_size
+    return image if kept_size else image.resize(request.drawn_size, Image.Resampling.LANCZOS)
 
 
 def _alone(work: Callable[..., Image.Image], *arguments: Any) -> Generator[Want, Any, Image.Image]:
@@ -181,7 +181,7 @@ def _finished(request: GenerationRequest, repaint: Repaint, image: Image.Image) 
     """The whole picture of a request that repaints part of one."""
     if request.mask_padding is None:
         keeps = request.hires_keeps and not repaint.is_idle
-        size = hires_size(request) if keeps else drawn_size(request)
+        size = hires_size(request) if keeps else request.drawn_size
         return repaint.at(size).over(resized(image, size))
     canvas, _ = canvas_of(request)  # decoded again: it may be far larger than what is drawn
     if repaint.box is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from imagine_core.engine.passes import drawn_size
 from imagine_core.pictures.images import (
     blamed,
     distorted,
@@ -144,7 +143,7 @@ def repaint_of(request: GenerationRequest, canvas: Canvas) -> Repaint:
     """What `request` draws of its canvas."""
     box = None
     picture, mask, shown = canvas.picture, canvas.mask, canvas.feathered(request.mask_blur)
-    size = drawn_size(request)
+    size = request.drawn_size
     if request.mask_padding is not None and (around := mask.getbbox()) is not None:
         box = _surroundings(around, request.mask_padding, size, within=picture.size)
         picture, mask, shown = (each.crop(box) for each in (picture, mask, shown))

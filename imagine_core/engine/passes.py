@@ -30,25 +30,17 @@ class Pass:
 
 def passes(request: GenerationRequest) -> list[Pass]:
     """The samplings that make the picture of `request`: one, or two with the hires fix."""
-    first = Pass(*drawn_size(request), request.steps, request.strength)
+    first = Pass(*request.drawn_size, request.steps, request.strength)
     if request.hires_scale is None:
         return [first]
     steps = request.steps if request.hires_steps is None else request.hires_steps
     return [first, Pass(*hires_size(request), steps, request.hires_strength)]
 
 
-def drawn_size(request: GenerationRequest) -> tuple[int, int]:
-    """The size of the first pass: that of the request, extended unless only the mask is drawn."""
-    if request.mask_padding is not None:
-        return request.width, request.height
-    left, top, right, bottom = request.extend
-    return request.width + left + right, request.height + top + bottom
-
-
 def hires_size(request: GenerationRequest) -> tuple[int, int]:
     """The size of the hires fix's second pass: scaled, to the nearest multiples of 8."""
     scale = request.hires_scale or 1.0
-    width, height = (max(CELL, round(side * scale / CELL) * CELL) for side in drawn_size(request))
+    width, height = (max(CELL, round(side * scale / CELL) * CELL) for side in request.drawn_size)
     return width, height
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from imagine_core.engine.masking import Box, Canvas, canvas_of, repaint_of
-from imagine_core.engine.passes import drawn_size, passes
+from imagine_core.engine.passes import passes
 from imagine_core.errors import FieldError, RequestError, UnknownName
 from imagine_core.kinds import SMALLEST_SIDE
 from imagine_core.pictures.images import blamed, distorted, load_init_image, load_rgb, resized
@@ -95,7 +95,7 @@ def _hint(
     picture = _picture(use)
     if part is not None and (box := part[1].box) is not None:
         picture = _cropped(picture, box, part[0].picture.size)
-    remark = distorted(picture.size, drawn_size(request), f"the hint of {use.name[:80]!r}")
+    remark = distorted(picture.size, request.drawn_size, f"the hint of {use.name[:80]!r}")
     picture = resized(picture, passes(request)[-1].size)
     if preprocessor is None:
         return picture, remark

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from imagine_core.engine.passes import drawn_size, hires_size
+from imagine_core.engine.passes import hires_size
 from imagine_core.errors import FieldError
 from imagine_core.fields import field_errors
 from imagine_core.settings import Limits
@@ -19,7 +19,7 @@ def check_request(request: GenerationRequest, limits: Limits) -> list[FieldError
     if not wrong & {"width", "height"}:
         errors += _sizes(request, limits, wrong)
     if request.init_image is None:
-        errors += _lacks_picture(request)
+        errors += (error for error in _lacks_picture(request) if error.field not in wrong)
     return errors
 
 
@@ -36,7 +36,7 @@ def _sizes(request: GenerationRequest, limits: Limits, wrong: set[str]) -> Itera
         message = f"width x height must be at most {limits.pixels:,} pixels"
         yield FieldError("width", message)
         yield FieldError("height", message)
-    elif "extend" not in wrong and math.prod(drawn_size(request)) > limits.pixels:
+    elif "extend" not in wrong and math.prod(request.drawn_size) > limits.pixels:
         yield FieldError("extend", f"the extended size must be at most {limits.pixels:,} pixels")
     scaled = not wrong & {"hires_scale", "extend"} and request.hires_scale is not None
     if scaled and math.prod(hires_size(request)) > limits.pixels:

@@ -8,6 +8,7 @@ data and CRC. Pillow would do, but it takes as long to import as everything else
 from __future__ import annotations
 
 import io
+import struct
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
@@ -37,6 +38,12 @@ class _Chunk(NamedTuple):
 def is_png(start: bytes) -> bool:
     """Whether a file that begins with `start` is a PNG."""
     return start.startswith(SIGNATURE)
+
+
+def png_size(png: bytes) -> tuple[int, int]:
+    """Width and height of a PNG of ours, from its header (PNG, 3rd edition, 11.2.1)."""
+    width, height = struct.unpack(">II", png[16:24])
+    return width, height
 
 
 def read_texts(

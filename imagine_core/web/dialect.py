@@ -14,6 +14,7 @@ from starlette.routing import BaseRoute
 from imagine_core.errors import Cancelled, FieldError
 from imagine_core.fields import without_pictures
 from imagine_core.pictures.metadata import png_bytes
+from imagine_core.pictures.pngtext import png_size
 from imagine_core.types import (
     GenerationEvent,
     GenerationRequest,
@@ -107,11 +108,18 @@ class Finished:
         result: What the engine made; of a result that is kept for later, without `images`.
         pngs: The pictures.
         seeds: The seed of each.
+        subseeds: The seed of each one's variation; none where they are not variations.
     """
 
     result: GenerationResult
     pngs: tuple[bytes, ...]
     seeds: tuple[int, ...]
+    subseeds: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the pictures, which may be larger than what was drawn first."""
+        return png_size(self.pngs[0]) if self.pngs else self.result.request.drawn_size
 
     def to_keep(self) -> Finished:
         """The same without decoded pictures and the picture to start from, which are large."""
@@ -182,8 +190,9 @@ class Record:
 
     def preview_png(self) -> bytes | None:
         """The latest preview as a PNG of the picture's size."""
-        preview, size = self.preview, (self.request.width, self.request.height)
-        return None if preview is None else png_bytes(preview.resize(size), None)
+        if self.preview is None:
+            return None
+        return png_bytes(self.preview.resize(self.request.drawn_size), None)
 
     def finish(self, done: Finished) -> None:
         """Store the finished pictures."""

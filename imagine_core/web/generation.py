@@ -157,7 +157,7 @@ def so_far(service: Service, record: Record) -> Finished:
     request = record.request
     images: tuple[GeneratedImage, ...] = ()
     if record.preview is not None:
-        preview = record.preview.resize((request.width, request.height))
+        preview = record.preview.resize(request.drawn_size)
         images = (GeneratedImage(image=preview, seed=request.seed or 0),)
     return _finished(service, GenerationResult(images=images, request=request))
 
@@ -168,4 +168,5 @@ def _finished(service: Service, result: GenerationResult) -> Finished:
         result=result,
         pngs=tuple(finished(made, result, sampler_label=label)[1] for made in result.images),
         seeds=tuple(made.seed for made in result.images),
+        subseeds=tuple(m.subseed for m in result.images if m.subseed is not None),
     )

@@ -104,7 +104,7 @@ class Counts:
         )
         self._seconds = Histogram(
             "imagine_phase_seconds",
-            "What the phases of requests took: queued, loading, encoding, denoising, decoding.",
+            "What the phases of requests took: queued, loading, encoding, denoising, decoding, ...",
             ["phase"],
             buckets=SECONDS,
             registry=self.registry,

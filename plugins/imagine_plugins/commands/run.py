@@ -16,6 +16,7 @@ import click
 from imagine_core import GenerationRequest, GenerationResult, StepEvent, hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.errors import ServerFailed, UnknownName
+from imagine_core.fields import with_pictures
 from imagine_core.lora_tags import untagged
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.enhancing import with_better_prompt
@@ -137,7 +138,7 @@ def make_pictures(options: Options, plugins: Plugins) -> list[Path]:
         show = partial(_show, request=request, gallery=gallery, progress=progress)
         result = asyncio.run(_follow(source, request, show))
         # The answer need not repeat what it was asked, above all not a picture of some MB.
-        ran = replace(result.request, init_image=request.init_image)
+        ran = with_pictures(result.request, request)
         files = gallery.finish(replace(result, request=ran))
     changes = () if options.again is None else changed_files(Path(options.again), result)
     for warning in (*result.warnings, *changes):

@@ -15,6 +15,7 @@ PHASES = {
     "loading": "loading the model",
     "encoding": "reading the prompt",
     "denoising": "drawing",
+    "enlarging": "enlarging",
     "decoding": "finishing",
 }
 BAR = 24

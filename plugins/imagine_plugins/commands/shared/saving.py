@@ -50,7 +50,7 @@ class Gallery:
         """Save a preview of a picture, in its final size."""
         if event.preview is None:
             return
-        size, progress = (request.width, request.height), f"{event.step}/{event.steps}"
+        size, progress = request.drawn_size, f"{event.step}/{event.steps}"
         image = event.preview if event.preview.size == size else event.preview.resize(size)
         meta = meta_of(request, seed=event.seed, date=self.date) | {"unfinished": progress}
         self._write(event.image, png_bytes(image, meta))

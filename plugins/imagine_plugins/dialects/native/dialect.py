@@ -58,7 +58,7 @@ class Native:
             case Finished():
                 return final_line(event, record)
             case StepEvent(preview=preview) if preview is not None:
-                size = (record.request.width, record.request.height)
+                size = record.request.drawn_size
                 return intermediate_line(event, png_bytes(preview.resize(size), None))
             case StepEvent() if progress:
                 return progress_line(event)

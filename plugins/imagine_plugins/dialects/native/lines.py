@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from imagine_core.fields import FIELDS
@@ -66,9 +67,11 @@ def _step(event: StepEvent) -> dict[str, Any]:
 def final_line(finished: Finished, record: Record) -> dict[str, Any]:
     """The finished pictures: the whole reply, or the last line of a stream."""
     result, request = finished.result, finished.result.request
+    width, height = finished.size
     pictures = [
         {"img": base64_of(png), "seed": str(seed)}
-        for png, seed in zip(finished.pngs, finished.seeds, strict=True)
+        | ({} if subseed is None else {"subseed": str(subseed)})
+        for png, seed, subseed in zip_longest(finished.pngs, finished.seeds, finished.subseeds)
     ]
     line: dict[str, Any] = {
         **pictures[0],
@@ -76,8 +79,8 @@ def final_line(finished: Finished, record: Record) -> dict[str, Any]:
         "model": request.model,
         "sampler": request.sampler,
         "schedule": request.noise_schedule,
-        "width": request.width,
-        "height": request.height,
+        "width": width,
+        "height": height,
         "steps": request.steps,
         "steps_run": result.steps_run,
         "warnings": [*record.order.warnings, *result.warnings],
@@ -108,7 +111,7 @@ def standing_line(record: Record, status: JobStatus | None) -> dict[str, Any]:
         done = {"step": record.steps_run, "steps": record.steps_run}
         return {"status": record.phase, **(done if record.phase == "decoding" else {})}
     line = phase_line(PhaseEvent(**{name: getattr(status, name) for name in STANDING}))
-    if status.phase in {"denoising", "decoding"}:
+    if status.phase in {"denoising", "decoding", "enlarging"}:
         line |= {"step": status.step, "steps": status.steps}
     return line
 
@@ -178,6 +181,7 @@ def _result(
         loras=FIELD["loras"].kind.read(line.get("loras", [])),
         vae=line.get("vae"),
         seed=made[0].seed,
+        subseed=request.subseed if made[0].subseed is None else made[0].subseed,
     )
     return GenerationResult(
         images=made,
@@ -191,4 +195,5 @@ def _result(
 
 
 def _made(each: Mapping[str, Any], image: Image.Image, png: bytes) -> GeneratedImage:
-    return GeneratedImage(image=image, seed=int(each["seed"]), png=png)
+    subseed = int(each["subseed"]) if "subseed" in each else None
+    return GeneratedImage(image=image, seed=int(each["seed"]), subseed=subseed, png=png)

@@ -95,7 +95,7 @@ def _partial(event: StepEvent, record: Record) -> bytes | None:
     most = record.order.details["partial_images"] or 0
     if event.preview is None or index >= most or event.step == event.steps:
         return None
-    picture = event.preview.resize((request.width, request.height))
+    picture = event.preview.resize(request.drawn_size)
     quality = record.order.details["output_compression"]
     data = encoded(picture, look["output_format"], quality=quality)
     item = {"partial_image_index": index, "b64_json": base64_of(data), "seed": str(event.seed)}
