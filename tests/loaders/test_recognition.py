@@ -83,6 +83,7 @@ def test_each_family_is_known_in_every_precision(tmp_path: Path, name: str, dtyp
 def test_inpainting_variants_are_known_by_their_nine_channels(tmp_path: Path, name: str) -> None:
     info = hollow(tmp_path, shapes(inpainting(FULL[name])))
     assert (info.family, info.problem) == (f"{name}-inpaint", None)
+    assert info.takes == ("lora", "embedding", "vae", "mask")
 
 
 def test_harmless_extras_of_full_checkpoints_are_ignored(tmp_path: Path) -> None:

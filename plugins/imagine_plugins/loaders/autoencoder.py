@@ -67,10 +67,14 @@ class Autoencoder:
             raise RequestError([FieldError("vae", SIZES.format(*theirs, *ours))])
         return other
 
-    @torch.no_grad()
     def encode_image(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
         """A latent of an RGB picture, drawn from the posterior where there is one."""
-        mean, deviation = self._posterior(_to_tensor(image))
+        return self.encode_pixels(to_tensor(image), generator)
+
+    @torch.no_grad()
+    def encode_pixels(self, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """A latent of [1, 3, height, width], -1..1, drawn as that of a picture."""
+        mean, deviation = self._posterior(pixels)
         if deviation is not None:
             draw = torch.randn(mean.shape, generator=generator, dtype=torch.float32)
             mean = mean + deviation * draw.to(mean.device)
@@ -223,7 +227,7 @@ def _colour_chart(size: int) -> torch.Tensor:
     return torch.nn.functional.interpolate(chart, size=(size, size), mode="bilinear")
 
 
-def _to_tensor(image: Image.Image) -> torch.Tensor:
+def to_tensor(image: Image.Image) -> torch.Tensor:
     """[1, 3, height, width], -1..1, float32."""
     data = torch.frombuffer(bytearray(image.convert("RGB").tobytes()), dtype=torch.uint8)
     pixels = data.reshape(1, image.height, image.width, 3).permute(0, 3, 1, 2)

@@ -160,7 +160,7 @@ class Checkpoint:
             clip_layers=plan.clip_layers,
             recommended_size=plan.size,
             metadata=self.metadata,
-            takes=("lora", "embedding", "vae"),
+            takes=("lora", "embedding", "vae", *(("mask",) if plan.inpainting else ())),
             vae=self.vae,
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from imagine_core.embeddings import named_embeddings
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.interfaces import Conditioning
 from imagine_plugins.loaders.autoencoder import Autoencoder, LoadedVae
+from imagine_plugins.loaders.inpainting import Inpainting
 from imagine_plugins.loaders.words import misfits, words_for
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from imagine_plugins.loaders.adapters.rows import Rows
     from imagine_plugins.loaders.text import Encoded, TextEncoder
 
-MASKED_LATENTS = 4  # picture sizes whose masked latents an inpainting model caches
+INPAINT = "inpaint"  # what conditionings call the inputs beside the latent
 
 
 class StableDiffusion:
@@ -59,7 +59,9 @@ class StableDiffusion:
         self.rows = rows
         self._hash = file_hash
         self._codecs: WeakKeyDictionary[LoadedVae, Autoencoder] = WeakKeyDictionary()
-        self._masked: OrderedDict[tuple[int, int], torch.Tensor] = OrderedDict()
+        self._inpainting: Inpainting | None = None
+        if unet.config.in_channels != autoencoder.latent_channels:
+            self._inpainting = Inpainting(autoencoder)
 
     @property
     def latent_channels(self) -> int:
@@ -91,13 +93,26 @@ class StableDiffusion:
         height: int,
         parts: Parts | None = None,
     ) -> Conditioning:
-        """Encode a prompt of any length; `width` and `height` play no part in this family."""
-        del width, height
+        """Encode a prompt of any length; the size matters to inpainting models alone."""
         self._prepare(parts)
         encoded = self._encoded("text_encoder", self.text, prompt, clip_skip, parts)
         return Conditioning(
-            context=encoded.context, warnings=encoded.warnings, unread=encoded.unread
+            context=encoded.context,
+            extras=self._whole(width, height),
+            warnings=encoded.warnings,
+            unread=encoded.unread,
         )
+
+    @torch.no_grad()
+    def encode_mask(
+        self, image: Image.Image, mask: Image.Image, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        """The inputs of an inpainting model for a picture that is painted where the mask is white.
+
+        As diffusers' inpainting pipelines make them. The latent is drawn from the posterior.
+        """
+        assert self._inpainting is not None
+        return {INPAINT: self._inpainting.part(image, mask, generator)}
 
     @torch.no_grad()
     def predict(
@@ -105,8 +120,8 @@ class StableDiffusion:
     ) -> torch.Tensor:
         """One forward of the UNet; float32 in, float32 out, no wait for the device."""
         dtype = self.unet.dtype
-        if self.unet.config.in_channels != self.latent_channels:
-            latents = self._with_mask(latents)
+        if self._inpainting is not None:
+            latents = torch.cat([latents, conditioning.extras[INPAINT].to(latents.device)], dim=1)
         with self.rows.acting("unet", conditioning.parts):
             prediction = self.unet(
                 latents.to(dtype),
@@ -146,7 +161,7 @@ class StableDiffusion:
         """Release the weights and stop computing the hash."""
         if self._hash is not None:
             self._hash.stop()
-        for part in ("unet", "autoencoder", "text", "second", "rows", "_masked", "_codecs"):
+        for part in ("unet", "autoencoder", "text", "second", "rows", "_inpainting", "_codecs"):
             self.__dict__.pop(part, None)
 
     def _prepare(self, parts: Parts | None) -> None:
@@ -190,25 +205,9 @@ class StableDiffusion:
         del extras
         return {}
 
-    def _with_mask(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents, mask and masked picture, in that order; the mask says to paint everything."""
-        rows, _, height, width = latents.shape
-        masked = self._masked_latent(height, width).to(latents.device)
-        mask = torch.ones(rows, 1, height, width, device=latents.device)
-        return torch.cat([latents, mask, masked.expand(rows, -1, -1, -1)], dim=1)
-
-    def _masked_latent(self, height: int, width: int) -> torch.Tensor:
-        """The latent of a picture that is masked out as a whole, and grey for that.
-
-        Of the model's own autoencoder, whatever a request decodes with: rows of one forward share
-        it, and the UNet was trained on it.
-        """
-        size = (height, width)
-        if size not in self._masked:
-            self._masked[size] = self.autoencoder.grey(height, width)
-            if len(self._masked) > MASKED_LATENTS:
-                self._masked.popitem(last=False)
-        return self._masked[size]
+    def _whole(self, width: int, height: int) -> dict[str, torch.Tensor]:
+        """What an inpainting model reads where there is no mask: it paints all of the picture."""
+        return {} if self._inpainting is None else {INPAINT: self._inpainting.whole(width, height)}
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -247,7 +246,11 @@ class StableDiffusionXL(StableDiffusion):
         sizes = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
         return Conditioning(
             context=context,
-            extras={"text_embeds": pooled, "time_ids": sizes.to(context.device)},
+            extras={
+                "text_embeds": pooled,
+                "time_ids": sizes.to(context.device),
+                **self._whole(width, height),
+            },
             warnings=tuple(dict.fromkeys((*first.warnings, *second.warnings))),
             unread=first.unread,
         )
