@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.problems import ProblemError, explained, named
 from imagine_plugins.loaders.recognition import recognise_checkpoint
+from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
+from imagine_plugins.loaders.upscaler_layouts import upscaler_problem
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device, DiffusionModel
@@ -49,7 +51,7 @@ class CheckpointLoader:
             return self._checkpoint(path)
         if suffix not in OTHER_FILES:
             return None
-        family, problem = OTHER_FILES[suffix]
+        family, problem = _upscaler(path) or OTHER_FILES[suffix]
         # Under its whole name, lest it hide the usable model of the same stem.
         return self._unusable(path, ProblemError(problem, family=family), name=path.name)
 
@@ -84,3 +86,14 @@ class CheckpointLoader:
     def _unusable(self, path: Path, error: ProblemError, *, name: str) -> ModelInfo:
         size = path.stat().st_size if path.is_file() else 0
         return error.info(path, name=name, loader=self.name, size=size)
+
+
+def _upscaler(path: Path) -> tuple[str, str] | None:
+    """What a file is that belongs among the upscalers, whose pickles are read without running."""
+    if path.suffix.lower() not in TORCH_FILES:
+        return None
+    try:
+        problem = upscaler_problem(read_torch_file(path))
+    except ProblemError:
+        return None
+    return None if problem is None else ("upscaler", problem)

@@ -18,6 +18,7 @@ def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
     from imagine_plugins.loaders.embedding import EmbeddingLoader
     from imagine_plugins.loaders.folder import FolderLoader
     from imagine_plugins.loaders.lora import LoraLoader
+    from imagine_plugins.loaders.upscaler import UpscalerLoader
     from imagine_plugins.loaders.vae import VaeLoader
 
     register(CheckpointLoader())
@@ -25,3 +26,4 @@ def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
     register(LoraLoader())
     register(EmbeddingLoader())
     register(VaeLoader())
+    register(UpscalerLoader())

@@ -16,6 +16,7 @@ from imagine_plugins.loaders.header import Header
 from imagine_plugins.loaders.inversions import inversion
 from imagine_plugins.loaders.layout import UNET
 from imagine_plugins.loaders.problems import ProblemError
+from imagine_plugins.loaders.upscaler_layouts import upscaler_problem
 from imagine_plugins.loaders.vae_layouts import vae_problem
 
 # A key that each unsupported generator has, bare or after `UNET`.
@@ -53,14 +54,6 @@ PARTS = (
         ),
         "text-encoder",
         (f"this is a text encoder alone, a part of a model; it belongs {place_of('text-encoder')}"),
-    ),
-    (
-        ("model.0.weight", "body.0.rdb1.conv1.weight", "params_ema.conv_first.weight"),
-        "upscaler",
-        (
-            "this is an upscaler (ESRGAN or kin), which enlarges pictures and draws none; it "
-            f"belongs {place_of('upscaler')}"
-        ),
     ),
 )
 EMA_ONLY = (
@@ -161,8 +154,9 @@ def _part(header: Header) -> ProblemError | None:
         return None
     if _begins(header, "model_ema.diffusion_model"):
         return ProblemError(EMA_ONLY, family="ema")
-    if (vae := vae_problem(header)) is not None:
-        return ProblemError(vae, family="vae")
+    for told, family in ((vae_problem(header), "vae"), (upscaler_problem(header), "upscaler")):
+        if told is not None:
+            return ProblemError(told, family=family)
     for keys, family, problem in PARTS:
         if _has(header, keys):
             return ProblemError(problem, family=family)

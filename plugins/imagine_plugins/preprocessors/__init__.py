@@ -1,0 +1,1 @@
+"""Preprocessors: what makes hints for ControlNets of pictures, without a network."""

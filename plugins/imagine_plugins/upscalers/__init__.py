@@ -1,0 +1,1 @@
+"""Upscalers that need no file."""
