@@ -12,6 +12,7 @@ from imagine_core import strict_json
 from imagine_core.settings import Limits
 
 __all__ = [
+    "LARGEST_SCALE",
     "SEEDS",
     "SIDE_STEP",
     "SMALLEST_SIDE",
@@ -49,6 +50,9 @@ WORDS = dict.fromkeys(("true", "yes", "on", "t", "y"), True) | dict.fromkeys(
 """How forms and lenient clients write truth values."""
 
 EMPTY = "must not be empty"
+LARGEST_SCALE = 64
+"""The largest factor by which a picture is enlarged."""
+
 SMALLEST_SIDE = 64
 SIDE_STEP = 8
 SIDES = 4

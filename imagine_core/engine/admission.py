@@ -14,7 +14,7 @@ from imagine_core.engine.tasks import Upscaling
 from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError, UnknownName
 from imagine_core.fields import in_order
-from imagine_core.kinds import draw_seed
+from imagine_core.kinds import LARGEST_SCALE, draw_seed
 from imagine_core.lora_tags import read_tags, untagged
 from imagine_core.models.memory import Work
 from imagine_core.pictures.images import MAX_PIXELS, MAX_SIDE, TOO_LARGE, blamed, load_rgb
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from imagine_core.models.catalogue import Catalogue
     from imagine_core.registry import Registry
     from imagine_core.settings import Limits
-
-LARGEST_SCALE = 64
 
 __all__ = [
     "Admitted",

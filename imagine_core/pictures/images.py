@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 __all__ = [
+    "blamed",
     "fitting_size",
+    "load_rgb",
+    "resized",
     "safe_formats",
 ]
 
@@ -260,8 +263,8 @@ def _on_white(image: Image.Image) -> Image.Image:
     return canvas.convert("RGB")
 
 
-def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
-    """As a plain resize, in two steps.
+def resized(image: Image.Image, size: tuple[int, int], *, kernel: str = "LANCZOS") -> Image.Image:
+    """As a plain resize by one of Pillow's kernels, in two steps.
 
     Pillow resizes sideways first, so that a picture of 1 x 100,000 pixels would take gigabytes on
     its way to 512 x 512. Shrinking before growing bounds it by the larger of the two pictures.
@@ -269,4 +272,4 @@ def resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     from PIL.Image import Resampling
 
     least = (min(image.width, size[0]), min(image.height, size[1]))
-    return image.resize(least, Resampling.LANCZOS).resize(size, Resampling.LANCZOS)
+    return image.resize(least, Resampling[kernel]).resize(size, Resampling[kernel])

@@ -198,10 +198,10 @@ def plan_of(path: Path, tensors: Any) -> Any:
 def test_tiles_suit_the_network(tmp_path: Path) -> None:
     full = plan_of(tmp_path / "x.pth", rrdb(blocks=1))
     usual = replace(full, features=64, blocks=23)
-    assert tiling(usual).side == 192
+    assert tiling(usual).side == 224
     assert tiling(replace(usual, factor=8, doublings=3)).side == 128
-    assert tiling(replace(usual, factor=2, unshuffle=2)).side == 384
-    assert tiling(replace(usual, features=256)).side < 192
+    assert tiling(replace(usual, factor=2, unshuffle=2)).side == 448
+    assert tiling(replace(usual, features=256)).side < 224
     small = plan_of(tmp_path / "y.pth", compact())
     for plan in (usual, replace(usual, features=256), small, replace(small, blocks=32)):
         tiles = tiling(plan)

@@ -13,32 +13,21 @@ if TYPE_CHECKING:
 
 
 def resample(image: Image.Image, size: tuple[int, int], *, kernel: str) -> Image.Image:
-    """The picture at a size of (width, height) pixels.
+    """The picture at a size, by one of Pillow's kernels."""
+    from imagine_core.pictures.images import resized
 
-    Pillow resizes sideways first: shrinking before growing bounds the memory by the larger of the
-    two pictures, whatever their proportions.
-
-    Args:
-        image: The picture.
-        size: Width and height in pixels.
-        kernel: The name of one of Pillow's resampling filters.
-    """
-    from PIL.Image import Resampling
-
-    least = (min(image.width, size[0]), min(image.height, size[1]))
-    return image.resize(least, Resampling[kernel]).resize(size, Resampling[kernel])
+    return resized(image, size, kernel=kernel)
 
 
-def row(name: str, label: str, kernel: str, *, aliases: tuple[str, ...] = ()) -> UpscalerSpec:
+def row(name: str, label: str, kernel: str) -> UpscalerSpec:
     """An upscaler with one of Pillow's kernels."""
-    enlarge = partial(resample, kernel=kernel)
-    return UpscalerSpec(name=name, label=label, enlarge=enlarge, aliases=aliases)
+    return UpscalerSpec(name=name, label=label, enlarge=partial(resample, kernel=kernel))
 
 
 UPSCALERS = (
     row("lanczos", "Lanczos", "LANCZOS"),
     row("bicubic", "Bicubic", "BICUBIC"),
-    row("nearest", "Nearest", "NEAREST", aliases=("nearest-exact",)),
+    row("nearest", "Nearest", "NEAREST"),
 )
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from imagine_core.types import GenerationEvent, PhaseEvent, StepEvent
+from imagine_core.types import GenerationEvent, PhaseEvent, StepEvent, UpscaleEvent
 
 PHASES = {
     "queued": "starting",
@@ -17,6 +17,7 @@ PHASES = {
     "denoising": "drawing",
     "enlarging": "enlarging",
     "decoding": "finishing",
+    "enlarging": "enlarging",
 }
 BAR = 24
 
@@ -27,6 +28,7 @@ class Progress:
     Args:
         stream: Where to write; nothing unless it is a terminal.
         images: Pictures in the request.
+        doing: What its steps do.
         quiet: Write nothing.
         clock: Seconds, from any start.
     """
@@ -36,12 +38,14 @@ class Progress:
         stream: TextIO,
         *,
         images: int = 1,
+        doing: str = PHASES["denoising"],
         quiet: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.shown = stream.isatty() and not quiet
         self._stream = stream
         self._images = images
+        self._doing = doing
         self._clock = clock
         self._length = 0
         self._done: dict[int, int] = {}
@@ -56,7 +60,7 @@ class Progress:
             self._stream.flush()
             self._length = len(text)
 
-    def update(self, event: GenerationEvent) -> None:
+    def update(self, event: GenerationEvent | UpscaleEvent) -> None:
         """Show `event`."""
         match event:
             case PhaseEvent(phase="queued", position=position, wait=wait) if position:
@@ -84,7 +88,7 @@ class Progress:
         left = ""
         if done > before:
             left = duration((now - since) / (done - before) * (total - done)) + " left"
-        self.say(f"{PHASES['denoising']} {bar(done / max(total, 1))} {done}/{total}  {left}")
+        self.say(f"{self._doing} {bar(done / max(total, 1))} {done}/{total}  {left}")
 
 
 def bar(fraction: float) -> str:

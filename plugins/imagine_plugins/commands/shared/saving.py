@@ -60,6 +60,10 @@ class Gallery:
         """Save the finished pictures, and return their files."""
         return [self._finish(index, picture, result) for index, picture in enumerate(result.images)]
 
+    def save(self, png: bytes) -> list[Path]:
+        """Save a picture that was not drawn, and return its file."""
+        return [self._write(0, png)]
+
     def left_behind(self) -> list[str]:
         """Sentences about the unfinished files if the run ends now."""
         return [
@@ -127,28 +131,48 @@ class StandardOutput(Outlet):
         super().finish(result)
         return []
 
+    def save(self, png: bytes) -> list[Path]:
+        """Write a picture that was not drawn."""
+        super().save(png)
+        return []
+
     def _write(self, index: int, png: bytes) -> Path:
         del index
         write_stdout(png)
         return Path("-")
 
 
-def open_gallery(output: str | None, *, document: bool, label: Callable[[str], str]) -> Gallery:
+def open_gallery(
+    output: str | None,
+    *,
+    document: bool = False,
+    label: Callable[[str], str] = str,
+    beside: Path | None = None,
+) -> Gallery:
     """The gallery of a run whose `-o` is `output`.
+
+    Args:
+        output: The value of `-o`.
+        document: Whether a JSON file goes beside each finished picture.
+        label: The label of a sampler, for the infotext.
+        beside: The file without its suffix where `output` names none; None for the time.
 
     Raises:
         click.UsageError: `output` asks for a format other than PNG, or cannot hold a picture.
         OSError: No file can be written there, found before the work starts.
     """
     kind, folder, stem = _destination(output)
+    if output is None and beside is not None:
+        folder = beside.parent
     if document and kind is not Gallery:
         raise click.UsageError("--meta writes a file beside the picture: -o must name a file")
     if kind is not StandardOutput:
         check_writable(folder if kind is Gallery else folder / (stem or ""))
     date = datetime.now().astimezone()
+    usual = f"{date:%Y%m%d_%H%M%S}" if beside is None else beside.name
     return kind(
         folder=folder,
-        stem=stem or f"{date:%Y%m%d_%H%M%S}",
+        stem=stem or usual,
         keep=stem is None,
         document=document,
         label=label,

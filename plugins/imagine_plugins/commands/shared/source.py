@@ -30,7 +30,12 @@ from imagine_plugins.commands.shared.output import note
 if TYPE_CHECKING:
     from imagine_core.engine import Engine
     from imagine_core.plugins import Plugins
-    from imagine_core.types import GenerationEvent, GenerationRequest
+    from imagine_core.types import (
+        GenerationEvent,
+        GenerationRequest,
+        UpscaleEvent,
+        UpscaleRequest,
+    )
     from imagine_plugins.dialects.native.client import NativeClient
 
 DEFAULT_ADDRESS = ("127.0.0.1", DEFAULT_PORT)
@@ -48,6 +53,9 @@ class Source(Protocol):
 
     def generate(self, request: GenerationRequest) -> AsyncIterator[GenerationEvent]:
         """The events of one request; the last has the pictures."""
+
+    def upscale(self, request: UpscaleRequest) -> AsyncIterator[UpscaleEvent]:
+        """The events of enlarging a picture; the last has it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,11 +207,11 @@ def ask(question: Coroutine[Any, Any, dict[str, Any]]) -> dict[str, Any]:
 
 
 def ask_for_details(
-    where: Where, what: Literal["models", "samplers"], **query: str
+    where: Where, what: Literal["models", "samplers", "upscalers"], **query: str
 ) -> list[dict[str, Any]]:
-    """The details of a server's models or samplers; only their names if it gives no details."""
+    """The details of a server's models, samplers or upscalers; only the names if it gives none."""
     client = where.client()
-    reply = ask(client.models(**query) if what == "models" else client.samplers())
+    reply = ask(getattr(client, what)(**query))
     found = reply.get("details") or [{"name": name} for name in reply.get(what, ())]
     if not all(isinstance(each, dict) and isinstance(each.get("name"), str) for each in found):
         raise ServerFailed(f"the server at {where.address} has no list of {what} that makes sense")

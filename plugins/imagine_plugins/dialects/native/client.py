@@ -6,10 +6,11 @@ import asyncio
 import base64
 import binascii
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from io import BytesIO
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 from imagine_core import network
@@ -27,13 +28,23 @@ from imagine_core.errors import (
     Unauthorized,
 )
 from imagine_core.fields import in_core, to_json
-from imagine_core.types import GenerationEvent, GenerationRequest, GenerationResult
+from imagine_core.types import (
+    GenerationEvent,
+    GenerationRequest,
+    GenerationResult,
+    UpscaleEvent,
+    UpscaleRequest,
+    UpscaleResult,
+)
 from imagine_plugins.dialects.native.lines import read_line
+from imagine_plugins.dialects.native.upscale_lines import read_upscale_line, upscale_body
 from imagine_plugins.server.addresses import server_url
 
 if TYPE_CHECKING:
     import httpx
     from PIL import Image
+
+T = TypeVar("T")
 
 CONNECT_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
@@ -80,12 +91,36 @@ class NativeClient:
             aclosing(_lines(response)) as lines,
         ):
             async for line in lines:
-                event = await asyncio.to_thread(self._event, line, request)
+                event = await asyncio.to_thread(self._read, line, partial(_event, request))
                 finished = finished or isinstance(event, GenerationResult)
                 if event is not None:
                     yield event
         if not finished:
             raise self._gone()
+
+    async def upscale(self, request: UpscaleRequest) -> AsyncGenerator[UpscaleEvent]:
+        """The events of enlarging a picture, as `Engine.upscale` has them; closing it cancels.
+
+        Raises:
+            ImagineError: The server's error, or `ServerFailed` if it sent none.
+        """
+        body = {**upscale_body(request), "progress": True}
+        finished = False
+        async with (
+            self._call("POST", "/upscale", seconds=None, json=body) as response,
+            aclosing(_lines(response)) as lines,
+        ):
+            async for line in lines:
+                event = await asyncio.to_thread(self._read, line, partial(_upscaled, request))
+                finished = finished or isinstance(event, UpscaleResult)
+                if event is not None:
+                    yield event
+        if not finished:
+            raise self._gone()
+
+    async def upscalers(self) -> dict[str, Any]:
+        """`GET /upscalers`."""
+        return await self._get("/upscalers")
 
     async def models(self, kind: str = "model") -> dict[str, Any]:
         """`GET /models` of a kind."""
@@ -149,14 +184,15 @@ class NativeClient:
         except httpx.TransportError as error:
             raise self._gone() from error
 
-    def _event(self, line: bytes, request: GenerationRequest) -> GenerationEvent | None:
+    def _read(self, line: bytes, read: Callable[[dict[str, Any]], T | None]) -> T | None:
+        """What `read` makes of a line; None of a blank one."""
         if not line.strip():
             return None
         value = self._object(line)
         if "error" in value:
             raise self._stated(value["error"])
         try:
-            return read_line(value, request, _picture)
+            return read(value)
         except (KeyError, ValueError, TypeError, OSError, AttributeError) as error:
             raise self._strange() from error
 
@@ -202,6 +238,14 @@ class NativeClient:
 
     def _strange(self) -> ServerFailed:
         return ServerFailed(f"what answers at {self.url} does not speak as an Imagine server does")
+
+
+def _event(request: GenerationRequest, line: dict[str, Any]) -> GenerationEvent | None:
+    return read_line(line, request, _picture)
+
+
+def _upscaled(request: UpscaleRequest, line: dict[str, Any]) -> UpscaleEvent | None:
+    return read_upscale_line(line, request, _picture)
 
 
 async def _lines(response: httpx.Response) -> AsyncGenerator[bytes]:

@@ -141,14 +141,20 @@ def read_line(
         return _step_event(line, picture(line["img"])[0])
     if status == "final" or (status is None and "img" in line):
         return _result(line, request, picture)
-    if status in get_args(Phase):
-        return PhaseEvent(
-            phase=cast("Phase", status),
-            position=int(line.get("position", 0)),
-            wait=_number(line.get("wait")),
-            fraction=_number(line.get("fraction")),
-        )
-    return None
+    return read_phase(line)
+
+
+def read_phase(line: Mapping[str, Any]) -> PhaseEvent | None:
+    """The phase that a line tells; None for other lines."""
+    status = line.get("status")
+    if status not in get_args(Phase):
+        return None
+    return PhaseEvent(
+        phase=cast("Phase", status),
+        position=int(line.get("position", 0)),
+        wait=_number(line.get("wait")),
+        fraction=_number(line.get("fraction")),
+    )
 
 
 def _number(value: Any) -> float | None:

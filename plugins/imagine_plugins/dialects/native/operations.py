@@ -23,7 +23,7 @@ from imagine_core.errors import (
     UnusableModel,
 )
 from imagine_core.web.openapi import failures, reference
-from imagine_plugins.dialects.native import schemas
+from imagine_plugins.dialects.native import picture_schemas, schemas
 
 if TYPE_CHECKING:
     from imagine_core.settings import Limits
@@ -50,6 +50,17 @@ GENERATING: tuple[type[ImagineError], ...] = (
     OutOfMemory,
 )
 
+ENLARGING: tuple[type[ImagineError], ...] = (
+    *BODY,
+    UnknownName,
+    UnusableModel,
+    Busy,
+    ShuttingDown,
+    Stalled,
+    GenerationFailed,
+    OutOfMemory,
+)
+
 REPLIES: Json = {
     "Limits": schemas.LIMITS,
     "Phase": schemas.PHASE_LINE,
@@ -69,6 +80,14 @@ REPLIES: Json = {
     "Enhanced": schemas.ENHANCED,
     "EnhancedPart": schemas.ENHANCED_PART,
     "EnhancedLine": schemas.ENHANCED_LINE,
+    "UpscaleRequest": picture_schemas.UPSCALE_REQUEST,
+    "Enlarging": picture_schemas.ENLARGING_LINE,
+    "Enlarged": picture_schemas.ENLARGED,
+    "EnlargedLine": picture_schemas.ENLARGED_LINE,
+    "Upscalers": picture_schemas.UPSCALERS,
+    "PreprocessRequest": picture_schemas.PREPROCESS_REQUEST,
+    "Hint": picture_schemas.HINT,
+    "Preprocessors": picture_schemas.PREPROCESSORS,
     "Health": schemas.HEALTH,
     "Version": schemas.VERSION,
     "StopRequest": schemas.STOP_REQUEST,
@@ -145,6 +164,22 @@ OPERATIONS: dict[str, Json] = {
         lines="EnhancedLine",
     ),
     "/enhancers": operation("The enhancers, the default first", "Enhancers"),
+    "/upscale": operation(
+        "Enlarge a picture",
+        "Enlarged",
+        *ENLARGING,
+        body="UpscaleRequest",
+        lines="EnlargedLine",
+    ),
+    "/upscalers": operation("The upscalers: those that need no file, then the files", "Upscalers"),
+    "/preprocess": operation(
+        "Make the hint of a ControlNet of a picture",
+        "Hint",
+        *BODY,
+        UnknownName,
+        body="PreprocessRequest",
+    ),
+    "/preprocessors": operation("What makes hints of pictures", "Preprocessors"),
     "/models": operation(
         "The models, and what one request may ask for; or the files of another kind",
         "Models",

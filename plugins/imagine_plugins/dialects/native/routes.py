@@ -25,6 +25,8 @@ from imagine_core.web.security import open_to_files, without_key
 from imagine_plugins.dialects.native.dialect import Native, explained
 from imagine_plugins.dialects.native.enhance import enhance_endpoint, enhancers
 from imagine_plugins.dialects.native.lines import final_line, standing_line
+from imagine_plugins.dialects.native.preprocess import preprocess_endpoint, preprocessors
+from imagine_plugins.dialects.native.upscale import upscale_endpoint, upscalers
 
 if TYPE_CHECKING:
     from imagine_core.executor import Executor, JobStatus
@@ -46,6 +48,10 @@ def native_routes(service: Service) -> Iterator[Route]:
     yield open_to_files(_post("/jobs/{id}/cancel", _cancel(service)))
     yield open_to_files(_post("/enhance", enhance_endpoint(service)))
     yield open_to_files(_get("/enhancers", lambda: enhancers(service.enhancing)))
+    yield open_to_files(_post("/upscale", upscale_endpoint(service)))
+    yield open_to_files(_get("/upscalers", lambda: upscalers(service)))
+    yield open_to_files(_post("/preprocess", preprocess_endpoint(service)))
+    yield open_to_files(_get("/preprocessors", lambda: preprocessors(service)))
     yield open_to_files(Route("/models", _models(engine), methods=["GET"]))
     yield open_to_files(_get("/samplers", lambda: samplers(service)))
     yield without_key(open_to_files(_get("/health", lambda: health(engine))))

@@ -1,0 +1,53 @@
+"""Writes an enlarged picture with the metadata of the one that it was made from."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from io import BytesIO
+from typing import TYPE_CHECKING
+
+from imagine_core.errors import InvalidFile
+from imagine_core.pictures.metadata import INFOTEXT, META, infotext_of, png_bytes
+from imagine_core.pictures.pngtext import is_png, read_texts, replace_texts
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from imagine_core.types import UpscaleRequest
+
+__all__ = [
+    "enlarged_png",
+]
+
+POSTPROCESSING = "postprocessing"
+"""The keyword under which A1111 notes what was done to a picture after it was drawn."""
+
+MARKS = ',:\n"'
+
+
+def enlarged_png(image: Image.Image, request: UpscaleRequest, *, label: str) -> bytes:
+    """The PNG of an enlarged picture: what it was drawn from is kept, and how it was enlarged told.
+
+    Args:
+        image: The enlarged picture.
+        request: The request as it ran, with the picture that it came with.
+        label: The upscaler, as A1111 spells it.
+    """
+    if request.scale is None and request.size is not None:
+        how = "Postprocess upscale to: {}x{}".format(*request.size)
+    else:
+        how = f"Postprocess upscale by: {request.scale:g}"
+    name = json.dumps(label, ensure_ascii=False) if set(MARKS) & set(label) else label
+    told = f"{how}, Postprocess upscaler: {name}"
+    return replace_texts(png_bytes(image, None), {**_texts(request.image), POSTPROCESSING: told})
+
+
+def _texts(data: bytes) -> dict[str, str]:
+    """What tells how a picture was drawn; of other formats than PNG, what their comment says."""
+    with suppress(InvalidFile):
+        if is_png(data) and (found := read_texts(BytesIO(data), (META, INFOTEXT))):
+            return found
+        infotext = infotext_of(data)
+        return {} if infotext is None else {INFOTEXT: infotext}
+    return {}
