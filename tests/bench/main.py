@@ -8,6 +8,7 @@ from against_diffusers import against_diffusers
 from crowd import crowd
 from loading import loading
 from loras import loras
+from masks import masks
 from memory import memory
 from overhead import overhead
 from page import page
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "crowd": crowd,
     "loading": loading,
     "loras": loras,
+    "masks": masks,
     "memory": memory,
     "overhead": overhead,
     "switching": switching,
