@@ -31,6 +31,7 @@ SCHEDULERS = {
     "dpm2": "KDPM2DiscreteScheduler",
     "dpm2 a": "KDPM2AncestralDiscreteScheduler",
 }
+SIZE = {"width": 64, "height": 64}
 REQUEST = GenerationRequest(
     prompt="a red house", negative_prompt="blurry", width=64, height=64, steps=6, seed=2**63 + 5
 )
@@ -58,9 +59,10 @@ def pipelines(models: Path) -> dict[str, Any]:
     kind = diffusers.StableDiffusionPipeline
     plain = kind.from_pretrained(models / "tiny", local_files_only=True, tokenizer=clip_tokenizer())
     from_image = diffusers.StableDiffusionImg2ImgPipeline(**plain.components)
-    for pipe in (plain, from_image):
+    inpaint = diffusers.StableDiffusionInpaintPipeline(**plain.components)
+    for pipe in (plain, from_image, inpaint):
         pipe.set_progress_bar_config(disable=True)
-    return {"txt2img": plain, "img2img": from_image}
+    return {"txt2img": plain, "img2img": from_image, "inpaint": inpaint}
 
 
 def scheduled(pipe: Any, scheduler: str) -> Any:
@@ -108,13 +110,44 @@ def test_img2img_is_the_picture_that_diffusers_draws(
     real: Engine, pipelines: dict[str, Any], sampler: str
 ) -> None:
     start = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 30).convert("RGB")
-    buffer = io.BytesIO()
-    start.save(buffer, "PNG")
     pipe = scheduled(pipelines["img2img"], SCHEDULERS[sampler])
     theirs = pipe(image=start, strength=0.6, **arguments()).images[0]
-    request = replace(REQUEST, sampler=sampler, init_image=buffer.getvalue(), strength=0.6)
+    request = replace(REQUEST, sampler=sampler, init_image=encoded(start), strength=0.6)
     ours = draw_one(real, request).images[0].image
     assert difference(ours, theirs) <= 1
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "dpm++ 2m"])
+@pytest.mark.parametrize("strength", [0.6, 0.9])
+def test_inpainting_is_the_picture_that_diffusers_draws(
+    real: Engine, pipelines: dict[str, Any], sampler: str, strength: float
+) -> None:
+    # diffusers blends latents of one noise after each step; these samplers never change theirs
+    start = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 30).convert("RGB")
+    mask = Image.new("L", (64, 64), 0)
+    mask.paste(255, (16, 8, 48, 56))  # whole cells, which both blend alike
+    pipe = scheduled(pipelines["inpaint"], SCHEDULERS[sampler])
+    theirs = pipe(image=start, mask_image=mask, strength=strength, **arguments(), **SIZE).images[0]
+    request = replace(
+        REQUEST,
+        sampler=sampler,
+        init_image=encoded(start),
+        mask=encoded(mask),
+        mask_blur=0.0,
+        strength=strength,
+    )
+    ours = draw_one(real, request).images[0].image
+    box = (16, 8, 48, 56)
+    assert difference(ours.crop(box), theirs.crop(box)) <= 1
+    kept = Image.composite(start, ours, mask)  # the same outside
+    assert difference(Image.composite(ours, start, mask), ours) == 0
+    assert difference(kept, ours) > 20
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def test_the_picture_depends_on_prompt_negative_prompt_guidance_and_clip_skip(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from imagine_core.engine.enlarging import enlarge
 from imagine_core.engine.guarded import Finished, GuardedSampler
-from imagine_core.engine.guiding import Guidance, keeping
+from imagine_core.engine.guiding import Guidance, Kept
 from imagine_core.engine.masking import canvas_of
 from imagine_core.engine.passes import hires_size, passes, total_steps
 from imagine_core.engine.variation import varied
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from imagine_core.engine.admission import Admitted
     from imagine_core.engine.changed import ChangedModel
-    from imagine_core.engine.guiding import Steer
     from imagine_core.engine.masking import Repaint
     from imagine_core.engine.passes import Pass
     from imagine_core.interfaces import DiffusionModel
@@ -108,7 +107,6 @@ def draw(
         seeds: The picture's own.
         halved: Whether the model computes in less than float32.
     """
-    import torch
     from PIL import Image
 
     request, repaint = admitted.request, admitted.repaint
@@ -120,47 +118,21 @@ def draw(
     progress = Progress(0, total_steps(request))
     schedules = (schedule for _, schedule in admitted.schedules)
     for each, sampler, schedule in zip(passes(request), samplers, schedules, strict=True):
-        guidance = yield Alone("encoding", partial(_guidance, model, request, each))
-        for message in guidance.warnings:
-            yield Note(message)
         if image is not None and image.size != each.size:
             image = yield from _enlarged(model, image, each.size)
             image = image if repaint is None else repaint.at(each.size).over(image)
-        # Reseeded for each pass: the hires fix equals txt2img followed by img2img by hand.
-        generator = torch.Generator("cpu").manual_seed(seeds.seed)
-        latent = None
-        if image is not None:
-            latent = yield Alone("encoding", partial(_encode, model.encoder, image, generator))
-        noise = _noise(model.model, each, generator, seeds, request.subseed_strength)
-        noise = noise.to(guidance.positive.context.device)
-        init, steer = latent, None
-        if repaint is not None:
-            assert latent is not None
-            here = repaint.at(each.size)
-            if model.is_maskable:
-                own = partial(_mask_extras, model.model, here, generator)
-                guidance = guidance.with_extras((yield Alone("encoding", own)))
-            cells = latent.shape[-2], latent.shape[-1]
-            kept = here.kept_cells(cells, model.model.downsampling).to(latent.device)
-            steer = None if model.is_maskable else keeping(kept, latent, model.model.noise)
-            init = _start(request.mask_fill, latent, noise, kept)
+        start = yield from _started(model, admitted, each, image, seeds)
         task = SamplingTask(
-            noise=noise,
+            noise=start.noise,
             steps=each.steps,
             schedule=schedule,
             noise_model=model.model.noise,
-            generator=generator,
-            init=init,
+            generator=start.generator,
+            init=start.init,
             strength=each.strength,
         )
         latent = yield from _denoise(
-            sampler,
-            task,
-            guidance,
-            size=each.size,
-            parts=model.parts,
-            progress=progress,
-            steer=steer,
+            sampler, task, start, size=each.size, parts=model.parts, progress=progress
         )
         picture = yield Alone("decoding", partial(_decode, model.decoder, latent, halved=halved))
         image = picture.crop((0, 0, each.width, each.height))
@@ -170,6 +142,45 @@ def draw(
         return (yield from _alone(_finished, request, repaint, image))
     kept_size = request.hires_keeps or image.size == request.drawn_size
     return image if kept_size else image.resize(request.drawn_size, Image.Resampling.LANCZOS)
+
+
+class Start(NamedTuple):
+    """What a pass starts from."""
+
+    generator: torch.Generator
+    guidance: Guidance
+    noise: torch.Tensor
+    init: torch.Tensor | None = None
+    kept: Kept | None = None
+
+
+def _started(
+    model: ChangedModel, admitted: Admitted, size: Pass, image: Image.Image | None, seeds: Seeds
+) -> Generator[Want, Any, Start]:
+    """Encode the prompts and the picture of a pass, and draw its noise."""
+    import torch
+
+    request = admitted.request
+    guidance = yield Alone("encoding", partial(_guidance, model, request, size))
+    for message in guidance.warnings:
+        yield Note(message)
+    # Reseeded for each pass: the hires fix equals txt2img followed by img2img by hand.
+    generator = torch.Generator("cpu").manual_seed(seeds.seed)
+    init = None
+    if image is not None:
+        init = yield Alone("encoding", partial(_encode, model.encoder, image, generator))
+    noise = _noise(model.model, size, generator, seeds, request.subseed_strength)
+    noise = noise.to(guidance.positive.context.device)
+    if admitted.repaint is None or init is None:
+        return Start(generator, guidance, noise, init)
+    repaint = admitted.repaint.at(size.size)
+    cells = repaint.kept_cells(tuple(init.shape[-2:]), model.model.downsampling).to(init.device)
+    filled = _filled(request.mask_fill, init, noise, cells)
+    if not model.is_maskable:
+        return Start(generator, guidance, noise, filled, Kept(cells, init, model.model.noise))
+    own = partial(_mask_extras, model.model, repaint, generator)
+    guidance = guidance.with_extras((yield Alone("encoding", own)))
+    return Start(generator, guidance, noise, filled)
 
 
 def _alone(work: Callable[..., Image.Image], *arguments: Any) -> Generator[Want, Any, Image.Image]:
@@ -189,7 +200,7 @@ def _finished(request: GenerationRequest, repaint: Repaint, image: Image.Image) 
     return canvas.pasted(image, repaint.box, request.mask_blur)
 
 
-def _start(
+def _filled(
     fill: MaskFill, latent: torch.Tensor, noise: torch.Tensor, kept: torch.Tensor
 ) -> torch.Tensor:
     """The latent to start from: A1111 fills the masked part with the noise of the start."""
@@ -276,12 +287,11 @@ def _noise(
 def _denoise(  # noqa: PLR0913 - what a sampling needs
     sampler: GuardedSampler,
     task: SamplingTask,
-    guidance: Guidance,
+    start: Start,
     *,
     size: tuple[int, int],
     parts: Parts,
     progress: Progress,
-    steer: Steer | None,
 ) -> Generator[Want, Any, torch.Tensor]:
     """Run one sampling; `progress` holds the steps done before it."""
     done, steps = progress
@@ -300,13 +310,13 @@ def _denoise(  # noqa: PLR0913 - what a sampling needs
             last = evaluation
             active = parts.at(evaluation.step / runs)
             prediction = yield Denoise(
-                evaluation.latent, evaluation.timestep, guidance, size, active
+                evaluation.latent, evaluation.timestep, start.guidance, size, active
             )
-            if steer is not None:
-                prediction = steer(evaluation, prediction)
+            if start.kept is not None:
+                prediction = start.kept.steer(evaluation, prediction)
     finally:
         sampling.close()
-    latent = evaluation.latent
+    latent = evaluation.latent if start.kept is None else start.kept.finish(evaluation.latent)
     if last is not None:
         finished = done + task.steps - task.first_step
         yield StepDone(finished, steps, lambda: latent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -11,9 +11,6 @@ if TYPE_CHECKING:
 
     from imagine_core.interfaces import Conditioning, Evaluation
     from imagine_core.noise import NoiseModel
-
-Steer = Callable[["Evaluation", "torch.Tensor"], "torch.Tensor"]
-"""Changes a guided prediction before the sampler gets it."""
 
 UNREAD_SHOWN = 16
 """The most unknown words that a warning lists."""
@@ -61,24 +58,37 @@ class Guidance:
         return unconditional + self.scale * (conditional - unconditional)
 
 
-def keeping(kept: torch.Tensor, init: torch.Tensor, noise: NoiseModel) -> Steer:
-    """Predict `init` in the cells that a mask keeps, at every noise level.
+@dataclass(frozen=True, slots=True, eq=False)
+class Kept:
+    """The part of a picture that a mask keeps.
 
-    So a sampler of any kind ends there at `init`, and the repainted cells see the noised picture
+    A sampler of any kind ends there at the picture, and the repainted cells see the noised picture
     around them on the way (RePaint, Lugmayr et al. 2022, without its resampling; A1111 blends so).
 
-    Args:
-        kept: Booleans, [1, 1, height, width].
+    Attributes:
+        cells: Booleans, [1, 1, height, width].
         init: The latent of the picture, [1, channels, height, width].
         noise: What the model's predictions mean.
     """
-    import torch
 
-    def steer(evaluation: Evaluation, prediction: torch.Tensor) -> torch.Tensor:
-        towards = noise.prediction(evaluation.latent, float(evaluation.timestep), init)
-        return torch.where(kept, towards, prediction)
+    cells: torch.Tensor
+    init: torch.Tensor
+    noise: NoiseModel
 
-    return steer
+    def steer(self, evaluation: Evaluation, prediction: torch.Tensor) -> torch.Tensor:
+        """A guided prediction that leads to the picture in these cells."""
+        import torch
+
+        latent, timestep = evaluation.latent, float(evaluation.timestep)
+        return torch.where(
+            self.cells, self.noise.prediction(latent, timestep, self.init), prediction
+        )
+
+    def finish(self, latent: torch.Tensor) -> torch.Tensor:
+        """A finished latent with the picture in these cells; some samplers leave noise in it."""
+        import torch
+
+        return torch.where(self.cells, self.init, latent)
 
 
 def _with(conditioning: Conditioning, extras: Mapping[str, torch.Tensor]) -> Conditioning:

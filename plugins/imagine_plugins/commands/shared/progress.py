@@ -17,7 +17,6 @@ PHASES = {
     "denoising": "drawing",
     "enlarging": "enlarging",
     "decoding": "finishing",
-    "enlarging": "enlarging",
 }
 BAR = 24
 
