@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from imagine_core.types import Phase
 
 __all__ = [
+    "out_of_memory",
     "process_memory",
 ]
 

@@ -16,6 +16,7 @@ from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, inpainting, write
 from imagine_core.errors import RequestError
 from imagine_plugins.loaders import text as text_module
 from imagine_plugins.loaders.autoencoder import Autoencoder
+from imagine_plugins.loaders.network import Network
 from imagine_plugins.loaders.text import MOST_CHUNKS
 from reference import Half, load, picture, single_file_pipeline
 
@@ -369,7 +370,7 @@ class Linear:
 def test_a_preview_shows_the_colours_of_any_latent(channels: int, factor: int) -> None:
     import numpy as np
 
-    autoencoder = Autoencoder(Linear(channels, factor))
+    autoencoder = Autoencoder(Network(model=Linear(channels, factor)))
     image = Image.new("RGB", (factor * 6, factor * 4), (200, 40, 90))
     latent = autoencoder.encode_image(image, torch.Generator())
     preview = autoencoder.preview(latent)

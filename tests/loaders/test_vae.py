@@ -337,11 +337,14 @@ def test_a_taesd_draws_as_diffusers_pipeline_with_it(pair: Any, tiny: Any, writt
 
 def test_a_full_vae_serves_a_model_whose_own_is_a_taesd(pair: Any, tiny: Any) -> None:
     from imagine_plugins.loaders.autoencoder import Autoencoder
+    from imagine_plugins.loaders.network import Network
 
     vae = load_vae(write_vae(pair.folder / "v.safetensors", LAYOUTS["sd1"]))
-    codec = Autoencoder(tiny).replaced(vae)
+    codec = Autoencoder(Network(model=tiny)).replaced(vae)
     latent = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    assert_same_picture(codec.decode(latent), Autoencoder(vae.network).decode(latent))
+    assert_same_picture(
+        codec.decode(latent), Autoencoder(Network(model=vae.network)).decode(latent)
+    )
 
 
 # --------------------------------------------------------------------------- in the models folder

@@ -24,6 +24,7 @@ class Half(FakeDevice):
     name = "half"
 
     def __init__(self, dtype: Any) -> None:
+        super().__init__()
         self._dtype = dtype
 
     def dtype(self) -> Any:

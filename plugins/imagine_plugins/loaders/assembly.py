@@ -123,6 +123,7 @@ class _Parts:
         import torch
 
         from imagine_plugins.loaders.autoencoder import Autoencoder
+        from imagine_plugins.loaders.network import Network
 
         config = self._plan.vae
         dtype = self._device.vae_dtype(self._dtype)
@@ -132,7 +133,7 @@ class _Parts:
         network = autoencoder_network(
             config, component, device=self._device, dtype=dtype, meter=self._meter
         )
-        return Autoencoder(network)
+        return Autoencoder(Network(model=network, free=self._device.free_memory))
 
     def text(self, number: int) -> TextEncoder:
         from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection

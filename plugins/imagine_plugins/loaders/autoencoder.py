@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from copy import copy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from imagine_core.errors import FieldError, RequestError
+from imagine_plugins.loaders.network import Network
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from PIL import Image
 
     from imagine_core.models.hashing import FileHash
@@ -23,20 +24,28 @@ SIZES = (
 
 
 class Autoencoder:
-    """An AutoencoderKL or AutoencoderTiny on the device, in the dtype that it computes in.
+    """An AutoencoderKL or AutoencoderTiny, and the scale of its latents.
 
     Latents outside are float32 and of unit scale, whatever the autoencoder's own.
 
     Args:
-        model: The network.
+        network: The network and how it computes.
         scaling: What has the scale and the statistics of its latents, `scaling_factor`,
             `latents_mean` and `latents_std`; None for its own configuration.
     """
 
-    def __init__(self, model: Any, scaling: Any = None) -> None:
-        self.model = model
-        self._scaling = model.config if scaling is None else scaling
+    plain: Autoencoder | None = None
+    """The one that it computes in another way than, and whose previews it gives."""
+
+    def __init__(self, network: Network, scaling: Any = None) -> None:
+        self.network = network
+        self._scaling = self.model.config if scaling is None else scaling
         self._projection: torch.Tensor | None = None
+
+    @property
+    def model(self) -> Any:
+        """The network itself."""
+        return self.network.model
 
     @property
     def latent_channels(self) -> int:
@@ -46,10 +55,22 @@ class Autoencoder:
 
     @property
     def downsampling(self) -> int:
-        """Pixels per latent cell along each side: every level but the first halves them."""
-        config = self.model.config
-        widths = config.get("encoder_block_out_channels") or config["block_out_channels"]
-        return int(2 ** (len(widths) - 1))
+        """Pixels per latent cell along each side."""
+        return self.network.downsampling
+
+    def working(self, *, tiled: bool, seamless: str) -> Self:
+        """The same autoencoder, in strips that bound its memory, or wrapping around.
+
+        Args:
+            tiled: Whether it computes in strips even where a picture fits.
+            seamless: The axes along which pictures wrap around: "x", "y", "xy", or none.
+        """
+        if not (tiled or seamless):
+            return self
+        other = copy(self)
+        other.network = replace(self.network, tiled=tiled, seamless=seamless)
+        other.plain = self.plain or self
+        return other
 
     def replaced(self, vae: LoadedVae) -> Autoencoder:
         """Another VAE for the same latents, which the model was trained on: so in their scale.
@@ -57,11 +78,12 @@ class Autoencoder:
         Raises:
             RequestError: Its latents are of another size.
         """
+        network = replace(self.network, model=vae.network)
         if _is_small(vae.network):
-            other: Autoencoder = Small(vae.network, self)
+            other: Autoencoder = Small(network, self)
         else:  # a small one has no scale to share
             shared = None if _is_small(self.model) else self._scaling
-            other = Autoencoder(vae.network, shared)
+            other = Autoencoder(network, shared)
         ours, theirs = ((each.latent_channels, each.downsampling) for each in (self, other))
         if ours != theirs:
             raise RequestError([FieldError("vae", SIZES.format(*theirs, *ours))])
@@ -89,48 +111,25 @@ class Autoencoder:
     @torch.no_grad()
     def decode(self, latent: torch.Tensor) -> Image.Image:
         """The RGB picture of a latent."""
-        pixels = self._finite(self._pixels, self._from_unit(latent.float()))
+        pixels = self.network.pixels(self._from_unit(latent.float()))
         return _to_image((pixels / 2 + 0.5)[0])
 
     @torch.no_grad()
     def preview(self, latent: torch.Tensor) -> Image.Image:
         """The latent's colours by a linear fit, one pixel per cell."""
+        if self.plain is not None:
+            return self.plain.preview(latent)
         if self._projection is None:
             self._projection = self._fit()
         *factors, offset = self._projection.to(latent.device)
         pixels = torch.einsum("chw,cr->rhw", latent[0].float(), torch.stack(factors))
         return _to_image(pixels + offset[:, None, None])
 
-    def _finite(
-        self, compute: Callable[[torch.Tensor], torch.Tensor], values: torch.Tensor
-    ) -> torch.Tensor:
-        """What `compute` makes of `values` on the device, float32.
-
-        Some autoencoders overflow in half precision; such a one computes in float32 from then on.
-        """
-        result = compute(values.to(self.model.device, self.model.dtype))
-        if self.model.dtype == torch.float16 and not result.isfinite().all():
-            self.model.float()
-            result = compute(values.to(self.model.device, torch.float32))
-        return result.float()
-
-    def _pixels(self, latent: torch.Tensor) -> torch.Tensor:
-        pixels: torch.Tensor = self.model.decode(latent, return_dict=False)[0]
-        return pixels
-
-    def _moments(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Mean and log variance of the posterior, channels joined; AutoencoderTiny's mean alone."""
-        output = self.model.encode(pixels)
-        moments: torch.Tensor = (
-            output.latent_dist.parameters if hasattr(output, "latent_dist") else output.latents
-        )
-        return moments
-
     def _posterior(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Mean and deviation of the latent, in the autoencoder's own scale, float32."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
-        moments = self._finite(self._moments, pixels)
+        moments = self.network.moments(pixels)
         if moments.shape[1] == self.latent_channels:
             return moments, None
         # Its `std` is bounded: an infinite log variance shows in the moments alone.
@@ -173,22 +172,29 @@ class Small(Autoencoder):
     """A TAESD in place of a VAE, which does what it cannot.
 
     Args:
-        model: An AutoencoderTiny.
+        network: That of an AutoencoderTiny.
         full: The VAE whose latents it was trained on.
     """
 
-    def __init__(self, model: Any, full: Autoencoder) -> None:
-        super().__init__(model)
-        self._full = full
+    def __init__(self, network: Network, full: Autoencoder) -> None:
+        super().__init__(network)
+        self.full = full
+
+    def working(self, *, tiled: bool, seamless: str) -> Self:
+        """The same, and the VAE in the same way."""
+        other = super().working(tiled=tiled, seamless=seamless)
+        if other is not self:
+            other.full = self.full.working(tiled=tiled, seamless=seamless)
+        return other
 
     def encode_image(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
         """The latent of an RGB picture."""
-        encoder = self._full.encode_image if self.model.encoder is None else super().encode_image
+        encoder = self.full.encode_image if self.model.encoder is None else super().encode_image
         return encoder(image, generator)
 
     def preview(self, latent: torch.Tensor) -> Image.Image:
         """The latent's colours as those of the VAE."""
-        return self._full.preview(latent)
+        return self.full.preview(latent)
 
 
 class LoadedVae:

@@ -14,6 +14,7 @@ from imagine_core.errors import FieldError, RequestError
 from imagine_core.interfaces import Conditioning
 from imagine_plugins.loaders.autoencoder import Autoencoder, LoadedVae
 from imagine_plugins.loaders.inpainting import Inpainting
+from imagine_plugins.loaders.seamless import acting
 from imagine_plugins.loaders.words import misfits, words_for
 
 if TYPE_CHECKING:
@@ -122,7 +123,8 @@ class StableDiffusion:
         dtype = self.unet.dtype
         if self._inpainting is not None:
             latents = torch.cat([latents, conditioning.extras[INPAINT].to(latents.device)], dim=1)
-        with self.rows.acting("unet", conditioning.parts):
+        axes = [parts.seamless if parts is not None else "" for parts in conditioning.parts]
+        with acting(self.unet, axes), self.rows.acting("unet", conditioning.parts):
             prediction = self.unet(
                 latents.to(dtype),
                 timesteps,
@@ -136,14 +138,14 @@ class StableDiffusion:
         self, vae: Vae | None = None, *, tiled: bool = False, seamless: str = ""
     ) -> PictureCodec:
         """Pictures to latents of this model's scale and back, in other ways than its own."""
-        del tiled, seamless
-        if vae is None:
-            return self.autoencoder
-        if not isinstance(vae, LoadedVae):
-            raise RequestError([FieldError("vae", "is of a format that this model cannot use")])
-        if vae not in self._codecs:
-            self._codecs[vae] = self.autoencoder.replaced(vae)
-        return self._codecs[vae]
+        found = self.autoencoder
+        if vae is not None:
+            if not isinstance(vae, LoadedVae):
+                raise RequestError([FieldError("vae", "is of a format that this model cannot use")])
+            if vae not in self._codecs:
+                self._codecs[vae] = self.autoencoder.replaced(vae)
+            found = self._codecs[vae]
+        return found.working(tiled=tiled, seamless=seamless)
 
     def encode_image(self, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
         """The latent of an RGB picture, drawn from the autoencoder's posterior."""
