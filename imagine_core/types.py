@@ -30,6 +30,7 @@ __all__ = [
     "UpscaleEvent",
     "UpscaleRequest",
     "UpscaleResult",
+    "new_id",
 ]
 
 Preview = Literal["fast", "vae"]

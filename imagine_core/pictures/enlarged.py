@@ -8,22 +8,45 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from imagine_core.errors import InvalidFile
-from imagine_core.pictures.metadata import INFOTEXT, META, infotext_of, png_bytes
+from imagine_core.pictures.files import read_all, reading
+from imagine_core.pictures.metadata import (
+    INFOTEXT,
+    MAX_FILE,
+    META,
+    infotext_of,
+    png_bytes,
+    read_picture,
+)
 from imagine_core.pictures.pngtext import is_png, read_texts, replace_texts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
 
     from imagine_core.types import UpscaleRequest
 
 __all__ = [
     "enlarged_png",
+    "picture_in",
 ]
 
 POSTPROCESSING = "postprocessing"
 """The keyword under which A1111 notes what was done to a picture after it was drawn."""
 
 MARKS = ',:\n"'
+
+
+def picture_in(path: Path) -> bytes:
+    """The encoded picture that a file is; of a JSON file of `imagine run --meta`, the one in it.
+
+    Raises:
+        InvalidFile: The file cannot be read, or is JSON without a picture.
+    """
+    with reading(path) as file:
+        data = read_all(file, limit=MAX_FILE)
+    is_json = data[:100].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
+    return read_picture(path).png if is_json else data
 
 
 def enlarged_png(image: Image.Image, request: UpscaleRequest, *, label: str) -> bytes:

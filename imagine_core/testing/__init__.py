@@ -36,7 +36,10 @@ from imagine_core.testing.suites import (
     check_enhancer,
     check_loader,
     check_lora,
+    check_preprocessor,
     check_sampler,
+    check_upscaler,
+    check_upscaler_loader,
 )
 
 __all__ = [
@@ -55,7 +58,10 @@ __all__ = [
     "check_enhancer",
     "check_loader",
     "check_lora",
+    "check_preprocessor",
     "check_sampler",
+    "check_upscaler",
+    "check_upscaler_loader",
     "collect",
     "draw_one",
     "euler",

@@ -1,4 +1,4 @@
-"""A loader under test, with a model or a LoRA that it can load."""
+"""A loader under test, with a model, a LoRA or an upscaler that it can load."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from imagine_core.interfaces import Device, DiffusionModel, ModelInfo, ModelLoader
-from imagine_core.parts import FittedLora, Layers, Lora
+from imagine_core.parts import FittedLora, Layers, Lora, Upscaler
 from imagine_core.registry import Registry
 from imagine_core.testing.plugin_registration import alone
 
@@ -101,3 +101,14 @@ class LoadedLora(Loaded):
     def fitted(self) -> FittedLora:
         """What it changes in the model."""
         return self.lora.fit(self.layers)
+
+
+@dataclass(kw_only=True)
+class LoadedUpscaler(Loaded):
+    """A loader under test, with an upscaler."""
+
+    @cached_property
+    def upscaler(self) -> Upscaler:
+        """The upscaler, loaded."""
+        upscaler: Upscaler = self.load(self.info)
+        return upscaler

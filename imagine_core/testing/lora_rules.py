@@ -14,6 +14,7 @@ import torch
 
 from imagine_core.errors import UnusableModel
 from imagine_core.parts import Change, FittedLora, Layers
+from imagine_core.testing.live_tensors import alive, born
 from imagine_core.testing.loader_rules import helpful
 
 if TYPE_CHECKING:
@@ -204,11 +205,11 @@ def _with(layers: Layers, sizes: Mapping[str, tuple[int, ...]]) -> Layers:
 
 def memory(loaded: LoadedLora) -> None:
     """It takes no more memory than its file is large, which is what the engine reckons with."""
-    before = _alive()
+    before = alive()
     lora = loaded.load(loaded.info)
     fitted = lora.fit(loaded.layers)
     gc.collect()
-    storages = [each.untyped_storage() for each in _born(before)]
+    storages = [each.untyped_storage() for each in born(before)]
     taken = sum({each.data_ptr(): each.nbytes() for each in storages}.values())
     limit = int(ROOM * loaded.info.size) + SLACK
     assert taken <= limit, f"its tensors take {taken} bytes; its file has {loaded.info.size}"
@@ -218,13 +219,13 @@ def memory(loaded: LoadedLora) -> None:
 
 def closing(loaded: LoadedLora) -> None:
     """Closing it, even twice, gives its memory back, though the object itself lives on."""
-    before = _alive()
+    before = alive()
     lora = loaded.load(loaded.info)
     assert lora.fit(loaded.layers) is not None
     lora.close()
     lora.close()
     gc.collect()
-    left = len(_born(before))
+    left = len(born(before))
     assert not left, f"{left} tensors are still there after `close`"
 
 
@@ -260,16 +261,6 @@ def _values(fitted: FittedLora) -> dict[str, torch.Tensor]:
     """All that it comes to, copied."""
     found = (*_computed(fitted, torch.float32), *_stored(fitted))
     return {what: tensor.clone() for what, tensor in found}
-
-
-def _alive() -> dict[int, torch.Tensor]:
-    """Every tensor that there is, by its address, which stays its own as long as this is held."""
-    return {id(each): each for each in gc.get_objects() if issubclass(type(each), torch.Tensor)}
-
-
-def _born(before: Mapping[int, torch.Tensor]) -> list[torch.Tensor]:
-    """The tensors that there are now and were not before."""
-    return [tensor for address, tensor in _alive().items() if address not in before]
 
 
 LORA_RULES: tuple[tuple[str, Callable[[LoadedLora], None]], ...] = (

@@ -105,6 +105,51 @@ def check_lora(
     hold(f"the loader of {path.name}", (*RULES, *LORA_RULES), loaded, excused=excused)
 
 
+def check_upscaler_loader(
+    plugin: object, path: Path, *, patience: float = 1.0, excused: Mapping[str, str] = NONE
+) -> None:
+    """Check a loader of upscalers with one that it can load: the smaller, the quicker.
+
+    Args:
+        plugin: What the entry point names: a module, or a class in a module.
+        path: The upscaler: a file or a folder.
+        patience: Seconds that recognising it may take.
+        excused: Rules that it need not keep, and why; each must really be broken.
+    """
+    from imagine_core.testing.loader_rules import RULES
+    from imagine_core.testing.loader_under_test import LoadedUpscaler
+    from imagine_core.testing.upscaler_rules import UPSCALER_RULES
+
+    loaded = LoadedUpscaler(plugin=plugin, path=path, device=FakeDevice(), patience=patience)
+    hold(f"the loader of {path.name}", (*RULES, *UPSCALER_RULES), loaded, excused=excused)
+
+
+def check_upscaler(plugin: object, name: str, *, excused: Mapping[str, str] = NONE) -> None:
+    """Check an upscaler that needs no file.
+
+    Args:
+        plugin: What the entry point names: a module, a class, or an object.
+        name: The upscaler's name.
+        excused: Rules that it need not keep, and why; each must really be broken.
+    """
+    from imagine_core.testing.picture_rules import SPEC_RULES, Making
+
+    hold(f"upscaler {name!r}", SPEC_RULES, Making(plugin, name), excused=excused)
+
+
+def check_preprocessor(plugin: object, name: str, *, excused: Mapping[str, str] = NONE) -> None:
+    """Check a preprocessor; of one that is not available here, its registration alone.
+
+    Args:
+        plugin: What the entry point names: a module, a class, or an object.
+        name: The preprocessor's name.
+        excused: Rules that it need not keep, and why; each must really be broken.
+    """
+    from imagine_core.testing.picture_rules import PREPROCESSOR_RULES, Making
+
+    hold(f"preprocessor {name!r}", PREPROCESSOR_RULES, Making(plugin, name), excused=excused)
+
+
 def check_device(plugin: object, name: str, *, excused: Mapping[str, str] = NONE) -> None:
     """Check a device. Where this machine has none, the test is skipped, with the device's reason.
 

@@ -13,7 +13,9 @@ from imagine_core.testing import (
     loader_rules,
     lora_rules,
     model_rules,
+    picture_rules,
     sampler_rules,
+    upscaler_rules,
 )
 from imagine_core.testing.rules import PAGE
 
@@ -28,6 +30,9 @@ def test_every_rule_has_its_section_in_the_order_of_the_suite() -> None:
         *loader_rules.RULES,
         *model_rules.MODEL_RULES,
         *lora_rules.LORA_RULES,
+        *upscaler_rules.UPSCALER_RULES,
+        *picture_rules.SPEC_RULES,
+        *picture_rules.PREPROCESSOR_RULES,
         *device_rules.ALWAYS,
         *device_rules.WHERE_AVAILABLE,
         *enhancer_rules.RULES,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
@@ -206,12 +207,10 @@ def test_a_client_that_leaves_ends_the_work(
             leave(url)
         assert started.wait(30)
         assert closed.wait(30)
-        until(lambda: engine.status().jobs == [])
+        asyncio.run(until(lambda: engine.status().jobs == []))
 
 
 def test_the_client_speaks_it(engine: Engine) -> None:
-    import asyncio
-
     from imagine_core import UpscaleRequest, UpscaleResult
     from imagine_core.errors import RequestError
 

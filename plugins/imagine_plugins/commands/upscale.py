@@ -15,9 +15,7 @@ import click
 from imagine_core import UpscaleRequest, UpscaleResult, hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.errors import FieldError, RequestError, ServerFailed
-from imagine_core.pictures.enlarged import enlarged_png
-from imagine_core.pictures.files import read_all, reading
-from imagine_core.pictures.metadata import MAX_FILE, read_picture
+from imagine_core.pictures.enlarged import enlarged_png, picture_in
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.options import LOCAL_OPTIONS, SERVER_OPTIONS
 from imagine_plugins.commands.shared.output import note
@@ -73,7 +71,7 @@ class Options:
 
     def request(self) -> UpscaleRequest:
         """What is asked for."""
-        request = UpscaleRequest(image=_picture(Path(self.file)), upscaler=self.upscaler)
+        request = UpscaleRequest(image=picture_in(Path(self.file)), upscaler=self.upscaler)
         if self.size is not None:
             if self.scale is not None:
                 raise click.UsageError("--scale and --size both say how large; give one of them")
@@ -140,14 +138,6 @@ def _save(
     label = known.get(name).label if name in known.names() else name
     ran = replace(request, upscaler=name)
     return gallery.save(enlarged_png(result.image, ran, label=label))
-
-
-def _picture(path: Path) -> bytes:
-    """The picture in a file; the one in a JSON that `imagine run --meta` wrote, too."""
-    with reading(path) as file:
-        data = read_all(file, limit=MAX_FILE)
-    is_json = data[:100].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{")
-    return read_picture(path).png if is_json else data
 
 
 @contextmanager
