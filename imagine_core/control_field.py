@@ -7,6 +7,7 @@ from imagine_core.types import ControlUse
 from imagine_core.uses_field import PART, Member, Uses, Words
 
 __all__ = [
+    "MEMBERS",
     "Controls",
 ]
 

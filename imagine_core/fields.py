@@ -41,6 +41,8 @@ __all__ = [
     "on_wire",
     "renamed",
     "to_json",
+    "with_pictures",
+    "without_pictures",
 ]
 
 

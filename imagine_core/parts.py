@@ -216,6 +216,10 @@ class ControlNet(Protocol):
     def hash(self) -> str | None:
         """First 8 hex digits of the file's sha256, as A1111 has it; None if unknown."""
 
+    @property
+    def is_conditional(self) -> bool:
+        """Whether it acts in the row of the prompt alone, whatever its mode."""
+
     def close(self) -> None:
         """Release the weights; it is not used afterwards."""
 
@@ -318,7 +322,11 @@ class Parts:
     @property
     def unconditional(self) -> Parts | None:
         """Those that act in the row of the negative prompt: no ControlNet of mode "control"."""
-        controls = tuple(each for each in self.controls if each.use.mode != "control")
+        controls = tuple(
+            each
+            for each in self.controls
+            if each.use.mode != "control" and not each.net.is_conditional
+        )
         return self._only(self.loras, controls)
 
     def _only(

@@ -11,6 +11,11 @@ from imagine_core.kinds import EMPTY, Decimal, Json, Kind
 from imagine_core.settings import Limits
 from imagine_core.strict_json import Refused
 
+__all__ = [
+    "Member",
+    "Uses",
+]
+
 T = TypeVar("T")
 PART = Decimal(0.0, 1.0)
 LONGEST = 1000

@@ -26,6 +26,8 @@ class FakePart:
         name: As in the catalogue.
         colour: What a LoRA of weight 1 adds to the mean of the latent.
         hash: A fixed one.
+        factor: That of an upscaler.
+        is_conditional: Whether a ControlNet acts in the row of the prompt alone.
         closed: Whether it was closed.
     """
 
@@ -34,6 +36,7 @@ class FakePart:
     hash: str | None = "abcdef012345"
     closed: bool = False
     factor: int = 2
+    is_conditional: bool = False
 
     def enlarge(self, image: Image.Image) -> Generator[float, None, Image.Image]:
         """Each pixel twice as wide and high, in two tiles, one above the other."""

@@ -312,7 +312,8 @@ def _kind(path: Path) -> dict[str, Any]:
     kind = next((KINDS[name] for name in folders if name in KINDS), None)
     if kind is None:
         masks = ("mask",) if "inpaint" in path.stem else ()
-        return {"takes": (*KINDS.values(), *masks)}
+        changing = (each for each in KINDS.values() if each != "upscaler")
+        return {"takes": (*changing, *masks)}
     details = {"decoder": "fast"} if "fast" in path.stem else {}
     fits = ("other",) if "other" in path.stem else ("fake",)
     return {"kind": kind, "fits": fits, "details": details}

@@ -164,7 +164,7 @@ def test_a_lora_is_shown_with_its_hash(with_loras: Starlette) -> None:
 def test_an_unknown_kind_is_refused_by_its_field(with_loras: Starlette) -> None:
     for path in ("/models?kind=poem", "/models/style?kind="):
         assert fields_of(ask(with_loras, "GET", path)) == {
-            "kind": "must be one of model, lora, embedding, vae"
+            "kind": "must be one of model, lora, embedding, vae, controlnet, upscaler"
         }
 
 

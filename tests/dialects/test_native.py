@@ -402,7 +402,7 @@ def test_models_lists_names_to_ask_for_and_says_what_is_wrong_with_the_others(
         "metadata": {},
         "kind": "model",
         "fits": [],
-        "takes": ["lora", "embedding", "vae"],
+        "takes": ["lora", "embedding", "vae", "controlnet"],
         "vae": None,
         "details": {},
     }

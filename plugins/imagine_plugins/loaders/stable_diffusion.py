@@ -13,6 +13,7 @@ from imagine_core.embeddings import named_embeddings
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.interfaces import Conditioning
 from imagine_plugins.loaders.autoencoder import Autoencoder, LoadedVae
+from imagine_plugins.loaders.controls import Controls
 from imagine_plugins.loaders.inpainting import Inpainting
 from imagine_plugins.loaders.seamless import acting
 from imagine_plugins.loaders.words import misfits, words_for
@@ -60,6 +61,7 @@ class StableDiffusion:
         self.rows = rows
         self._hash = file_hash
         self._codecs: WeakKeyDictionary[LoadedVae, Autoencoder] = WeakKeyDictionary()
+        self.controls = Controls(unet, autoencoder.downsampling)
         self._inpainting: Inpainting | None = None
         if unet.config.in_channels != autoencoder.latent_channels:
             self._inpainting = Inpainting(autoencoder)
@@ -81,7 +83,8 @@ class StableDiffusion:
 
     @torch.no_grad()
     def fit(self, parts: Parts) -> tuple[str, ...]:
-        """What of a request's LoRAs is left out; raises `RequestError` for those that are bad."""
+        """What of a request's LoRAs is left out; raises `RequestError` for parts that are bad."""
+        self.controls.fit(parts)
         return self.rows.fit(parts)
 
     @torch.no_grad()
@@ -121,6 +124,10 @@ class StableDiffusion:
     ) -> torch.Tensor:
         """One forward of the UNet; float32 in, float32 out, no wait for the device."""
         dtype = self.unet.dtype
+        context, added = conditioning.context.to(dtype), self._added(conditioning.extras)
+        steered = self.controls.residuals(
+            latents.to(dtype), timesteps, context, added, conditioning.parts
+        )
         if self._inpainting is not None:
             latents = torch.cat([latents, conditioning.extras[INPAINT].to(latents.device)], dim=1)
         axes = [parts.seamless if parts is not None else "" for parts in conditioning.parts]
@@ -128,9 +135,10 @@ class StableDiffusion:
             prediction = self.unet(
                 latents.to(dtype),
                 timesteps,
-                encoder_hidden_states=conditioning.context.to(dtype),
-                added_cond_kwargs=self._added(conditioning.extras),
+                encoder_hidden_states=context,
+                added_cond_kwargs=added,
                 return_dict=False,
+                **steered,
             )[0]
         return prediction.float()  # type: ignore[no-any-return]
 
@@ -163,7 +171,8 @@ class StableDiffusion:
         """Release the weights and stop computing the hash."""
         if self._hash is not None:
             self._hash.stop()
-        for part in ("unet", "autoencoder", "text", "second", "rows", "_inpainting", "_codecs"):
+        networks = ("unet", "autoencoder", "text", "second", "rows", "controls")
+        for part in (*networks, "_inpainting", "_codecs"):
             self.__dict__.pop(part, None)
 
     def _prepare(self, parts: Parts | None) -> None:

@@ -125,6 +125,11 @@ def _values(given: Mapping[str, Any], fields: Iterable[Field], *, steps: int) ->
     return values
 
 
+def _default(field: Field) -> Any:
+    """The default of its flag; nothing at all is None there."""
+    return None if field.default in ("", (), (0, 0, 0, 0)) else field.default
+
+
 def _option(field: Field) -> click.Option:
     if isinstance(field.kind, Flag):
         return click.Option(list(field.flags), is_flag=True, default=field.default, help=field.help)
@@ -132,7 +137,7 @@ def _option(field: Field) -> click.Option:
         list(field.flags),
         type=_type(field),
         multiple=isinstance(field.kind, Uses),
-        default=DEFAULT_NEGATIVE if field.wire == "neg" else field.default or None,
+        default=DEFAULT_NEGATIVE if field.wire == "neg" else _default(field),
         show_default=not isinstance(field.kind, Every),
         metavar=field.metavar,
         help=field.help,
