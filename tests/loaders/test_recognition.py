@@ -29,8 +29,15 @@ from checkpoints import (
 )
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.checkpoint import CheckpointLoader
+from upscalers import rrdb
 
 U = "model.diffusion_model."
+
+
+def upscaler(layout: str, **sizes: int) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in rrdb(layout, **sizes).items()}
+
+
 FULL = {"sd1": SD1, "sd2": SD2, "sdxl": SDXL}
 
 
@@ -237,7 +244,8 @@ FOREIGN: list[tuple[dict[str, tuple[int, ...]], str, str]] = [
         "UNet alone, .* model_index.json",
     ),
     ({"text_model.encoder.layers.0.mlp.fc1.weight": (4, 4)}, "text-encoder", "text encoder alone"),
-    ({"model.0.weight": (64, 3, 3, 3)}, "upscaler", "upscaler"),
+    (upscaler("first"), "upscaler", "an upscaler, .* folder upscale_models/"),
+    (upscaler("basicsr", channels=1, colours=1), "upscaler", "of 1 channels"),
     ({"model_ema.diffusion_modelout2weight": (4,)}, "ema", "running average"),
     ({}, "unknown", "no tensors"),
     ({"who.knows": (700, 3)}, "unknown", "'who.knows'"),

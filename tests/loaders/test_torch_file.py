@@ -122,7 +122,7 @@ def ending(files: dict[str, bytes], end: str, data: bytes | None) -> dict[str, b
     return rest if data is None else {**rest, name: data}
 
 
-BAD = {
+BAD: dict[str, Any] = {
     "is not a regular file": lambda path: path.mkdir() or path,
     "no file of weights": lambda path: path.touch() or path,
     "not one of torch": lambda path: bare(path, {"a": 1}),

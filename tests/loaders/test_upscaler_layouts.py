@@ -68,7 +68,7 @@ def test_smoothed_weights_come_before_the_others(tmp_path: Path) -> None:
     assert recognise(path).details["factor"] == 4
 
 
-OTHERS = {
+OTHERS: dict[str, dict[str, tuple[int, ...]]] = {
     "SwinIR": {"layers.0.residual_group.blocks.0.attn.relative_position_bias_table": (225, 6)},
     "HAT": {"params_ema.layers.0.residual_group.blocks.0.conv_block.cab.0.weight": (60, 180, 3, 3)},
     "DAT": {"layers.0.blocks.0.ffn.sg.conv.weight": (360, 1, 3, 3), "conv_first.weight": (180, 3)},

@@ -119,7 +119,7 @@ def test_the_reach_is_that_of_the_network(tmp_path: Path) -> None:
         pixels = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0))
         pixels = pixels.double().requires_grad_()
         middle = reference(tensors, pixels)[0, :, side // 2 * plan.factor, side // 2 * plan.factor]
-        middle.sum().backward()
+        middle.sum().backward()  # type: ignore[no-untyped-call]
         assert pixels.grad is not None
         seen = pixels.grad[0].abs().sum((0, 1)).nonzero()
         assert side // 2 - int(seen.min()) <= plan.reach
@@ -155,9 +155,14 @@ def test_seams_fade(tmp_path: Path) -> None:
 
 def test_the_engine_can_work_between_two_tiles_and_cancel(tmp_path: Path) -> None:
     loaded = load(tmp_path / "x.pth", repeating(), tiles=SMALL)
-    calls = []
+    calls: list[int] = []
     inner = loaded._enlarged
-    loaded._enlarged = lambda pixels: calls.append(1) or inner(pixels)
+
+    def counted(pixels: Any) -> Any:
+        calls.append(1)
+        return inner(pixels)
+
+    loaded._enlarged = counted
     steps = loaded.enlarge(noise(150, 100))
     assert not calls
     done = [next(steps) for _ in range(3)]

@@ -20,7 +20,7 @@ META = {"prompt": "a fox, 狐狸", "seed": "1", "width": 8}
 
 
 def texts(png: bytes) -> dict[str, Any]:
-    return dict(Image.open(io.BytesIO(png)).info)
+    return {str(key): value for key, value in Image.open(io.BytesIO(png)).info.items()}
 
 
 def enlarged(data: bytes, label: str = "4x-UltraSharp", **request: Any) -> dict[str, Any]:

@@ -122,7 +122,8 @@ def reference(tensors: Mapping[str, torch.Tensor], pixels: torch.Tensor) -> torc
         given = layer(f"conv_up{number + 1}", larger)
         values = torch.where(given > 0, given, 0.2 * given)
     given = layer("conv_hr", values)
-    return layer("conv_last", torch.where(given > 0, given, 0.2 * given))
+    result: torch.Tensor = layer("conv_last", torch.where(given > 0, given, 0.2 * given))
+    return result
 
 
 def _compact(tensors: Mapping[str, torch.Tensor], layer: Any, pixels: torch.Tensor) -> torch.Tensor:
@@ -137,7 +138,8 @@ def _compact(tensors: Mapping[str, torch.Tensor], layer: Any, pixels: torch.Tens
     factor = round((count / 3) ** 0.5)
     detail = squares.view(1, 3, factor, factor, height, width).permute(0, 1, 4, 2, 5, 3)
     larger = pixels.repeat_interleave(factor, 2).repeat_interleave(factor, 3)
-    return larger + detail.reshape(larger.shape)
+    result: torch.Tensor = larger + detail.reshape(larger.shape)
+    return result
 
 
 def _squares(pixels: torch.Tensor, side: int) -> torch.Tensor:

@@ -95,7 +95,7 @@ def read_torch_file(path: Path) -> Header:
 
 def _zipped(file: FileIO) -> tuple[Any, Mapping[str, tuple[int, int]]]:
     """What a zip archive of torch 1.6 or later holds, and where each storage begins and ends."""
-    with zipfile.ZipFile(_Bounded(file)) as archive:  # type: ignore[arg-type]
+    with zipfile.ZipFile(_Bounded(file)) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
         name = next((name for name in entries if name.endswith("/data.pkl")), None)
         if name is None:

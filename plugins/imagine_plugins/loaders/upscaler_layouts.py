@@ -27,8 +27,10 @@ DENSE = 3  # blocks of a residual block
 MOST_FEATURES = 256
 MOST_FACTOR = 16
 
-WRAPPERS = ("", "params_ema.", "params-ema.", "params.", "state_dict.", "model_state_dict.")
-WRAPPERS += ("model.", "net.", "generator.", "netG.", "module.")
+WRAPPERS = (
+    *("", "params_ema.", "params-ema.", "params.", "state_dict.", "model_state_dict."),
+    *("model.", "net.", "generator.", "netG.", "module."),
+)
 """What trainers put before the names of a network's tensors; the smoothed weights come first."""
 
 FIRST = ("model.0.weight", "conv_first.weight", "body.0.weight")
@@ -192,8 +194,8 @@ def _rrdb_slots(
 ) -> Iterator[Slot]:
     features, growth, blocks = sizes
     sides = {"first": (features, channels), "last": (COLOURS, features)}
-    for layer, prefix in layers.items():
-        yield from _convolution(prefix, f"{layer}.", *sides.get(layer, (features, features)))
+    for name, prefix in layers.items():
+        yield from _convolution(prefix, f"{name}.", *sides.get(name, (features, features)))
     for number in range(blocks):
         for dense in range(DENSE):
             for layer in range(CONVOLUTIONS):
@@ -267,11 +269,11 @@ def _highest(tensors: Tensors, pattern: str) -> int | None:
 
 
 def _require(*, colours: tuple[float, float], features: int) -> None:
-    if colours != (COLOURS, COLOURS):
-        into, out = (f"{number:g}" for number in colours)
+    into, out = colours
+    if into != COLOURS or out != COLOURS:
         raise ProblemError(
-            f"this is an upscaler for pictures of {into} channels, which makes such of {out}; only "
-            "RGB is supported",
+            f"this is an upscaler for pictures of {into:g} channels, which makes such of {out:g}; "
+            "only RGB is supported",
             family="upscaler",
         )
     if not 0 < features <= MOST_FEATURES:

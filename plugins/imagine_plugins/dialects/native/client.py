@@ -86,12 +86,16 @@ class NativeClient:
         """
         body = {**to_json(request), "progress": True}
         finished = False
+
+        def read(line: bytes) -> GenerationEvent | None:
+            return self._read(line, partial(_event, request))
+
         async with (
             self._call("POST", "/generate", seconds=None, json=body) as response,
             aclosing(_lines(response)) as lines,
         ):
             async for line in lines:
-                event = await asyncio.to_thread(self._read, line, partial(_event, request))
+                event = await asyncio.to_thread(read, line)
                 finished = finished or isinstance(event, GenerationResult)
                 if event is not None:
                     yield event
@@ -106,12 +110,16 @@ class NativeClient:
         """
         body = {**upscale_body(request), "progress": True}
         finished = False
+
+        def read(line: bytes) -> UpscaleEvent | None:
+            return self._read(line, partial(_upscaled, request))
+
         async with (
             self._call("POST", "/upscale", seconds=None, json=body) as response,
             aclosing(_lines(response)) as lines,
         ):
             async for line in lines:
-                event = await asyncio.to_thread(self._read, line, partial(_upscaled, request))
+                event = await asyncio.to_thread(read, line)
                 finished = finished or isinstance(event, UpscaleResult)
                 if event is not None:
                     yield event
@@ -184,7 +192,7 @@ class NativeClient:
         except httpx.TransportError as error:
             raise self._gone() from error
 
-    def _read(self, line: bytes, read: Callable[[dict[str, Any]], T | None]) -> T | None:
+    def _read(self, line: bytes, read: Callable[[dict[str, Any]], T]) -> T | None:
         """What `read` makes of a line; None of a blank one."""
         if not line.strip():
             return None
