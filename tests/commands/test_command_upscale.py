@@ -139,7 +139,7 @@ def test_a_server_enlarges_it_and_lists_its_upscalers(
     assert np.array_equal(larger, np.array(Image.open(fox)).repeat(2, 0).repeat(2, 1))
     assert read_meta(run.files[0]) == META
     assert "FILE: is not a picture" in imagine("upscale", __file__, *asked).err
-    assert "--size: makes" in imagine("upscale", fox, "--size", "9000x9000", *asked).err
+    assert "--size: must be" in imagine("upscale", fox, "--size", "9000x9000", *asked).err
     assert "lanczos" in imagine("upscalers", *asked).out
 
 

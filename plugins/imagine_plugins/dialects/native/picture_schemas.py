@@ -24,7 +24,13 @@ from imagine_plugins.dialects.native.schemas import (
 
 ENCODED: Json = {"type": "string", "pattern": r"\S", "contentEncoding": "base64"}
 ABOVE_ZERO: Json = {"type": "number", "exclusiveMinimum": 0, "maximum": LARGEST_SCALE}
-LENGTH: Json = {"type": "integer", "minimum": 1}
+LONGEST_SIDE = 8192
+"""Of a larger picture that is asked for by its sides: so no two are too long together."""
+
+LENGTH: Json = {"type": "integer", "minimum": 1, "maximum": LONGEST_SIDE}
+REST: Json = {"additionalProperties": True}
+BY_SIDES = record({"width": LENGTH, "height": LENGTH}, {"scale": NULL}) | REST
+BY_SCALE = record({}, {"width": NULL, "height": NULL}) | REST
 DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"
 """A picture of one pixel."""
 
@@ -37,7 +43,7 @@ UPSCALE_REQUEST = record(
         "height": any_of(LENGTH, NULL),
         "progress": said("A line on each phase and step.", any_of(BOOLEAN, NULL)),
     },
-) | {"description": UNKNOWN, "examples": [{"img": DOT, "scale": 2}]}
+) | {"description": UNKNOWN, "examples": [{"img": DOT, "scale": 2}], **any_of(BY_SIDES, BY_SCALE)}
 PREPROCESS_REQUEST = record(
     {
         "img": said("The picture.", ENCODED),

@@ -22,6 +22,7 @@ from imagine_core.web.dialect import LINES
 from imagine_core.web.exchange import Exchange, Output
 from imagine_core.web.reading import ignored
 from imagine_plugins.dialects.native.lines import phase_line
+from imagine_plugins.dialects.native.picture_schemas import LONGEST_SIDE
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -175,7 +176,7 @@ def _problems(values: dict[str, Any], refused: set[str]) -> Iterator[FieldError]
     for one, other in (("width", "height"), ("height", "width")):
         if one in values and other not in values and other not in refused:
             yield FieldError(other, f"is required beside {one}")
-        if one in values and values[one] < 1:
-            yield FieldError(one, "must be 1 or more")
+        if one in values and not 1 <= values[one] <= LONGEST_SIDE:
+            yield FieldError(one, f"must be from 1 to {LONGEST_SIDE}")
     if "scale" in values and ("width" in values or "height" in values):
         yield FieldError("scale", ONE_SIZE)
