@@ -82,7 +82,7 @@ def test_each_family_is_known_in_every_precision(tmp_path: Path, name: str, dtyp
         dtype=kinds[dtype],
         clip_layers=layers[name],
         recommended_size=sizes[name],
-        takes=("lora", "embedding", "vae"),
+        takes=("lora", "embedding", "vae", "controlnet"),
     )
 
 
@@ -90,7 +90,7 @@ def test_each_family_is_known_in_every_precision(tmp_path: Path, name: str, dtyp
 def test_inpainting_variants_are_known_by_their_nine_channels(tmp_path: Path, name: str) -> None:
     info = hollow(tmp_path, shapes(inpainting(FULL[name])))
     assert (info.family, info.problem) == (f"{name}-inpaint", None)
-    assert info.takes == ("lora", "embedding", "vae", "mask")
+    assert info.takes == ("lora", "embedding", "vae", "controlnet", "mask")
 
 
 def test_harmless_extras_of_full_checkpoints_are_ignored(tmp_path: Path) -> None:

@@ -26,6 +26,9 @@ from imagine_plugins.loaders.layout import (
 
 T = TypeVar("T")
 
+TAKEN = ("lora", "embedding", "vae", "controlnet")
+"""The kinds of what Stable Diffusion models take."""
+
 FLOATS = {
     "F64": "float64",
     "F32": "float32",
@@ -160,7 +163,7 @@ class Checkpoint:
             clip_layers=plan.clip_layers,
             recommended_size=plan.size,
             metadata=self.metadata,
-            takes=("lora", "embedding", "vae", *(("mask",) if plan.inpainting else ())),
+            takes=(*TAKEN, *(("mask",) if plan.inpainting else ())),
             vae=self.vae,
         )
 

@@ -1,11 +1,36 @@
-"""ControlNets and T2I-Adapters from files of their own."""
+"""Loads ControlNets and T2I-Adapters: files and folders that steer what a model draws."""
 
 from __future__ import annotations
 
+import inspect
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from math import prod
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from imagine_core.interfaces import ModelInfo
+from imagine_plugins.loaders.components import FLOATS, Meter
+from imagine_plugins.loaders.control_layouts import (
+    KIND,
+    ControlFile,
+    adapter_of,
+    control_in_file,
+    control_of,
+    control_problem,
+)
+from imagine_plugins.loaders.folder import INDEX, component_weights, file_reader
+from imagine_plugins.loaders.header import HeaderError, read_header
+from imagine_plugins.loaders.problems import ProblemError, explained, named
+from imagine_plugins.loaders.recognition import modelspec
+
 if TYPE_CHECKING:
+    from imagine_core.interfaces import Device
     from imagine_core.models.hashing import FileHash
+
+CONFIG = "config.json"
+CLASSES = ("ControlNetModel", "T2IAdapter")
 
 
 class LoadedControl:
@@ -41,3 +66,112 @@ class LoadedControl:
         if self._hash is not None:
             self._hash.stop()
         self.network = None
+
+
+class ControlNetLoader:
+    """Loads `.safetensors` files of ControlNets, and diffusers folders, of T2I-Adapters too."""
+
+    name = KIND
+
+    def recognise(self, path: Path) -> ModelInfo | None:
+        """The ControlNet in a file or a folder; None for any other, broken files included."""
+        if path.name.startswith("."):
+            return None
+        name = path.name if path.is_dir() else path.stem
+        try:
+            with explained():
+                found = _examine(path)
+                return found and self._info(path, name, *found)
+        except HeaderError as error:
+            if path.is_file():  # the loader of checkpoints says what is wrong with it
+                return None
+            return replace(error.info(path, name=name, loader=self.name), kind=KIND)
+        except ProblemError as error:
+            return replace(error.info(path, name=name, loader=self.name), kind=KIND)
+
+    def load(
+        self,
+        info: ModelInfo,
+        *,
+        device: Device,
+        full_precision: bool,
+        progress: Callable[[float], object] = id,
+    ) -> LoadedControl:
+        """Load a ControlNet; its header is read once more, for the file may have changed."""
+        import diffusers
+        import torch
+
+        from imagine_core.models.hashing import FileHash
+        from imagine_plugins.loaders.weights import build
+
+        with named(info.name, kind="ControlNet"):
+            found = _examine(info.path)
+            if found is None:
+                raise ProblemError("it is no ControlNet any more", family=KIND)
+            control, _ = found
+            kind = getattr(diffusers, control.kind)
+            known = inspect.signature(kind.__init__).parameters
+            taken = {key: value for key, value in control.config.items() if key in known}
+            network = build(
+                lambda: kind.from_config(taken),
+                control.component,
+                dtype=torch.float32 if full_precision else device.dtype(),
+                device=device.torch_device(),
+                meter=Meter({KIND: control.component}, progress),
+            )
+            files = {stored.path for stored in control.component.read}
+            return LoadedControl(network, FileHash(*files).start() if len(files) == 1 else None)
+
+    def _info(
+        self, path: Path, name: str, control: ControlFile, metadata: Mapping[str, str]
+    ) -> ModelInfo:
+        read = control.component.read
+        numbers: Counter[str] = Counter()
+        for stored in read:
+            numbers[stored.tensor.dtype] += prod(stored.tensor.shape)
+        return ModelInfo(
+            name=name,
+            path=path,
+            loader=self.name,
+            kind=KIND,
+            family=control.family,
+            fits=(control.family,),
+            size=sum(file.stat().st_size for file in {stored.path for stored in read}),
+            parameters=numbers.total(),
+            dtype=FLOATS.get(max(numbers, key=numbers.__getitem__)),
+            metadata=metadata,
+            details={"class": control.kind},
+        )
+
+
+def _examine(path: Path) -> tuple[ControlFile, Mapping[str, str]] | None:
+    """The ControlNet at `path`, and what it says of itself; raises `ProblemError` or OSError."""
+    if path.is_dir():
+        return _in_folder(path)
+    if path.suffix.lower() != ".safetensors":
+        return None
+    header = read_header(path)
+    if control_problem(header) is None:
+        return None
+    try:
+        return control_in_file(path, header), modelspec(header)
+    except ProblemError as error:
+        error.metadata = modelspec(header)
+        raise
+
+
+def _in_folder(folder: Path) -> tuple[ControlFile, Mapping[str, str]] | None:
+    """The ControlNet of a diffusers folder; None for a folder of anything else."""
+    if not (folder / CONFIG).is_file() or (folder / INDEX).exists():
+        return None
+    config = file_reader(folder)(CONFIG)
+    kind = config.get("_class_name") if isinstance(config, dict) else None
+    if not isinstance(kind, str) or not ("control" in kind.lower() or "adapter" in kind.lower()):
+        return None
+    if kind not in CLASSES:
+        problem = f"this is of the class {kind:.80}; only {' and '.join(CLASSES)} are supported"
+        raise ProblemError(problem, family=KIND)
+    weights = component_weights(folder)
+    if kind == "T2IAdapter":
+        return adapter_of(weights, config), {}
+    return control_of(weights, config=config, told=folder.name), {}

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
     """Register all. They are imported here: `imagine --help` has no use for them."""
     from imagine_plugins.loaders.checkpoint import CheckpointLoader
+    from imagine_plugins.loaders.controlnet import ControlNetLoader
     from imagine_plugins.loaders.embedding import EmbeddingLoader
     from imagine_plugins.loaders.folder import FolderLoader
     from imagine_plugins.loaders.lora import LoraLoader
@@ -26,4 +27,5 @@ def register_model_loaders(register: Callable[[ModelLoader], None]) -> None:
     register(LoraLoader())
     register(EmbeddingLoader())
     register(VaeLoader())
+    register(ControlNetLoader())
     register(UpscalerLoader())

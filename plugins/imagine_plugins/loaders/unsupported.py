@@ -12,6 +12,7 @@ from imagine_plugins.loaders.adapters.recognition import (
     AdapterInfo,
     adapter_info,
 )
+from imagine_plugins.loaders.control_layouts import control_problem
 from imagine_plugins.loaders.header import Header
 from imagine_plugins.loaders.inversions import inversion
 from imagine_plugins.loaders.layout import UNET
@@ -104,23 +105,6 @@ def _embedding(header: Header) -> ProblemError | None:
     return ProblemError(problem, family="embedding")
 
 
-def _controlnet(header: Header) -> ProblemError | None:
-    tells = ("input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight")
-    if _has(header, tells) or _begins(header, "control_model."):
-        return ProblemError(
-            "this is a ControlNet, which steers a checkpoint and draws nothing alone; "
-            "ControlNet is not supported",
-            family="controlnet",
-        )
-    if _begins(header, "ip_adapter.", "image_proj.", "adapter.body."):
-        return ProblemError(
-            "this is an adapter for pictures (IP-Adapter, T2I-Adapter), which steers a checkpoint "
-            "and draws nothing alone; it is not supported",
-            family="ip-adapter",
-        )
-    return None
-
-
 def _generator(header: Header) -> ProblemError | None:
     for key, family, name in GENERATORS:
         if _has(header, (key, UNET + key)):
@@ -173,7 +157,7 @@ def _part(header: Header) -> ProblemError | None:
 TESTS: tuple[Callable[[Header], ProblemError | None], ...] = (
     _adapter,
     _embedding,
-    _controlnet,
+    control_problem,
     _generator,
     _scaled,
     _part,
