@@ -17,6 +17,7 @@ from picture import picture
 from reading import reading
 from start import start
 from switching import switching
+from tiles import tiles
 
 BENCHMARKS = {
     "start": start,
@@ -29,6 +30,7 @@ BENCHMARKS = {
     "memory": memory,
     "overhead": overhead,
     "switching": switching,
+    "tiles": tiles,
     "page": page,
     "reading": reading,
     "patience": patience,

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from adapter_rows import made_lora, merged_by_hand, of_kind
 from checkpoints import TINY_SD1, TINY_SDXL, write_checkpoint
 from imagine_core.engine.forward import stack
 from imagine_core.parts import Parts
@@ -187,21 +188,29 @@ def test_previews_are_those_of_the_model(model: Any) -> None:
 # ------------------------------------------------------------------------------------ with LoRAs
 
 
-def test_convolutions_of_loras_wrap_around_as_well(tmp_path: Path, model: Any) -> None:
-    """The same as the LoRA in the weights: see the test of the UNet above for what that gives."""
-    layer = model.unet.conv_in
-    weight = layer.weight.clone()
-    change = 0.2 * random(*weight.shape, seed=5)
-    latents = random(1, 4, 16, 16)
-
-    def add(each: Any, inputs: Any, output: torch.Tensor) -> torch.Tensor:
-        return output + functional.conv2d(inputs[0], change, None, each.stride, each.padding)
-
-    hook = layer.register_forward_hook(add)
-    by_hook = predict(model, latents, ["xy"])
-    hook.remove()
-    layer.weight.add_(change)
-    merged = predict(model, latents, ["xy"])
-    layer.weight.copy_(weight)
-    torch.testing.assert_close(by_hook, merged, atol=1e-5, rtol=0)
-    del tmp_path
+@pytest.mark.parametrize("kind", ["LoRA", "Tucker", "full", "all", "LoRA, DoRA in"])
+def test_loras_wrap_around_as_if_they_were_in_the_weights(
+    tmp_path: Path, model: Any, kind: str
+) -> None:
+    layers = model.rows._layers
+    first, second = (
+        made_lora(tmp_path / f"{seed}.safetensors", layers, of_kind(kind, seed=seed)).used(0.7)
+        for seed in (1, 2)
+    )
+    row = model.encode_prompt("a cat", clip_skip=1, width=64, height=64)
+    latents, times = random(3, 4, 16, 8), torch.full((3,), 500.0)
+    wraps = ["xy", "", "x"]
+    used = [[first], [first], [second]]
+    parts = [
+        Parts(tuple(each.applied for each in loras), seamless=axes)
+        for loras, axes in zip(used, wraps, strict=True)
+    ]
+    together = model.predict(latents, times, stack([row] * 3, parts))
+    for number, (loras, axes) in enumerate(zip(used, wraps, strict=True)):
+        kept, model.unet = model.unet, merged_by_hand(model.unet, "unet", layers, loras)
+        try:
+            alone = predict(model, latents[number : number + 1], [axes])
+        finally:
+            model.unet = kept
+        limit = 1e-5 * alone.abs().max().item()
+        torch.testing.assert_close(together[number : number + 1], alone, atol=limit, rtol=0)

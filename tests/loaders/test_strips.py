@@ -185,6 +185,25 @@ def test_a_picture_that_runs_out_of_memory_is_computed_in_strips(model: Any) -> 
     torch.testing.assert_close(network.moments(pixels), plain.moments(pixels), atol=2e-5, rtol=0)
 
 
+def test_a_network_of_unknown_layers_computes_as_a_whole() -> None:
+    from diffusers import AutoencoderTiny
+
+    model = AutoencoderTiny(
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+        upsample_fn="bilinear",
+    )
+    latent = random(4, 6, 6)
+    found = Network(model=model, tiled=True).pixels(latent)
+    assert torch.equal(found, model.decode(latent).sample)
+    assert not strips.knows(model)
+    assert all(strips.knows(make()) for make in MODELS.values())
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        Network(model=Short(model, most=1)).pixels(latent)
+
+
 def test_another_error_is_none_of_memory(model: Any) -> None:
     network = Network(model=Short(model, most=1, message="no such luck"))
     with pytest.raises(RuntimeError, match="no such luck"):

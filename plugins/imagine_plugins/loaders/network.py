@@ -72,12 +72,12 @@ class Network:
     ) -> torch.Tensor:
         """A picture of `size` pixels as a whole where that fits, else in strips."""
         values = values.to(self.model.device, self.model.dtype)
-        if not self.tiled and self._fits(size):
+        if (not self.tiled and self._fits(size)) or not strips.knows(self.model):
             try:
                 with acting(self.model, [self.seamless]):
                     return whole(self.model, values)
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error):
+                if not (out_of_memory(error) and strips.knows(self.model)):
                     raise
         return in_strips(self.model, values, self.seamless)
 

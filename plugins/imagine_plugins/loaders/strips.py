@@ -27,6 +27,7 @@ from imagine_plugins.loaders.maps import (
 )
 
 SCORES = 2**26  # of attention at once
+BLOCKS = ("DownEncoderBlock2D", "UpDecoderBlock2D")  # and those with attention beside
 
 Step = Callable[[Map], Map]
 
@@ -58,6 +59,15 @@ def encode(model: Any, pixels: torch.Tensor, axes: str) -> torch.Tensor:
         return _run((pixels + 1) / 2, layers.sequence(model.encoder.layers))
     moments = _run(pixels, layers.encoder(model.encoder))
     return moments if model.quant_conv is None else model.quant_conv(moments)
+
+
+def knows(model: Any) -> bool:
+    """Whether all layers of an autoencoder are of the kinds that are understood here."""
+    if isinstance(getattr(model.decoder, "layers", None), nn.Sequential):
+        enlarging = [each for each in model.decoder.layers if isinstance(each, nn.Upsample)]
+        return all((each.mode, each.scale_factor) == ("nearest", 2.0) for each in enlarging)
+    blocks = [*getattr(model.encoder, "down_blocks", ()), *model.decoder.up_blocks]
+    return all(type(block).__name__.removeprefix("Attn") in BLOCKS for block in blocks)
 
 
 def _run(values: torch.Tensor, steps: Iterator[Step]) -> torch.Tensor:
