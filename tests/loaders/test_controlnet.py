@@ -157,6 +157,21 @@ def test_the_original_layout_loads_into_the_same_network(tmp_path: Path) -> None
     assert same(made, net)
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_pickle_of_torch_is_read_without_running_it(tmp_path: Path, nested: bool) -> None:  # noqa: FBT001
+    from imagine_plugins.loaders.control_layouts import control_in_file, root_of
+    from imagine_plugins.loaders.torch_file import read_torch_file
+
+    path = tmp_path / "x.pth"
+    tensors = {f"control_model.{name}": tensor for name, tensor in original(network()).items()}
+    torch.save({"state_dict": tensors} if nested else tensors, path)
+    header = read_torch_file(path)
+    assert root_of(header.tensors) == "state_dict." * nested + "control_model."
+    with pytest.raises(Exception, match="none of Stable Diffusion 1, 2 and XL"):
+        control_in_file(path, header)
+    assert "take its diffusers folder" in (info_of(path).problem or "")
+
+
 def test_a_file_of_other_sizes_asks_for_its_folder(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file(network().state_dict(), path)

@@ -13,7 +13,7 @@ from imagine_plugins.loaders.header import Header
 from imagine_plugins.loaders.layout import Slot, own_names, unet_slots
 from imagine_plugins.loaders.problems import ProblemError
 
-PREFIX = "control_model."
+PREFIX, TRAINED = "control_model.", "state_dict."  # the latter in files as training saves them
 ORIGINAL, DIFFUSERS = "input_hint_block.0.weight", "controlnet_cond_embedding.conv_in.weight"
 ENCODER = ("time_embed.", "label_emb.", "input_blocks.", "middle_block.")
 WIDTHS = (16, 32, 96, 256)  # of the layers that read the hint, Zhang et al. 2023
@@ -75,9 +75,11 @@ def _foreign(header: Header) -> ProblemError | None:
 def root_of(names: Iterable[str]) -> str | None:
     """What a ControlNet's file has before its names; None for a file of anything else."""
     there = set(names)
-    if any(name.startswith(PREFIX) for name in there):
-        return PREFIX
-    return "" if {ORIGINAL, DIFFUSERS} & there else None
+    for root in (PREFIX, f"{TRAINED}{PREFIX}"):
+        if any(name.startswith(root) for name in there):
+            return root
+    found = (root for root in ("", TRAINED) if {root + ORIGINAL, root + DIFFUSERS} & there)
+    return next(found, None)
 
 
 def control_in_file(path: Path, header: Header) -> ControlFile:

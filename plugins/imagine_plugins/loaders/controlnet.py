@@ -24,6 +24,7 @@ from imagine_plugins.loaders.folder import INDEX, component_weights, file_reader
 from imagine_plugins.loaders.header import HeaderError, read_header
 from imagine_plugins.loaders.problems import ProblemError, explained, named
 from imagine_plugins.loaders.recognition import modelspec
+from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device
@@ -69,7 +70,7 @@ class LoadedControl:
 
 
 class ControlNetLoader:
-    """Loads `.safetensors` files of ControlNets, and diffusers folders, of T2I-Adapters too."""
+    """Loads `.safetensors` and `.pth` files of ControlNets, and diffusers folders of both."""
 
     name = KIND
 
@@ -148,9 +149,10 @@ def _examine(path: Path) -> tuple[ControlFile, Mapping[str, str]] | None:
     """The ControlNet at `path`, and what it says of itself; raises `ProblemError` or OSError."""
     if path.is_dir():
         return _in_folder(path)
-    if path.suffix.lower() != ".safetensors":
+    ending = path.suffix.lower()
+    if ending not in TORCH_FILES | {".safetensors"}:
         return None
-    header = read_header(path)
+    header = read_torch_file(path) if ending in TORCH_FILES else read_header(path)
     if control_problem(header) is None:
         return None
     try:
