@@ -79,8 +79,8 @@ OTHERWISE = {"address", "api_key", "output", "meta", "again", "enhance", "enhanc
 }
 """Parameters of `imagine run` that say how, not what."""
 
-NOT_ON_THE_PAGE = {"img", "n"}
-"""The page keeps the picture to start from elsewhere, and asks for variations one by one."""
+NOT_ON_THE_PAGE = {"img", "mask", "n"}
+"""The page keeps pictures elsewhere, and asks for variations one by one."""
 
 
 def test_every_field_of_a_request_has_one_row() -> None:

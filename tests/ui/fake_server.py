@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import uvicorn
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -69,7 +69,7 @@ MODELS: list[Json] = [
     },
     {
         "name": "dreamshaper_8",
-        "takes": ["lora", "embedding", "vae"],
+        "takes": ["lora", "embedding", "vae", "controlnet"],
         "family": "sd1",
         "size": 2_132_626_066,
         "recommended_size": [512, 512],
@@ -77,7 +77,7 @@ MODELS: list[Json] = [
     },
     {
         "name": "sdxl_base",
-        "takes": ["lora", "embedding", "vae"],
+        "takes": ["lora", "embedding", "vae", "controlnet"],
         "family": "sdxl",
         "size": 6_938_078_334,
         "recommended_size": [1024, 1024],
@@ -120,7 +120,20 @@ PARTS: dict[str, list[Json]] = {
         {"name": "glow_xl", "family": "sdxl", "size": 33_000, "fits": ["sdxl"]},
     ],
     "vae": [],
+    "controlnet": [
+        {"name": "canny", "family": "sd1", "size": 722_000_000, "fits": ["sd1"]},
+        {"name": "depth", "family": "sd1", "size": 722_000_000, "fits": ["sd1"]},
+        {"name": "canny_xl", "family": "sdxl", "size": 2_500_000_000, "fits": ["sdxl"]},
+    ],
 }
+PREPROCESSORS: list[Json] = [
+    {"name": "canny", "label": "Canny"},
+    {"name": "invert", "label": "Invert"},
+]
+UPSCALERS: list[Json] = [
+    {"name": "lanczos", "label": "Lanczos"},
+    {"name": "nearest", "label": "Nearest"},
+]
 LIMITS: Json = {
     "pixels": 2048 * 2048,
     "steps": 200,
@@ -158,9 +171,7 @@ def picture(seed: int, width: int, height: int, *, blur: int = 0) -> bytes:
         coarse = (max(1, width // blur), max(1, height // blur))
         image = image.reduce(max(1, min(blur, width, height))).resize(coarse)
         image = image.resize((width, height), Image.Resampling.BICUBIC)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return as_png(image)
 
 
 def colour(hue: float, saturation: float, value: float) -> tuple[int, int, int]:
@@ -182,6 +193,8 @@ class FakeServer:
     samplers: list[Json] = field(default_factory=lambda: [dict(sampler) for sampler in SAMPLERS])
     limits: Json = field(default_factory=lambda: dict(LIMITS))
     enhancers: list[Json] = field(default_factory=list)
+    preprocessors: list[Json] | None = field(default_factory=lambda: [*PREPROCESSORS])
+    upscalers: list[Json] | None = field(default_factory=lambda: [*UPSCALERS])
     health: Json = field(default_factory=lambda: dict(READY))
     key: str | None = None
     queue_position: int = 0
@@ -197,6 +210,9 @@ class FakeServer:
     warnings: list[str] = field(default_factory=list)
     requests: list[Json] = field(default_factory=list)
     enhanced: list[Json] = field(default_factory=list)
+    preprocessed: list[Json] = field(default_factory=list)
+    enlarged: list[Json] = field(default_factory=list)
+    hold_enlarging: bool = False
     steps_done: int = 0
     running: int = 0
     released: threading.Event = field(default_factory=threading.Event)
@@ -213,6 +229,10 @@ class FakeServer:
             Route("/version", self.get_version),
             Route("/enhancers", self.get_enhancers),
             Route("/enhance", self.post_enhance, methods=["POST"]),
+            Route("/preprocessors", self.get_preprocessors),
+            Route("/preprocess", self.post_preprocess, methods=["POST"]),
+            Route("/upscalers", self.get_upscalers),
+            Route("/upscale", self.post_upscale, methods=["POST"]),
         ]
         page.register_routes(register=routes.append)
         cors = Middleware(
@@ -255,6 +275,42 @@ class FakeServer:
         if body.get("neg"):
             reply["neg"] = "blurry, dull"
         return JSONResponse(reply)
+
+    async def get_preprocessors(self, request: Request) -> Response:
+        return listed("preprocessors", self.preprocessors)
+
+    async def get_upscalers(self, request: Request) -> Response:
+        return listed("upscalers", self.upscalers)
+
+    async def post_preprocess(self, request: Request) -> Response:
+        body = await request.json()
+        self.preprocessed.append(body)
+        with Image.open(io.BytesIO(base64.b64decode(body["img"]))) as image:
+            hint = ImageOps.invert(image.convert("RGB"))
+        return JSONResponse({"img": encode(as_png(hint)), "preprocessor": body["preprocessor"]})
+
+    async def post_upscale(self, request: Request) -> Response:
+        body = await request.json()
+        self.enlarged.append(body)
+        if self.refuse is not None:
+            status, problem = self.refuse
+            return JSONResponse({"error": problem}, status)
+        return StreamingResponse(self.enlarging(body), media_type="application/x-ndjson")
+
+    async def enlarging(self, body: Json) -> AsyncIterator[bytes]:
+        self.running += 1
+        try:
+            for step in range(5):
+                line = {"id": "up1", "status": "progress", "step": step, "steps": 4}
+                yield (json.dumps(line) + "\n").encode()
+                if step == 2 and self.hold_enlarging:
+                    await self.held()
+            with Image.open(io.BytesIO(base64.b64decode(body["img"]))) as image:
+                large = image.resize([round(side * body["scale"]) for side in image.size])
+            reply = {"id": "up1", "status": "final", "img": encode(as_png(large))}
+            yield (json.dumps(reply | {"timings": {"enlarging": 2.0}, "warnings": []})).encode()
+        finally:
+            self.running -= 1
 
     def locked(self, request: Request) -> Response | None:
         if self.key and request.headers.get("authorization") != f"Bearer {self.key}":
@@ -351,6 +407,19 @@ class FakeServer:
             self.released.set()
             server.should_exit = True
             thread.join(10)
+
+
+def listed(name: str, details: list[Json] | None) -> Response:
+    """A list of the server's; a server of before knows none."""
+    if details is None:
+        return error(404, "not_found", "there is nothing here")
+    return JSONResponse({name: [each["name"] for each in details], "details": details})
+
+
+def as_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
 
 
 def error(status: int, kind: str, message: str) -> Response:

@@ -56,6 +56,9 @@ PARTS = [
     ),
     *("Negative prompt:", "Negative prompt: no", "Hires upscale: 2", "Denoising strength: .5"),
     *("Hires resize: 16x16", "Scheduler: beta", "steps", "a", "x: ", ", ", "\n", "\r\n", ".", " "),
+    *("Hires strength: .2", "Hires steps: 4", "Hires upscaler: Lanczos", "Hires sampler: Heun"),
+    *("Variation seed: 5", "Mask blur: 3", "Masked content: fill", "Tiling: x", "Tiling: valueOf"),
+    *("Mask mode: Inpaint not masked", "Masked area padding: 8", "Variation seed strength: 1"),
     *("<lora:a>", " <lora:b:1:0.5>", "<", ">"),
     *('"', "\\", "\\n", "\\u00e4", "{", "}", "[", "]", "\t", "\0", "猫", ":", ",", "CFG scale: 7"),
 ]

@@ -20,7 +20,12 @@ PARTS = {
     "files": {"js/exif.js", "js/png.js", "js/tags.js", "js/infotext.js"}
     | {"js/settings.js", "js/files.js"},
     "run": {"js/stream.js", "js/progress.js", "js/run.js"},
-    "picker": {"css/picker.css", "js/words.js", "js/rows.js", "js/picker.js"},
+    "picker": {"css/rows.css", "css/picker.css", "js/words.js", "js/rows.js", "js/picker.js"},
+    "hires": {"css/later.css", "js/fields.js", "js/hires.js"},
+    "hints": {"css/later.css", "js/fields.js", "css/rows.css", "js/hints.js"},
+    "repaint": {"css/later.css", "js/fields.js", "js/mask.js", "js/view.js", "css/painter.css"}
+    | {"js/painter.js", "js/repaint.js"},
+    "enlarge": {"css/later.css", "js/fields.js", "js/stream.js", "js/enlarge.js"},
 }
 LOADED = """[...document.querySelectorAll('head script, head link[rel=stylesheet]')].map((one) =>
     (one.src || one.href).split('/').slice(-2).join('/'))"""
@@ -74,6 +79,23 @@ def test_each_part_is_loaded_where_it_is_needed(
     page.locator(".thumb").first.click()
     page.click("#act-compare")
     page.wait_for_selector("#compare:visible")
+    now = ("picker", "files", "run", "compare")
+    assert loaded(page) - before == set().union(*(PARTS[name] for name in now))
+    page.click("#more > summary")
+    page.check("#hires-on")
+    page.wait_for_selector("#hires_steps")
+    assert PARTS["hires"] <= loaded(page)
+    page.click("#act-input")
+    page.wait_for_selector("#mask")
+    assert PARTS["repaint"] <= loaded(page)
+    page.select_option("#model", "dreamshaper_8")
+    page.click("#controls")
+    page.click("#picker .part >> nth=0")
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".control")
+    assert PARTS["hints"] <= loaded(page)
+    page.click("#act-enlarge")
+    page.wait_for_selector("#enlarge[open]")
     assert loaded(page) - before == set().union(*PARTS.values())
 
 

@@ -66,7 +66,7 @@
   }
 
   async function draw(values, count) {
-    const { error } = await watch('start', values, { count, input: input.get() });
+    const { error } = await watch('start', values, { count, pictures: form.pictures() });
     if (error) explain(error, generate);
     // The server may have kept the picture of a lost connection: ask for it.
     if (error instanceof api.Unreachable || error instanceof api.ConnectionLost)
@@ -126,16 +126,25 @@
   }
 
   function reset() {
-    const before = form.values();
+    const [before, { hints }] = [form.values(), form.pictures()];
     form.fill(parameters.defaults());
     byId('n').value = 1;
     saveForm();
+    const undo = () => {
+      form.fill(before);
+      Imagine.controls.setPictures(hints);
+      form.refresh();
+    };
     tell('info', 'All parameters are as at first.', [
-      { label: 'Undo', run: () => form.fill(before) },
+      { label: 'Undo', run: undo },
     ]);
   }
 
   function wireForm() {
+    Imagine.later.build(
+      { repaint: input.get, hires: () => byId('hires-on').checked },
+      explain,
+    );
     form.build(saveForm);
     input.build({
       changed: form.refresh,
@@ -169,6 +178,7 @@
     wireForm();
     for (const part of [stage, shown, Imagine.drop]) part.build();
     Imagine.loras.build(explain);
+    Imagine.controls.build(explain);
     Imagine.enhance.build(explain);
     Imagine.ideas.build(generate);
     Imagine.keyboard.build({ generate, escape, remove: shown.remove });

@@ -85,14 +85,18 @@
     catalogue.version = (await api.json('/version')).version;
   }
 
+  /** What the server lists at `/name`. */
+  async function read(name) {
+    const { [name]: names, details } = await api.json(`/${name}`);
+    return named(names, details);
+  }
+
   async function readSamplers() {
-    const { samplers, details } = await api.json('/samplers');
-    catalogue.samplers = named(samplers, details);
+    catalogue.samplers = await read('samplers');
   }
 
   async function readEnhancers() {
-    const { enhancers, details } = await api.json('/enhancers');
-    catalogue.enhancers = named(enhancers, details);
+    catalogue.enhancers = await read('enhancers');
     const usable = catalogue.enhancers.some(({ problem }) => !problem);
     const none = catalogue.enhancers[0]?.problem ?? 'This server has no prompt enhancer.';
     catalogue.noEnhancer = usable ? null : none;
@@ -141,5 +145,5 @@
     };
   }
 
-  Imagine.catalogue = Object.assign(catalogue, { refresh, watch, readKind, misfit, familyText });
+  Imagine.catalogue = Object.assign(catalogue, { refresh, watch, read, readKind, misfit, familyText });
 }

@@ -11,19 +11,25 @@
     byId('compare').style.setProperty('--at', `${byId('compare-at').value}%`);
   }
 
-  async function put(side, { record, blob }) {
+  async function put(side, { record, blob }, text) {
     const image = byId(`compare-${side}`);
     const decoded = await decodedImage(blob);
     URL.revokeObjectURL(image.src);
     image.src = decoded.src;
-    image.alt = `${side === 'a' ? 'Left' : 'Right'}: ${record.values.prompt}, seed ${record.values.seed}`;
-    say(byId(`compare-tag-${side}`), `seed ${record.values.seed}`);
+    image.alt = `${side === 'a' ? 'Left' : 'Right'}: ${record.values.prompt}, ${text}`;
+    say(byId(`compare-tag-${side}`), text);
     return record;
   }
 
+  const seedText = ({ values }) => `seed ${values.seed}`;
+  const sizeText = ({ width, height }) => `${width} × ${height}`;
+
   /** Compare two pictures, each {record, blob}. */
   async function open(a, b) {
-    const [record] = await Promise.all([put('a', a), put('b', b)]);
+    const same = seedText(a.record) === seedText(b.record); // such as one and its enlargement
+    const text = same && sizeText(a.record) !== sizeText(b.record) ? sizeText : seedText;
+    const both = Object.entries({ a, b });
+    const [record] = await Promise.all(both.map(([side, one]) => put(side, one, text(one.record))));
     if (!Imagine.stage.comparing()) returnTo = byId('stage').dataset.view;
     byId('compare').style.setProperty('--ratio', record.width / record.height);
     byId('compare').hidden = false;

@@ -2,7 +2,7 @@
 'use strict';
 
 {
-  const { byId } = Imagine.dom;
+  const { byId, make } = Imagine.dom;
   const { gallery, parts, stage } = Imagine;
   const OURS = 'application/x-imagine-picture'; // a drag that began in this page's gallery
 
@@ -13,11 +13,35 @@
     if (!wanted(event)) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = 'copy';
+    if (document.querySelector('dialog[open]')) return; // which is above everything
+    if (byId('drop').hidden) addZones();
     byId('drop').hidden = false;
     for (const zone of byId('drop').children) {
       zone.classList.toggle('over', zone === event.target.closest?.('.drop-zone'));
     }
   }
+
+  const takers = new Map(); // places that take pictures, by the zone of each
+
+  /** Offer every place that takes a picture, which the zones cover. */
+  function addZones() {
+    for (const zone of takers.keys()) zone.remove();
+    takers.clear();
+    for (const taker of document.querySelectorAll('.fields [data-takes]')) {
+      if (!taker.checkVisibility()) continue;
+      const name = make('strong', {}, taker.dataset.takes);
+      takers.set(make('div', { className: 'drop-zone' }, name), taker);
+    }
+    byId('drop').append(...takers.keys());
+  }
+
+  /** The place that takes what is dropped at an element; undefined if none does. */
+  function takerAt(target) {
+    const zone = target.closest?.('.drop-zone');
+    return takers.get(zone) ?? target.closest?.('[data-takes]') ?? undefined;
+  }
+
+  const give = (taker, detail) => taker.dispatchEvent(new CustomEvent('picture', { detail }));
 
   function hide() {
     byId('drop').hidden = true;
@@ -29,8 +53,10 @@
     return target.closest?.('.drop-zone')?.dataset.do ?? 'any';
   }
 
+  const recordOf = (id) => gallery.all().find((one) => String(one.id) === id);
+
   async function dropRecord(id, use) {
-    const record = gallery.all().find((one) => String(one.id) === id);
+    const record = recordOf(id);
     if (!record) return;
     if (use !== 'input') return parts.call('files', 'restore', record);
     return parts.call('files', 'useAsInput', (await gallery.picture(record)).output);
@@ -43,7 +69,10 @@
     const use = purpose(event);
     const [file] = event.dataTransfer.files;
     const id = event.dataTransfer.getData(OURS);
-    if (id) await dropRecord(id, use);
+    const taker = takerAt(event.target);
+    if (taker && id) give(taker, (await gallery.picture(recordOf(id))).output);
+    else if (taker && file) give(taker, file);
+    else if (id) await dropRecord(id, use);
     else if (file) await parts.call('files', use === 'input' ? 'useAsInput' : 'take', file);
   }
 
@@ -61,7 +90,9 @@
     const [file] = event.clipboardData.files;
     if (!file) return; // text goes where the cursor is
     event.preventDefault();
-    await parts.call('files', 'useAsInput', file);
+    const taker = document.querySelector('dialog[open][data-takes]');
+    if (taker) give(taker, file);
+    else await parts.call('files', 'useAsInput', file);
   }
 
   function build() {

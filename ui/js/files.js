@@ -3,7 +3,7 @@
 
 {
   const { byId, make } = Imagine.dom;
-  const { form, gallery, input, stage, messages, settings } = Imagine;
+  const { form, gallery, input, stage, messages, parts, settings } = Imagine;
   const { tell } = messages;
 
   function download(blob, name) {
@@ -25,7 +25,7 @@
     const values = form.values();
     if (record && values.seed === null) values.seed = record.values.seed;
     download(
-      await settings.toJson(values, { input: input.get(), output: kept?.output }),
+      await settings.toJson(values, { ...form.pictures(), output: kept?.output }),
       `${stamp()}.json`,
     );
     tell('good', 'Settings saved.');
@@ -33,33 +33,34 @@
 
   /** Download a gallery picture as a PNG that carries its settings. */
   async function downloadPicture(record) {
-    const { output, input: start } = await gallery.picture(record);
+    const { output, ...pictures } = await gallery.picture(record);
     const date = new Date(record.id);
     download(
-      await settings.toPng(output, record.values, { input: start, date }),
+      await settings.toPng(output, record.values, { ...pictures, date }),
       `${stamp(date)}.png`,
     );
   }
 
   /** Put the settings of a gallery picture back into the form. */
   async function restore(record) {
-    const { input: start } = await gallery.picture(record);
-    await apply({ values: complete(record.values), input: start });
+    await apply({ ...(await gallery.picture(record)), values: complete(record.values) });
     tell('good', 'Settings restored.');
   }
 
-  async function apply({ values, input: start }) {
+  async function apply({ values, input: start, mask, hints = [] }) {
     form.fill({ ...values });
+    if (values.controls) Imagine.controls.setPictures(hints);
     if (start) await input.set(start);
     else input.clear();
+    if (start && mask) await parts.call('repaint', 'takeMask', mask);
     byId('form').dispatchEvent(new Event('input', { bubbles: true }));
   }
 
   /** Take over a loaded settings file, and its picture into the gallery. */
-  async function takeOver(name, { values, refused, input: start, output }) {
-    await apply({ values, input: start });
+  async function takeOver(name, { values, refused, output, ...pictures }) {
+    await apply({ values, ...pictures });
     const record =
-      output && (await gallery.add(output, { values: complete(values), input: start }));
+      output && (await gallery.add(output, { values: complete(values), ...pictures }));
     if (record) Imagine.shown.open(record);
     const but = refused.length
       ? ` Not taken over, because of its value: ${refused.join(', ')}.`

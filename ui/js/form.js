@@ -3,9 +3,7 @@
 
 {
   const { byId, make, say, bytesText, plural } = Imagine.dom;
-  const { catalogue, parameters, size, tokens, input, loras, vae } = Imagine;
-
-  const FRACTIONS = new Set(['guidance', 'strength', 'hires']);
+  const { catalogue, parameters, size, tokens, input, loras, controls, later, vae } = Imagine;
 
   const form = () => byId('form');
   const entry = (name) => byId(name === 'img' ? 'input-file' : name);
@@ -14,8 +12,10 @@
 
   const readers = {
     hires: () => (byId('hires-on').checked ? byId('hires').valueAsNumber : null),
-    deterministic: () => byId('deterministic').checked,
     loras: loras.values,
+    controls: controls.values,
+    tiling: () => JSON.parse(byId('tiling').value),
+    subseed: () => byId('subseed').value.trim() || null,
     vae: () => byId('vae').value || null,
     decoder: () => (byId('decoder').checked ? 'fast' : 'full'),
     model: () => byId('model').value || null,
@@ -26,11 +26,20 @@
   function read(name) {
     if (Object.hasOwn(readers, name)) return readers[name]();
     const element = byId(name);
+    if (!element) return later.values[name];
+    if (element.type === 'checkbox') return element.checked;
     return element.type === 'number' ? element.valueAsNumber : element.value;
   }
 
   /** Every parameter's value. An empty number is NaN, which the server refuses too. */
   const values = () => Object.fromEntries(parameters.names.map((name) => [name, read(name)]));
+
+  /** The pictures beside the values. */
+  const pictures = () => ({
+    input: input.get(),
+    mask: input.mask(),
+    hints: controls.pictures(),
+  });
 
   /** Select a value; one that the server does not offer is added and marked. */
   function choose(select, value) {
@@ -58,8 +67,10 @@
       byId('hires-on').checked = value !== null;
       if (value !== null) byId('hires').value = value;
     },
-    deterministic: (value) => (byId('deterministic').checked = value),
     loras: loras.set,
+    controls: controls.set,
+    tiling: (value) => (byId('tiling').value = JSON.stringify(value)),
+    subseed: (value) => (byId('subseed').value = value ?? ''),
     decoder: (value) => (byId('decoder').checked = value === 'fast'),
     stream: (value) => value !== null && (byId('stream').value = value), // null: as it is
     original_prompt: (value) => Imagine.enhance.noteOriginal(value),
@@ -75,11 +86,31 @@
   function fill(some) {
     for (const name of parameters.names) {
       if (!Object.hasOwn(some, name)) continue;
-      if (Object.hasOwn(writers, name)) writers[name](some[name]);
-      else if (byId(name).tagName === 'SELECT') choose(byId(name), some[name]);
-      else byId(name).value = some[name];
+      write(name, some[name]);
     }
     refresh();
+  }
+
+  function write(name, value) {
+    const element = byId(name);
+    if (Object.hasOwn(writers, name)) writers[name](value);
+    else if (!element) later.values[name] = value;
+    else if (element.type === 'checkbox') element.checked = value;
+    else if (element.tagName === 'SELECT') choose(element, value);
+    else element.value = value;
+  }
+
+  /**
+   * Take over the controls that a part of the page has put into the form.
+   * @param {Object} ways By parameter, how it is read and written: {read, write}; {} as usual.
+   */
+  function adopt(ways) {
+    for (const [name, { read: reader, write: writer }] of Object.entries(ways)) {
+      if (reader) readers[name] = reader;
+      if (writer) writers[name] = writer;
+      placeWords(document.querySelector(`[data-field=${name}]`));
+      write(name, later.values[name]);
+    }
   }
 
   // --------------------------------------------------------------- what the server offers
@@ -213,7 +244,9 @@
     tokens.show(/^sd([12]|xl)/.test(model()?.family));
     Imagine.enhance.show();
     loras.show();
+    controls.show();
     vae.show(model());
+    byId('subseed-field').hidden = !(byId('subseed_strength').valueAsNumber > 0);
     apply('strength', !input.get() && 'For an input picture.');
     apply('preview', !(byId('stream').valueAsNumber > 0) && 'No previews are asked for.');
     apply(
@@ -223,6 +256,7 @@
     applySchedule();
     applyClip();
     applyHires();
+    later.show();
   }
 
   // -------------------------------------------------------------------------------- errors
@@ -253,10 +287,12 @@
   /** The errors that the page can find, in the server's form: [{field, message}]. */
   function problems() {
     const found = [];
-    for (const { id: name, disabled, validity, validationMessage: message } of form().elements) {
-      if (name !== 'n' && !parameters.names.includes(name)) continue;
-      const between = validity.stepMismatch && FRACTIONS.has(name); // arrows step, values need not
-      if (!disabled && !validity.valid && !between) found.push({ field: name, message });
+    for (const element of form().elements) {
+      const { disabled, validity, validationMessage: message } = element;
+      const field = element.closest('[data-field]')?.dataset.field;
+      const between = validity?.stepMismatch && element.step < 1; // arrows step, values need not
+      if (!field || disabled || validity.valid || between || element.closest('[hidden]')) continue;
+      found.push({ field, message });
     }
     const { pixels, body } = catalogue.limits;
     if (pixels && byId('width').valueAsNumber * byId('height').valueAsNumber > pixels) {
@@ -265,17 +301,22 @@
         message: `This server draws at most ${pixels.toLocaleString('en')} pixels.`,
       });
     }
-    if (body && input.get()?.size * 1.34 > body) {
+    const sent = Object.values(pictures()).flat();
+    if (body && sent.reduce((sum, one) => sum + (one?.size ?? 0), 0) * 1.34 > body) {
       // base64 is a third larger
       found.push({ field: 'img', message: `This server takes at most ${bytesText(body * 0.74)}.` });
     }
     if (loras.all().some(({ weight }) => !(Math.abs(weight) <= 100))) {
       found.push({ field: 'loras', message: 'A weight is a number from -100 to 100.' });
     }
+    const bare = controls.all().find(({ picture }) => !picture);
+    if (bare) found.push({ field: 'controls', message: `Give ${bare.name} a picture.` });
     if (!byId('prompt').value.trim()) found.push({ field: 'prompt', message: 'Say what to draw.' });
-    if (Imagine.seed.next() === undefined) {
-      found.push({ field: 'seed', message: 'A seed is a whole number from 0 to 2^64 - 1.' });
-    }
+    const message = 'A seed is a whole number from 0 to 2^64 - 1.';
+    if (Imagine.seed.next() === undefined) found.push({ field: 'seed', message });
+    const subseed = read('subseed');
+    if (subseed && parameters.readSeed(subseed) === undefined)
+      found.push({ field: 'subseed', message });
     return found;
   }
 
@@ -291,7 +332,7 @@
   }
 
   function build(changed) {
-    form().querySelectorAll('[data-field]').forEach(placeWords);
+    form().querySelectorAll('.fields [data-field]').forEach(placeWords);
     size.build();
     Imagine.seed.build();
     form().addEventListener('input', ({ target }) => {
@@ -305,8 +346,11 @@
   Imagine.form = {
     build,
     values,
+    pictures,
     model,
     fill,
+    adopt,
+    choose,
     offerAll,
     refresh,
     problems,

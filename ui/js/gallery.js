@@ -115,11 +115,14 @@
     }
   }
 
-  /** The picture of a record in memory, {output, input}; rejects if it is lost. */
+  /** The pictures of a record in memory, {output, input, mask, hints}; rejects if one is lost. */
   async function picture(record) {
     if (!held.has(record)) {
-      const { output, input } = await store.picture(record.id);
-      held.set(record, { output: await store.read(output), input: await store.read(input) });
+      const { output, input, mask, hints = [] } = await store.picture(record.id);
+      const [out, start, over, ...rest] = await Promise.all(
+        [output, input, mask, ...hints].map(store.read),
+      );
+      held.set(record, { output: out, input: start, mask: over, hints: rest });
     }
     return held.get(record);
   }
@@ -154,11 +157,12 @@
   /**
    * Add a picture to the gallery, and to the storage if possible.
    * @param {Blob} output
-   * @param {{values: Object, input: ?Blob, seconds: number, run: boolean}} of Its settings,
-   *   and whether the run on the stage made it.
+   * @param {{values: Object, input: ?Blob, mask: ?Blob, hints: Array<?Blob>, seconds: number,
+   *   run: boolean}} of Its settings, and whether the run on the stage made it.
    * @returns {Promise<Object>} its record.
    */
-  async function add(output, { values, input = null, seconds = 0, run = false }) {
+  async function add(output, { values, seconds = 0, run = false, ...pictures }) {
+    const { input = null, mask = null, hints = [] } = pictures;
     const small = await thumbnail(output, SIDE);
     const newest = records[0]?.id ?? 0;
     const record = {
@@ -168,12 +172,12 @@
       bytes: output.size,
       ...small,
     };
-    held.set(record, { output, input });
+    held.set(record, { output, input, mask, hints });
     if (run) ofRun.add(record);
     records.unshift(record);
     shown += 1;
     thumbs().prepend(thumbFor(record));
-    await keep(record, { output, input });
+    await keep(record, held.get(record));
     return record;
   }
 

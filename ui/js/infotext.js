@@ -21,6 +21,16 @@
     'Hires scale': 'hires',
     'Hires resize': 'hires_size',
     'Hires strength': 'hires_strength',
+    'Hires upscaler': 'hires_upscaler',
+    'Hires steps': 'hires_steps',
+    'Hires sampler': 'hires_sampler',
+    'Variation seed': 'subseed',
+    'Variation seed strength': 'subseed_strength',
+    'Mask blur': 'mask_blur',
+    'Masked content': 'mask_fill',
+    'Mask mode': 'mask_invert',
+    'Masked area padding': 'mask_padding',
+    Tiling: 'tiling',
   };
   const FIELDS = new Map(Object.entries(LABELS).map(([label, f]) => [label.toLowerCase(), f]));
   const NEGATIVE = 'Negative prompt:';
@@ -47,8 +57,37 @@
     return isFile ? text.slice(0, dot).split(/[/\\]/).at(-1) : text;
   };
 
+  // What others call what the masked part starts from.
+  const FILLS = {
+    original: 'original',
+    fill: 'average',
+    'latent noise': 'noise',
+    'latent nothing': 'blank',
+  };
+  const AXES = { true: true, x: 'x', y: 'y' };
+  const among = (words) => (text) =>
+    Object.hasOwn(words, text.toLowerCase()) ? words[text.toLowerCase()] : undefined;
+
+  /** A latent upscaler is none of ours: the usual one takes its place. */
+  const upscaler = (text) => {
+    const name = text.toLowerCase();
+    return !name || name === 'none' || name.startsWith('latent') ? undefined : name;
+  };
+  const lower = (text) => text.toLowerCase() || undefined;
+  const seed = (text) => Imagine.parameters.readSeed(text);
+
   const READERS = {
     steps: whole,
+    hires_steps: whole,
+    hires_upscaler: upscaler,
+    hires_sampler: (text) => (lower(text) === 'use same sampler' ? undefined : lower(text)),
+    subseed: seed,
+    subseed_strength: decimal,
+    mask_blur: decimal,
+    mask_fill: among(FILLS),
+    mask_invert: (text) => lower(text) === 'inpaint not masked' || undefined,
+    mask_padding: whole,
+    tiling: among(AXES),
     clip: whole,
     guidance: decimal,
     strength: decimal,
@@ -57,8 +96,8 @@
     size,
     hires_size: size,
     schedule,
-    sampler: (text) => text.toLowerCase() || undefined,
-    seed: (text) => Imagine.parameters.readSeed(text),
+    sampler: lower,
+    seed,
     model: (text) => nameOfModel(text) || undefined,
     vae: (text) => nameOfModel(text) || undefined,
     model_hash: (text) => text || undefined,
@@ -205,8 +244,10 @@
     if (!found) return null;
     const { labels, values } = readSettings(found.settings);
     const hires = labels.some((label) => label.startsWith('hires'));
-    if (hires && !('hires_strength' in values)) delete values.strength; // the second pass's
-    delete values.hires_strength;
+    if (hires && 'strength' in values && !('hires_strength' in values)) {
+      values.hires_strength = values.strength; // the second pass's
+      delete values.strength;
+    }
     const tagged = Imagine.tags.read(found.prompt, values.steps ?? Imagine.parameters.defaults().steps);
     const prompt = trim(tagged.prompt ?? found.prompt);
     return { ...inOurWords(values), ...tagged, prompt, neg: found.neg };

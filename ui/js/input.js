@@ -1,4 +1,4 @@
-// The input picture of img2img: chosen, dropped or pasted, shown, removed.
+// The input picture of img2img: chosen, dropped or pasted, shown, removed; and its mask.
 'use strict';
 
 {
@@ -6,6 +6,7 @@
   const { bytesOf, decodedImage } = Imagine.bytes;
 
   let current = null;
+  let mask = null; // what of it is repainted, as a picture; null: all of it
   let onChange = () => {};
 
   function show(image) {
@@ -25,15 +26,20 @@
   async function set(blob) {
     const copy = new Blob([await bytesOf(blob)], { type: blob.type }); // the file may disappear
     const image = await decodedImage(copy);
-    current = copy;
+    [current, mask] = [copy, null];
     show(image);
     onChange();
   }
 
   function clear() {
-    current = null;
+    current = mask = null;
     byId('input-file').value = '';
     show(null);
+    onChange();
+  }
+
+  function setMask(blob) {
+    mask = blob;
     onChange();
   }
 
@@ -50,5 +56,5 @@
     };
   }
 
-  Imagine.input = { build, set, clear, get: () => current };
+  Imagine.input = { build, set, clear, setMask, get: () => current, mask: () => mask };
 }

@@ -34,13 +34,30 @@
     end: within(0, 1),
     blocks: name,
   };
+  const OF_A_CONTROL = {
+    name,
+    img: (value) => typeof value === 'string',
+    weight: within(0, 10),
+    start: within(0, 1),
+    end: within(0, 1),
+    mode: (value) => ['balanced', 'prompt', 'control'].includes(value),
+    preprocessor: name,
+  };
   const said = (use) => Object.entries(use).filter(([, value]) => value !== null);
-  const isPart = ([key, value]) => Object.hasOwn(OF_A_LORA, key) && OF_A_LORA[key](value);
-  const isLora = (use) => name(use?.name) && said(use).every(isPart);
-  const loras = {
-    otherwise: [],
-    fits: (value) => Array.isArray(value) && value.length <= 32 && value.every(isLora),
-    take: (value) => value.map((use) => ({ weight: 1, ...Object.fromEntries(said(use)) })),
+  /** A list of files, each with how it is used. */
+  const uses = (members, most) => {
+    const isPart = ([key, value]) => Object.hasOwn(members, key) && members[key](value);
+    const isUse = (use) => name(use?.name) && said(use).every(isPart);
+    return {
+      otherwise: [],
+      fits: (value) => Array.isArray(value) && value.length <= most && value.every(isUse),
+      take: (value) => value.map((use) => ({ weight: 1, ...Object.fromEntries(said(use)) })),
+    };
+  };
+  const borders = {
+    otherwise: [0, 0, 0, 0],
+    fits: (value) =>
+      Array.isArray(value) && value.length === 4 && value.every(number(0, 0, 16384, 8).fits),
   };
   const seed = {
     fits: (value) => /^\d{1,20}$/.test(value) && BigInt(value) <= LARGEST_SEED,
@@ -64,7 +81,22 @@
     stream:        optional(number(1, 0, 10000, 1), 1),
     preview:       choice('fast', 'vae'),
     hires:         optional(number(1.5, 1, 8)),
-    loras:         loras,
+    keep_size:     choice(false, true),
+    hires_upscaler: text('lanczos'),
+    hires_steps:   optional(number(25, 1, 10000, 1)),
+    hires_strength: number(0.35, 0, 1),
+    hires_sampler: optional(text('')),
+    subseed:       optional(seed),
+    subseed_strength: number(0, 0, 1),
+    mask_blur:     number(4, 0, 256),
+    mask_fill:     choice('original', 'noise', 'blank', 'average'),
+    mask_invert:   choice(false, true),
+    mask_padding:  optional(number(32, 0, 16384, 1)),
+    extend:        borders,
+    controls:      uses(OF_A_CONTROL, 8),
+    tiling:        choice(false, true, 'x', 'y'),
+    vae_tiling:    choice(false, true),
+    loras:         uses(OF_A_LORA, 32),
     vae:           optional(text('')),
     decoder:       choice('full', 'fast'),
     deterministic: choice(false, true),

@@ -4,14 +4,25 @@
 {
   const { make } = Imagine.dom;
 
+  // In more than one of them.
+  const STREAM = 'js/stream.js';
+  const ROWS = 'css/rows.css';
+  const FIELDS = ['css/later.css', 'js/fields.js'];
   const PARTS = {
     compare: ['css/compare.css', 'js/compare.js'],
     files: [
       ...['js/exif.js', 'js/png.js', 'js/tags.js', 'js/infotext.js'],
       ...['js/settings.js', 'js/files.js'],
     ],
-    run: ['js/stream.js', 'js/progress.js', 'js/run.js'],
-    picker: ['css/picker.css', 'js/words.js', 'js/rows.js', 'js/picker.js'],
+    run: [STREAM, 'js/progress.js', 'js/run.js'],
+    repaint: [
+      ...[...FIELDS, 'js/mask.js', 'js/view.js', 'css/painter.css', 'js/painter.js'],
+      'js/repaint.js',
+    ],
+    hires: [...FIELDS, 'js/hires.js'],
+    hints: [...FIELDS, ROWS, 'js/hints.js'],
+    enlarge: [...FIELDS, STREAM, 'js/enlarge.js'],
+    picker: [ROWS, 'css/picker.css', 'js/words.js', 'js/rows.js', 'js/picker.js'],
   };
 
   // A page opened as a file cannot import modules, and the policy for trusted types lets no other

@@ -1,17 +1,18 @@
-// The picker: LoRAs and embeddings of the server, those for the chosen model first.
+// The picker: the server's LoRAs, embeddings and ControlNets, those for the chosen model first.
 'use strict';
 
 {
   const { byId, make, say, plural, bytesText } = Imagine.dom;
-  const { catalogue, form, loras, rows, words } = Imagine;
+  const { catalogue, controls, form, loras, rows, words } = Imagine;
   const SLICE = 60; // entries put on the page at a time
 
   const KINDS = {
     lora: { one: 'LoRA', folder: 'loras' },
     embedding: { one: 'embedding', folder: 'embeddings' },
+    controlnet: { one: 'ControlNet', folder: 'controlnet' },
   };
 
-  const lists = { lora: [], embedding: [] };
+  const lists = { lora: [], embedding: [], controlnet: [] };
   let kind = 'lora';
   let others = false; // whether those for other models are shown, too
   const told = {}; // why there is no list of a kind yet
@@ -48,7 +49,7 @@
 
   const choose = (group, value) => (group.querySelector(`[value=${value}]`).checked = true);
 
-  const listed = { lora: 'LoRAs', embedding: 'Embeddings' };
+  const listed = { lora: 'LoRAs', embedding: 'Embeddings', controlnet: 'ControlNets' };
   const kinds = choice('Kind', 'picker-kind', listed, (value) => {
     kind = value;
     draw();
@@ -66,7 +67,7 @@
     make(
       'div',
       { className: 'picker-head' },
-      make('h2', { id: 'h-picker' }, 'LoRAs and embeddings'),
+      make('h2', { id: 'h-picker' }, 'What steers the model'),
       make('button', { ...close, onclick: () => dialog.close() }, '×'),
     ),
     make('div', { className: 'picker-bar' }, find, kinds, intoRow),
@@ -78,19 +79,23 @@
 
   // ------------------------------------------------------------------------------- entries
 
-  const useOf = (name) => loras.all().find((use) => use.name === name);
+  const useOf = (name, all = loras) => all.all().find((use) => use.name === name);
+
+  function toggle(name, all) {
+    const use = useOf(name, all);
+    if (use) all.remove(use);
+    else all.add({ name });
+  }
 
   const ADD = {
-    lora({ name }) {
-      const use = useOf(name);
-      if (use) loras.remove(use);
-      else loras.add(name);
-    },
+    lora: ({ name }) => toggle(name, loras),
+    controlnet: ({ name }) => toggle(name, controls),
     embedding: ({ name }) => words.toggle(field(), name),
   };
 
   const isUsed = {
     lora: (name) => Boolean(useOf(name)),
+    controlnet: (name) => Boolean(useOf(name, controls)),
     embedding: (name) => words.has(field(), name),
   };
 
@@ -222,16 +227,18 @@
   byId('form').addEventListener('input', () => {
     if (dialog.open) mark();
   });
-  choose(kinds, kind);
 
-  /** Show the picker, with what the server has now. */
-  async function open() {
+  /** Show the picker, with what the server has now; `first` is the kind to show, if not the last. */
+  async function open(first = kind) {
+    kind = first;
+    choose(kinds, kind);
     const last = loras.prompt();
     choose(into, last.disabled ? 'prompt' : last.id);
     find.value = '';
     dialog.showModal();
     find.focus();
-    const reading = [read('lora', rows.read()), read('embedding', catalogue.readKind('embedding'))];
+    const others = ['embedding', 'controlnet'].map((one) => read(one, catalogue.readKind(one)));
+    const reading = [read('lora', rows.read()), ...others];
     draw();
     await Promise.all(reading);
   }

@@ -11,22 +11,49 @@
 
   const pngOf = async (text) => new Blob([await fromBase64(text)], { type: 'image/png' });
 
+  // Parameters that mean nothing without another.
+  const NEEDS = {
+    strength: ['img'],
+    extend: ['img'],
+    mask_blur: ['mask', 'extend'],
+    mask_fill: ['mask', 'extend'],
+    mask_invert: ['mask'],
+    mask_padding: ['mask'],
+    keep_size: ['hires'],
+    hires_upscaler: ['hires'],
+    hires_steps: ['hires'],
+    hires_strength: ['hires'],
+    hires_sampler: ['hires'],
+    subseed: ['subseed_strength'],
+    preview: ['stream'],
+  };
+  // Others are sent although they have their defaults.
+  const QUIET = ['deterministic', 'loras', 'decoder', 'controls', 'extend', 'subseed_strength'];
+  QUIET.push('tiling', 'vae_tiling');
+
   /** The body of POST /generate for these values, without unused ones. */
-  function bodyOf(values, img) {
-    const said = Object.entries(values).filter(([, value]) => value !== null);
-    // A closed page comes back for its picture.
-    const body = { ...Object.fromEntries(said), on_disconnect: 'finish' };
-    if (!values.deterministic) delete body.deterministic;
-    if (!values.stream) delete body.preview;
-    if (!values.loras?.length) delete body.loras;
-    if (values.decoder !== 'fast') delete body.decoder;
-    if (img) body.img = img;
-    else delete body.strength;
-    return body;
+  function bodyOf(values, { img, mask, hints }) {
+    const all = { ...values, img, mask };
+    const byDefault = Imagine.parameters.defaults();
+    const isDefault = (name) => JSON.stringify(all[name]) === JSON.stringify(byDefault[name]);
+    const acts = (name) => all[name] && !(QUIET.includes(name) && isDefault(name));
+    const isSaid = ([name, value]) =>
+      value !== null && (!QUIET.includes(name) || acts(name)) && (NEEDS[name]?.some(acts) ?? true);
+    const body = Object.fromEntries(Object.entries(all).filter(isSaid));
+    if (body.controls) body.controls = body.controls.map((use, at) => ({ ...use, img: hints[at] }));
+    return { ...body, on_disconnect: 'finish' }; // a closed page comes back for its picture
+  }
+
+  const encoded = async (blob) => (blob ? toBase64(await bytesOf(blob)) : null);
+
+  /** The pictures of a form in base64: {img, mask, hints}. */
+  async function encodedAll({ input, mask, hints }) {
+    const [img, of, ...rest] = await Promise.all([input, mask, ...hints].map(encoded));
+    return { img, mask: of, hints: rest };
   }
 
   /** Put the picture of `ask` into tile `index` and the gallery. Returns record and warnings. */
-  async function draw(index, { values, input, progress, tile, signal, ask }) {
+  async function draw(index, { values, pictures, progress, tile, signal, ask }) {
     const reply = await ask(index, {
       signal,
       onEvent(event) {
@@ -44,7 +71,7 @@
       const { seed: drawn = values.seed, model = values.model, timings = {} } = reply;
       const kept = { ...values, seed: drawn, model };
       const seconds = Object.values(timings).reduce((sum, each) => sum + each, 0);
-      const record = await gallery.add(output, { values: kept, input, seconds, run: true });
+      const record = await gallery.add(output, { values: kept, ...pictures, seconds, run: true });
       return { record, warnings: Array.isArray(reply.warnings) ? reply.warnings : [] };
     } finally {
       jobs.forget(reply.id);
@@ -75,7 +102,7 @@
   }
 
   /** Show a run on the stage: `ask` makes a picture of each of `all`, a list of values. */
-  async function follow(all, { input, ask, atOnce }) {
+  async function follow(all, { pictures, ask, atOnce }) {
     controller = new AbortController();
     const { signal } = controller;
     gallery.beginRun();
@@ -85,7 +112,7 @@
     const ticking = setInterval(() => Imagine.progress.show(progress), 1000);
     const outcome = await drawAll(all.length, atOnce, async (index) => {
       const [values, tile] = [all[index], tiles[index]];
-      const result = await draw(index, { values, input, progress, tile, signal, ask });
+      const result = await draw(index, { values, pictures, progress, tile, signal, ask });
       if (all.length > 1) stage.link(tile, () => Imagine.shown.open(result.record));
       return result;
     });
@@ -99,17 +126,19 @@
   }
 
   /**
-   * Make `count` pictures with the seeds seed, seed + 1, …
+   * Make `count` pictures with the seeds seed, seed + 1, …; variations of one seed count theirs.
    * @returns {Promise<{results: Array<{record, warnings}>, error: ?Error, begun: boolean}>} `begun`
    *   tells whether the server accepted a request.
    */
-  function start(values, { count, input }) {
+  function start(values, { count, pictures }) {
     const numbers = Array.from({ length: count }, (_, index) => index);
-    const all = numbers.map((number) => ({ ...values, seed: seed.plus(values.seed, number) }));
-    const encoded = input && bytesOf(input).then(toBase64);
+    const counted = values.subseed_strength > 0 ? 'subseed' : 'seed';
+    const first = values[counted] ?? seed.draw();
+    const all = numbers.map((number) => ({ ...values, [counted]: seed.plus(first, number) }));
+    const sent = encodedAll(pictures);
     const ask = async (index, options) =>
-      jobs.make(bodyOf(all[index], await encoded), all[index], options);
-    return follow(all, { input, ask, atOnce: AT_ONCE });
+      jobs.make(bodyOf(all[index], await sent), all[index], options);
+    return follow(all, { pictures, ask, atOnce: AT_ONCE });
   }
 
   /** Resume the jobs of an earlier visit; returns what `start` does. */
@@ -117,7 +146,7 @@
     follow(
       left.map(({ values }) => values),
       {
-        input: null,
+        pictures: {},
         ask: (index, options) => jobs.outcome(left[index].id, options),
         atOnce: left.length,
       },

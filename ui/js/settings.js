@@ -11,7 +11,7 @@
   /** Parse JSON without rounding a seed: JavaScript numbers hold 53 of its 64 bits. */
   function parse(text) {
     const keepSeed = (key, value, context) =>
-      key === 'seed' && typeof value === 'number' ? (context?.source ?? String(value)) : value;
+      ['seed', 'subseed'].includes(key) && typeof value === 'number' ? (context?.source ?? String(value)) : value;
     try {
       return JSON.parse(text, keepSeed);
     } catch {
@@ -45,21 +45,35 @@
 
   /** What a picture was drawn with unless its settings say otherwise. */
   function unsaid() {
-    const { schedule, hires, loras, vae, decoder } = Imagine.parameters.defaults();
-    return { schedule, hires, loras, vae, decoder };
+    const said = ['prompt', 'neg', 'model', 'width', 'height', 'steps', 'guidance', 'sampler'];
+    said.push('seed', 'clip', 'strength', 'stream', 'preview', 'deterministic', 'original_prompt');
+    const all = Object.entries(Imagine.parameters.defaults());
+    return Object.fromEntries(all.filter(([name]) => !said.includes(name)));
   }
 
-  /** The settings in a parsed object: {values, refused, input, output}. */
+  /** The hints in a list of ControlNets, and the list without them. */
+  async function withoutHints(controls = []) {
+    const hints = await Promise.all(
+      controls.map(({ name, img }) => pictureIn(img, `the picture of ${name}`)),
+    );
+    return { controls: controls.map(({ img, ...use }) => use), hints };
+  }
+
+  /** The settings in a parsed object: {values, refused, input, mask, hints, output}. */
   async function fromObject(object) {
     const meta = isObject(object) && isObject(object.meta) ? object.meta : object;
     if (!isObject(meta)) throw new BadFile('it holds no settings');
     const { values, refused } = Imagine.parameters.read(meta);
     if (!Object.keys(values).length) throw new BadFile('it holds no settings');
     const ofPicture = 'seed' in values && 'steps' in values;
+    const { controls, hints } = await withoutHints(values.controls);
+    if (values.controls) Object.assign(values, { controls });
     return {
       values: { ...(ofPicture ? unsaid() : {}), ...values },
       refused,
+      hints,
       input: await pictureIn(meta.img, 'its input picture (img)'),
+      mask: await pictureIn(meta.mask, 'its mask'),
       output: object === meta ? null : await pictureIn(object.out, 'its picture (out)'),
     };
   }
@@ -92,7 +106,7 @@
 
   /**
    * Read a settings file.
-   * @returns {Promise<?{values, refused, input, output}>} null for a picture without settings.
+   * @returns {Promise<?{values, refused, input, mask, hints, output}>} null for a picture without settings.
    * @throws {BadFile} The file is invalid, in words.
    */
   async function load(file) {
@@ -104,25 +118,32 @@
     return fromObject(parse(new TextDecoder().decode(bytes)));
   }
 
-  /** The `meta` object of a picture, its input picture included. */
-  async function metaWith(values, input) {
-    return { ...values, img: input ? await toBase64(await bytesOf(input)) : null };
+  const encoded = async (blob) => (blob ? toBase64(await bytesOf(blob)) : null);
+
+  /** The `meta` object of a picture, the pictures that it was made of included. */
+  async function metaWith(values, { input, mask, hints = [] }) {
+    const meta = { ...values, img: await encoded(input) };
+    if (mask) meta.mask = await encoded(mask);
+    const pictures = await Promise.all(hints.map(encoded));
+    if (pictures.length && Array.isArray(meta.controls))
+      meta.controls = meta.controls.map((use, at) => ({ ...use, img: pictures[at] ?? '' }));
+    return meta;
   }
 
   /** The JSON file of these settings and the picture they made, if any. */
-  async function toJson(values, { input = null, output = null } = {}) {
-    const document = { meta: await metaWith(values, input) };
+  async function toJson(values, { output = null, ...pictures } = {}) {
+    const document = { meta: await metaWith(values, pictures) };
     if (output) document.out = await toBase64(await bytesOf(output));
     return new Blob([JSON.stringify(document, null, 2)], { type: 'application/json' });
   }
 
-  /** The PNG with its settings: the server's text, and the input, which the server omits. */
-  async function toPng(output, values, { input = null, date }) {
+  /** The PNG with its settings: the server's text, and the pictures, which the server omits. */
+  async function toPng(output, values, { date, ...pictures }) {
     const bytes = await bytesOf(output);
     const texts = await textsOf(bytes);
     const written = texts.has('meta') ? parse(texts.get('meta')) : null;
     const meta = { ...(isObject(written) ? written : values), date: date.toISOString() };
-    return withTexts(bytes, { meta: JSON.stringify(await metaWith(meta, input)) });
+    return withTexts(bytes, { meta: JSON.stringify(await metaWith(meta, pictures)) });
   }
 
   Imagine.settings = { load, toJson, toPng, BadFile };

@@ -1,4 +1,4 @@
-// The shown picture and its actions: open, compare, restore, download, delete.
+// The shown picture and its actions: open, compare, restore, repaint, enlarge, download, delete.
 'use strict';
 
 {
@@ -78,6 +78,11 @@
     byId('act-input').onclick = withShown(async (record) =>
       parts.call('files', 'useAsInput', (await gallery.picture(record)).output),
     );
+    byId('act-repaint').onclick = withShown(async (record) => {
+      await parts.call('files', 'useAsInput', (await gallery.picture(record)).output);
+      await parts.call('repaint', 'paint');
+    });
+    byId('act-enlarge').onclick = withShown((record) => parts.call('enlarge', 'open', record));
     byId('act-seed').onclick = withShown(lockSeed);
     byId('act-compare').onclick = withShown(toggleCompare);
     byId('act-full').onclick = withShown(() => byId('canvas').requestFullscreen());

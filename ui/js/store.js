@@ -134,7 +134,7 @@
         throw inWords(error);
       });
     },
-    /** A stored picture, {output, input}; `read` brings its blobs into memory. */
+    /** A stored picture, {output, input, mask, hints}; `read` brings its blobs into memory. */
     async picture(id) {
       const found = await use('readonly', (records, pictures) => pictures.get(id));
       if (!found) throw inWords({ name: 'NotFoundError' });

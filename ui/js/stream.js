@@ -1,4 +1,4 @@
-// POST /generate and its stream of lines: phases, steps, previews, and the finished picture.
+// POST /generate and /upscale and their streams of lines: phases, steps, previews, and the picture.
 'use strict';
 
 {
@@ -50,8 +50,8 @@
    * Make a picture. `onEvent` is called for every line but the last, which is returned.
    * Aborting `signal` closes the connection, which frees the server at its next step.
    */
-  async function generate(body, { signal, onEvent }) {
-    const response = await api.send('/generate', { body: { ...body, progress: true }, signal });
+  async function make(path, body, { signal, onEvent }) {
+    const response = await api.send(path, { body: { ...body, progress: true }, signal });
     for await (const event of events(response)) {
       if (event.error) throw new api.ServerError(response.status, event.error);
       if (event.status === 'final' || (event.img && !event.status)) return event;
@@ -60,5 +60,8 @@
     throw new api.ConnectionLost('The connection ended before the picture was finished.');
   }
 
-  Imagine.stream = { generate };
+  const generate = (body, options) => make('/generate', body, options);
+  const upscale = (body, options) => make('/upscale', body, options);
+
+  Imagine.stream = { generate, upscale };
 }

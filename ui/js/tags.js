@@ -56,7 +56,8 @@
       name: name.trim(),
       weight,
       ...(text_weight === weight ? {} : { text_weight }),
-      ...(start === 0 && end === 1 ? {} : { start, end }),
+      ...(start === 0 ? {} : { start }),
+      ...(end === 1 ? {} : { end }),
       ...(blocks === undefined ? {} : { blocks }),
     };
   }
