@@ -92,6 +92,51 @@ def test_axe_finds_nothing_serious(
     assert violations(page, axe) == []
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [*SIZES, "narrow"])
+def test_axe_finds_nothing_serious_in_what_comes_later(
+    open_page: OpenPage, fake: FakeServer, axe: str, scheme: str, size: str
+) -> None:
+    width, height = {**SIZES, "narrow": (360, 740)}[size]
+    page = open_page(
+        color_scheme=scheme,
+        viewport={"width": width, "height": height},
+        bypass_csp=True,  # for axe, which is no part of the page
+        reduced_motion="reduce",
+    )
+    ready(page)
+    page.select_option("#model", "dreamshaper_8")
+    draw(page)
+    page.click("#act-repaint")
+    page.wait_for_selector("#painter[open]")
+    page.keyboard.press("Space")
+    page.locator("#painter summary").click()
+    assert violations(page, axe) == []
+    page.keyboard.press("Escape")
+    page.wait_for_selector(".frame:visible")
+    page.check("#mask_padding-on")
+    page.fill("#extend-top", "64")
+    page.fill("#subseed_strength", "0.2")
+    page.click("#more > summary")
+    page.check("#hires-on")
+    page.wait_for_selector("#hires_steps:visible")
+    page.click("#controls")
+    page.click("#picker .part >> nth=0")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Use the input picture").click()
+    page.get_by_label("Preprocessor").select_option("canny")
+    page.click(".hint-look")
+    page.wait_for_selector(".hint-preview:visible")
+    assert violations(page, axe) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.click("#act-enlarge")
+    page.wait_for_selector("#enlarge[open]")
+    fake.hold_enlarging = True
+    page.click("#enlarge .primary")
+    page.get_by_text("Enlarging 2 of 4").wait_for()
+    assert violations(page, axe) == []
+
+
 FOCUS = """() => {
     const element = document.activeElement;
     const name = element.id || element.dataset.of || element.tagName.toLowerCase();

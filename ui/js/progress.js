@@ -11,6 +11,7 @@
     encoding: 'Reading the prompt',
     denoising: 'Drawing',
     decoding: 'Finishing',
+    enlarging: 'Enlarging',
   };
 
   /** Computes the progress of `count` pictures from the server's events. */
@@ -66,7 +67,7 @@
     /** The picture whose progress is shown: one being drawn, else the next in line. */
     get #speaker() {
       const open = this.#pictures.filter(({ phase }) => phase !== 'final');
-      const order = ['denoising', 'decoding', 'encoding', 'loading', 'queued', 'sending'];
+      const order = ['denoising', 'enlarging', 'decoding', 'encoding', 'loading', 'queued', 'sending'];
       return open.sort((a, b) => order.indexOf(a.phase) - order.indexOf(b.phase))[0] ?? null;
     }
 
