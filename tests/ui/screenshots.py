@@ -91,6 +91,20 @@ def pick(page: Page) -> None:
     page.click("#picker .word >> nth=0")
 
 
+def paint(page: Page) -> None:
+    """Open the painter, with a part of a picture marked."""
+    page.click("#act-repaint")
+    page.wait_for_selector("#painter[open]")
+    box = page.locator(".paint-view").bounding_box()
+    assert box is not None
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 90, y + 20)
+    page.mouse.down()
+    for dx, dy in ((-40, -50), (30, -60), (80, 0), (20, 30)):
+        page.mouse.move(x + dx, y + dy, steps=8)
+    page.mouse.up()
+
+
 def take(browser: Browser, url: str) -> None:
     with opened(browser, url, "phone", "light") as page:
         keep(page, "phone-first-visit-light")
@@ -101,6 +115,11 @@ def take(browser: Browser, url: str) -> None:
         page.wait_for_selector("#compare:visible")
         page.locator(".message").evaluate_all("(all) => all.forEach((one) => one.remove())")
         keep(page, "laptop-compare-light")
+        page.keyboard.press("Escape")
+        paint(page)
+        keep(page, "laptop-painter-light")
+        page.keyboard.press("Escape")
+        page.wait_for_selector("#painter", state="hidden")
         if "dreamshaper_8" in page.locator("#model option").all_inner_texts():
             pick(page)
             keep(page, "laptop-picker-light")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from PIL import Image
 
 from programs import serving_doodle
 from ui.browsing import (
@@ -68,8 +71,6 @@ def values(page: Page) -> dict[str, Any]:
 
 def downloaded(page: Page) -> tuple[bytes, dict[str, Any]]:
     """The shown picture, downloaded: its pixels, and its settings."""
-    from PIL import Image
-
     with page.expect_download() as download:
         page.click("#act-download")
     with Image.open(download.value.path()) as image:
@@ -269,3 +270,56 @@ def test_what_the_server_offers_is_on_the_page(open_page: OpenPage, url: str, pl
     limits = get(f"{url}/models")["limits"]
     shown = {name: page.get_attribute(f"#{name}", "max") for name in ("steps", "n")}
     assert shown == {"steps": str(limits["steps"]), "n": str(limits["images"])}
+
+
+@PLACES
+def test_a_part_is_repainted_the_rest_stays_and_the_result_is_enlarged(
+    open_page: OpenPage, url: str, place: str
+) -> None:
+    page = come(open_page, url, place)
+    draw(page, "a red boat")
+    before, _ = downloaded(page)
+    page.click("#act-repaint")
+    page.wait_for_selector("#painter[open]")
+    page.locator("#brush-size").fill("24")
+    page.focus(".paint-view")
+    page.keyboard.press("Space")  # in the middle of 96 x 64
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#mask_blur:visible")
+    page.fill("#mask_blur", "0")
+    page.select_option("#mask_fill", "noise")
+    page.fill("#strength", "1")
+    draw(page, "a blue house")
+    after, meta = downloaded(page)
+    assert Image.open(io.BytesIO(base64.b64decode(meta["mask"]))).size == (96, 64)
+    changed = [at // 3 for at in range(len(before)) if before[at] != after[at]]
+    places = [(at % 96 - 48, at // 96 - 32) for at in changed]
+    assert len(set(places)) > 50
+    assert max(x * x + y * y for x, y in places) <= 13**2
+    page.click("#act-enlarge")
+    page.wait_for_selector("#enlarge[open]")
+    page.locator("#enlarge-upscaler option").nth(1).wait_for(state="attached")
+    page.click("#enlarge .primary")
+    page.wait_for_selector("#compare:visible")
+    page.keyboard.press("Escape")
+    large, meta = downloaded(page)
+    assert len(large) == 4 * len(after)
+    assert meta["prompt"] == "a blue house"
+
+
+def test_a_second_pass_keeps_the_larger_picture(open_page: OpenPage, url: str) -> None:
+    page = come(open_page, url, "http")
+    page.click("#more > summary")
+    page.check("#hires-on")
+    page.wait_for_selector("#hires_steps:visible")
+    page.fill("#hires", "2")
+    page.check("#keep_size")
+    page.fill("#hires_steps", "3")
+    page.fill("#subseed_strength", "0.3")
+    page.select_option("#tiling", "true")
+    page.check("#vae_tiling")
+    draw(page)
+    pixels, meta = downloaded(page)
+    assert len(pixels) == 192 * 128 * 3
+    assert (meta["hires"], meta["keep_size"], meta["hires_steps"]) == (2, True, 3)
+    assert (meta["tiling"], meta["vae_tiling"], meta["subseed_strength"]) == (True, True, 0.3)

@@ -20,7 +20,8 @@ PARTS = {
     "files": {"js/exif.js", "js/png.js", "js/tags.js", "js/infotext.js"}
     | {"js/settings.js", "js/files.js"},
     "run": {"js/stream.js", "js/progress.js", "js/run.js"},
-    "picker": {"css/rows.css", "css/picker.css", "js/words.js", "js/rows.js", "js/picker.js"},
+    "picker": {"css/later.css", "js/fields.js", "css/rows.css", "css/picker.css", "js/words.js"}
+    | {"js/rows.js", "js/picker.js"},
     "hires": {"css/later.css", "js/fields.js", "js/hires.js"},
     "hints": {"css/later.css", "js/fields.js", "css/rows.css", "js/hints.js"},
     "repaint": {"css/later.css", "js/fields.js", "js/mask.js", "js/view.js", "css/painter.css"}

@@ -3,9 +3,9 @@
 
 {
   const { make, say, secondsText } = Imagine.dom;
-  const { api, catalogue, gallery, parts, stream } = Imagine;
+  const { catalogue, gallery, parts, stream } = Imagine;
   const { fromBase64, toBase64, bytesOf } = Imagine.bytes;
-  const { byId, button, label, offer, upscalers } = Imagine.fields;
+  const { button, label, offer, upscalers } = Imagine.fields;
   const { tell } = Imagine.messages;
   const { explain } = Imagine.explain;
 

@@ -2,7 +2,7 @@
 'use strict';
 
 {
-  const { byId, make } = Imagine.dom;
+  const { make } = Imagine.dom;
   const { catalogue } = Imagine;
 
   /** A field of the form; its notes and errors are added when the form adopts it. */
@@ -111,7 +111,7 @@
     );
 
   Imagine.fields = {
-    ...{ byId, field, label, number, pair, select, tick, check, button, chooser, choice, two },
+    ...{ field, label, number, pair, select, tick, check, button, chooser, choice, two },
     ...{ offer, listOf, titled, upscalers, takes, refuse },
   };
 }

@@ -2,9 +2,9 @@
 'use strict';
 
 {
-  const { make, say } = Imagine.dom;
+  const { byId, make, say } = Imagine.dom;
   const { api, catalogue, controls, form, input } = Imagine;
-  const { byId, button, chooser, offer, listOf, titled, takes, refuse, two } = Imagine.fields;
+  const { button, chooser, offer, listOf, titled, takes, refuse, two } = Imagine.fields;
   const { decodedImage, fromBase64, toBase64, bytesOf } = Imagine.bytes;
   const { explain } = Imagine.explain;
   const FINISHED = 'None: it is a finished hint';

@@ -2,8 +2,9 @@
 'use strict';
 
 {
+  const { byId } = Imagine.dom;
   const { catalogue, form } = Imagine;
-  const { byId, field, label, number, pair, select, check, two, offer, titled } = Imagine.fields;
+  const { field, label, number, pair, select, check, two, offer, titled } = Imagine.fields;
   const { upscalers } = Imagine.fields;
 
   const place = byId('hires-more');

@@ -22,7 +22,7 @@
     hires: [...FIELDS, 'js/hires.js'],
     hints: [...FIELDS, ROWS, 'js/hints.js'],
     enlarge: [...FIELDS, STREAM, 'js/enlarge.js'],
-    picker: [ROWS, 'css/picker.css', 'js/words.js', 'js/rows.js', 'js/picker.js'],
+    picker: [...FIELDS, ROWS, 'css/picker.css', 'js/words.js', 'js/rows.js', 'js/picker.js'],
   };
 
   // A page opened as a file cannot import modules, and the policy for trusted types lets no other

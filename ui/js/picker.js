@@ -4,6 +4,7 @@
 {
   const { byId, make, say, plural, bytesText } = Imagine.dom;
   const { catalogue, controls, form, loras, rows, words } = Imagine;
+  const { choice } = Imagine.fields;
   const SLICE = 60; // entries put on the page at a time
 
   const KINDS = {
@@ -32,30 +33,15 @@
   const list = make('ul', { className: 'parts' });
   const more = make('button', { type: 'button', className: 'small' });
 
-  /** A group of choices of which one is on. */
-  function choice(label, name, options, chosen) {
-    const labels = Object.entries(options).map(([value, text]) =>
-      make(
-        'label',
-        {},
-        make('input', { type: 'radio', name, value, onchange: () => chosen(value) }),
-        make('span', {}, text),
-      ),
-    );
-    const group = make('div', { className: 'switch', ariaLabel: label }, ...labels);
-    group.setAttribute('role', 'radiogroup');
-    return group;
-  }
-
   const choose = (group, value) => (group.querySelector(`[value=${value}]`).checked = true);
 
   const listed = { lora: 'LoRAs', embedding: 'Embeddings', controlnet: 'ControlNets' };
-  const kinds = choice('Kind', 'picker-kind', listed, (value) => {
+  const kinds = choice('Kind', 'picker-kind', Object.entries(listed), (value) => {
     kind = value;
     draw();
   });
   const prompts = { prompt: 'Prompt', neg: 'Negative prompt' };
-  const into = choice('Put them into the', 'picker-into', prompts, mark);
+  const into = choice('Put them into the', 'picker-into', Object.entries(prompts), mark);
 
   const intoRow = make('div', { className: 'into note' }, 'Put them into the', into);
   const field = () => byId(into.querySelector(':checked').value);

@@ -2,9 +2,9 @@
 'use strict';
 
 {
-  const { make, say } = Imagine.dom;
+  const { byId, make, say } = Imagine.dom;
   const { form, input, painter } = Imagine;
-  const { byId, field, number, pair, select, tick, check, button, chooser } = Imagine.fields;
+  const { field, number, pair, select, tick, check, button, chooser } = Imagine.fields;
   const { withImage, tinted, COLOUR } = Imagine.mask;
   const { takes, refuse } = Imagine.fields;
   const SIDES = ['left', 'top', 'right', 'bottom'];
