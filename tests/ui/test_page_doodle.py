@@ -31,8 +31,9 @@ from ui.browsing import (
 )  # fmt: skip
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Response
 
+LARGEST = 150_000  # bytes
 SLOW = 120.0  # seconds: for a busy machine to load the model and draw
 PLACES = pytest.mark.parametrize("place", ["http", "file"])
 IMAGINE = (sys.executable, "-m", "imagine_core")
@@ -323,3 +324,22 @@ def test_a_second_pass_keeps_the_larger_picture(open_page: OpenPage, url: str) -
     assert len(pixels) == 192 * 128 * 3
     assert (meta["hires"], meta["keep_size"], meta["hires_steps"]) == (2, True, 3)
     assert (meta["tiling"], meta["vae_tiling"], meta["subseed_strength"]) == (True, True, 0.3)
+
+
+def test_a_first_visit_is_under_150_kb_with_all_that_the_server_says(
+    open_page: OpenPage, url: str
+) -> None:
+    page = open_page()
+    page.goto("about:blank")
+    answers: list[Response] = []
+
+    def note(answer: Response) -> None:
+        answers.append(answer)
+
+    page.context.on("response", note)
+    page.goto(f"{url}/")
+    ready(page)
+    page.wait_for_load_state("networkidle")
+    sizes = {answer.url: len(answer.body()) for answer in answers}
+    assert {f"{url}/", f"{url}/samplers", f"{url}/js/app.js"} <= set(sizes)
+    assert sum(sizes.values()) < LARGEST

@@ -374,6 +374,28 @@ def test_the_mask_goes_with_its_picture(page: Page, fake: FakeServer) -> None:
     assert "mask" not in asked(fake)
 
 
+def test_a_mask_that_was_removed_or_replaced_comes_back_with_undo(
+    page: Page, fake: FakeServer
+) -> None:
+    give(page)
+    open_painter(page)
+    stroke(page, (60, 80), (100, 80))
+    done(page)
+    marked = "Imagine.painter && document.querySelector('.paint-foot .note').textContent"
+    drop(page, "#repaint", "mask.png", png(spot(SIZE)), "image/png")
+    until(lambda: "50%" in page.evaluate(marked))
+    page.get_by_role("button", name="Remove the mask").click()
+    open_painter(page)
+    page.get_by_text("Nothing is marked yet.").wait_for()
+    undo = page.get_by_role("button", name="Undo")
+    undo.click()
+    page.get_by_text("50% of the picture is marked.").wait_for()
+    undo.click()
+    done(page)
+    mask = sent(page, fake)
+    assert (white(mask, 80, 80), white(mask, 180, 80)) == (True, False)
+
+
 # ------------------------------------------------------------------------------- what it is for
 
 

@@ -19,7 +19,7 @@ PARTS = {
     "compare": {"css/compare.css", "js/compare.js"},
     "files": {"js/exif.js", "js/png.js", "js/tags.js", "js/infotext.js"}
     | {"js/settings.js", "js/files.js"},
-    "run": {"js/stream.js", "js/progress.js", "js/run.js"},
+    "run": {"js/stream.js", "js/jobs.js", "js/progress.js", "js/run.js"},
     "picker": {"css/later.css", "js/fields.js", "css/rows.css", "css/picker.css", "js/words.js"}
     | {"js/rows.js", "js/picker.js"},
     "hires": {"css/later.css", "js/fields.js", "js/hires.js"},

@@ -3,7 +3,7 @@
 
 {
   const { byId, say, remember, plural } = Imagine.dom;
-  const { api, form, input, gallery, stage, jobs, shown, parameters, parts } = Imagine;
+  const { api, form, input, gallery, stage, shown, parameters, parts } = Imagine;
   const { tell, clearErrors } = Imagine.messages;
   const { explain } = Imagine.explain;
 
@@ -81,7 +81,9 @@
 
   /** Resume the pictures that were in progress when the page or the server was lost. */
   async function recover() {
-    if (running) return;
+    if (running || !remember.get('jobs', []).length) return;
+    await parts.load('run');
+    const { jobs } = Imagine;
     const left = await jobs.leftBehind();
     if (running) return left.forEach(({ id }) => jobs.release(id)); // after that one
     if (!left.length) return;

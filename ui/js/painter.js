@@ -298,7 +298,8 @@
 
   /** Paint over `blob`; `done(mask)` takes the mask, null if nothing is painted. */
   async function open(blob, before, done) {
-    if (picture !== blob || !before) await begins(blob, before);
+    if (picture !== blob) await begins(blob, before);
+    else if (!before && !mask.isEmpty()) mask.take({ does: 'clear' }); // it was removed
     finished = done;
     dialog.showModal();
     view.open(mask.width, mask.height);
@@ -320,8 +321,9 @@
 
   /** Make any picture the mask of `blob`, in its size; returns it as a PNG, or null if it is empty. */
   async function maskOf(blob, other) {
-    await begins(blob, null);
+    if (picture !== blob) await begins(blob, null);
     await mask.load(other);
+    show();
     return mask.toBlob();
   }
 

@@ -14,7 +14,7 @@
       ...['js/exif.js', 'js/png.js', 'js/tags.js', 'js/infotext.js'],
       ...['js/settings.js', 'js/files.js'],
     ],
-    run: [STREAM, 'js/progress.js', 'js/run.js'],
+    run: [STREAM, 'js/jobs.js', 'js/progress.js', 'js/run.js'],
     repaint: [
       ...[...FIELDS, 'js/mask.js', 'js/view.js', 'css/painter.css', 'js/painter.js'],
       'js/repaint.js',
