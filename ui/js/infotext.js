@@ -78,7 +78,7 @@
 
   const READERS = {
     steps: whole,
-    hires_steps: whole,
+    hires_steps: (text) => whole(text) || undefined,
     hires_upscaler: upscaler,
     hires_sampler: (text) => (lower(text) === 'use same sampler' ? undefined : lower(text)),
     subseed: seed,
