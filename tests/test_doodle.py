@@ -321,3 +321,28 @@ def test_a_weak_img2img_keeps_the_layout_and_a_strong_one_follows_the_prompt(
     assert np.abs(weak - start).mean() < 20
     assert np.corrcoef(weak.mean(2).ravel(), start.mean(2).ravel())[0, 1] > 0.85
     assert sky(strong).sum() < sky(start).sum() / 2
+
+
+def jumps(picture: Pixels, axis: str) -> tuple[float, float]:
+    """From the last column or row to the first, and the largest between two neighbours."""
+    lines = picture if axis == "y" else picture.swapaxes(0, 1)
+    between = np.abs(np.diff(lines, axis=0)).mean((1, 2))
+    return float(np.abs(lines[0] - lines[-1]).mean()), float(between.max())
+
+
+@pytest.mark.parametrize("axes", ["x", "y", "xy"])
+def test_the_edges_of_a_seamless_picture_meet(doodle: Engine, axes: str) -> None:
+    requests = seeds(HOUSE, 2)
+    plain = drawn(doodle, *requests)
+    seamless = drawn(doodle, *(replace(each, tiling=axes) for each in requests))
+    for before, after in zip(plain, seamless, strict=True):
+        for axis in axes:
+            edge, most = jumps(after, axis)
+            assert edge <= most
+        edge, most = jumps(before, "y")  # from the meadow to the sky
+        assert edge > 2 * most
+
+
+def test_tiles_are_the_picture(doodle: Engine) -> None:
+    whole, tiled = drawn(doodle, HOUSE, replace(HOUSE, vae_tiling=True))
+    assert np.abs(whole - tiled).max() <= 1
