@@ -61,7 +61,7 @@ def predict(model: Any, latents: torch.Tensor, axes: list[str]) -> torch.Tensor:
 def test_a_convolution_pads_with_the_opposite_edge(
     axes: str, options: dict[str, Any], stride: int
 ) -> None:
-    layer = nn.Conv2d(3, 4, 5, stride=stride, **options)
+    layer: Any = nn.Conv2d(3, 4, 5, stride=stride, **options)
     x = random(2, 3, 8, 10)
     above, left = layer.padding
     padded = functional.pad(x, (left, left, 0, 0), "circular" if "x" in axes else "constant")

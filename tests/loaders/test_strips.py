@@ -233,7 +233,9 @@ def held(work: Callable[[], object]) -> int:
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
         work()
     events: Any = found.profiler
-    sizes = [each.nbytes() for each in events.kineto_results.events() if each.name() == "[memory]"]
+    sizes: list[int] = [
+        each.nbytes() for each in events.kineto_results.events() if each.name() == "[memory]"
+    ]
     return max(accumulate(sizes))
 
 

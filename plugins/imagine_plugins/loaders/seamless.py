@@ -28,6 +28,7 @@ def acting(network: nn.Module, rows: Sequence[str]) -> Iterator[None]:
         yield
         return
     hooks, layers = [], []
+    layer: Any  # torch types padding as a string or numbers, and attributes as modules
     try:
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d) and any(layer.padding):

@@ -179,4 +179,4 @@ def _attention(x: Map, layer: Any) -> Map:
 
 def _heads(tokens: torch.Tensor, heads: int) -> torch.Tensor:
     """[1, tokens, width] as [1, heads, tokens, width of a head]."""
-    return tokens.unflatten(2, (heads, -1)).transpose(1, 2)
+    return tokens.view(*tokens.shape[:2], heads, -1).transpose(1, 2)
