@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from checkpoints import TINY_SD1, write_folder
+from checkpoints import TINY_SD1, inpainting, write_folder
 from imagine_core import GenerationRequest
 from imagine_core.engine import Engine, build_engine
 from imagine_core.plugins import build_plugins
@@ -41,6 +41,7 @@ REQUEST = GenerationRequest(
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_folder(folder / "tiny", TINY_SD1)
+    write_folder(folder / "painter", inpainting(TINY_SD1))
     return folder
 
 
@@ -60,9 +61,14 @@ def pipelines(models: Path) -> dict[str, Any]:
     plain = kind.from_pretrained(models / "tiny", local_files_only=True, tokenizer=clip_tokenizer())
     from_image = diffusers.StableDiffusionImg2ImgPipeline(**plain.components)
     inpaint = diffusers.StableDiffusionInpaintPipeline(**plain.components)
-    for pipe in (plain, from_image, inpaint):
+    read = kind.from_pretrained(
+        models / "painter", local_files_only=True, tokenizer=clip_tokenizer()
+    )
+    painter = diffusers.StableDiffusionInpaintPipeline(**read.components)
+    pipes = {"txt2img": plain, "img2img": from_image, "inpaint": inpaint, "painter": painter}
+    for pipe in pipes.values():
         pipe.set_progress_bar_config(disable=True)
-    return {"txt2img": plain, "img2img": from_image, "inpaint": inpaint}
+    return pipes
 
 
 def scheduled(pipe: Any, scheduler: str) -> Any:
@@ -142,6 +148,33 @@ def test_inpainting_is_the_picture_that_diffusers_draws(
     kept = Image.composite(start, ours, mask)  # the same outside
     assert difference(Image.composite(ours, start, mask), ours) == 0
     assert difference(kept, ours) > 20
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler a", "dpm++ 2m"])
+@pytest.mark.parametrize("strength", [0.6, 0.9])
+def test_an_inpainting_model_paints_the_picture_that_diffusers_does(
+    real: Engine, pipelines: dict[str, Any], sampler: str, strength: float
+) -> None:
+    start = Image.effect_mandelbrot((64, 64), (-2, -1.5, 1, 1.5), 30).convert("RGB")
+    mask = Image.new("L", (64, 64), 0)
+    box = (18, 9, 51, 54)  # across cells
+    mask.paste(255, box)
+    pipe = scheduled(pipelines["painter"], SCHEDULERS[sampler])
+    theirs = pipe(image=start, mask_image=mask, strength=strength, **arguments(), **SIZE).images[0]
+    request = replace(
+        REQUEST,
+        model="painter",
+        sampler=sampler,
+        init_image=encoded(start),
+        mask=encoded(mask),
+        mask_blur=0.0,
+        strength=strength,
+    )
+    ours = draw_one(real, request).images[0].image
+    assert difference(ours.crop(box), theirs.crop(box)) <= 1
+    assert difference(Image.composite(ours, start, mask), ours) == 0
+    plain = draw_one(real, replace(request, mask=None)).images[0].image
+    assert difference(plain.crop(box), ours.crop(box)) > 20
 
 
 def encoded(image: Image.Image) -> bytes:
