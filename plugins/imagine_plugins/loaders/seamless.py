@@ -28,13 +28,14 @@ def acting(network: nn.Module, rows: Sequence[str]) -> Iterator[None]:
         yield
         return
     hooks, layers = [], []
-    layer: Any  # torch types padding as a string or numbers, and attributes as modules
+    layer: Any  # torch types attributes of layers as modules, and padding as text or numbers
+    padding: Any
     try:
         for layer in network.modules():
             if isinstance(layer, nn.Conv2d) and any(layer.padding):
-                pad = partial(_padded, rows, layer.padding)
-                hooks.append(layer.register_forward_pre_hook(pad))
-                layers.append((layer, layer.padding))
+                padding = layer.padding
+                hooks.append(layer.register_forward_pre_hook(partial(_padded, rows, padding)))
+                layers.append((layer, padding))
                 layer.padding = (0, 0)
             elif _pads_itself(layer):
                 hooks.append(layer.conv.register_forward_pre_hook(partial(_joined, rows)))
