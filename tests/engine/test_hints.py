@@ -185,7 +185,7 @@ def test_a_controlnet_of_another_family_is_refused_by_name(engine: Engine) -> No
     ("use", "message"),
     [
         (edges(image=b"x"), "the picture of 'edges' is not a picture in a format"),
-        (edges(preprocessor="negativ"), "unknown preprocessor 'negativ'; did you mean"),
+        (edges(preprocessor="negatives"), "unknown preprocessor 'negatives'; did you mean"),
         (edges(preprocessor="lacking"), "preprocessor 'lacking' cannot be used: install package x"),
         (edges(weight=11.0), "weight of 'edges' must be from 0.0 to 10.0"),
     ],
