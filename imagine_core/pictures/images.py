@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = [
     "blamed",
     "fitting_size",
+    "load_alpha",
     "load_rgb",
     "resized",
     "safe_formats",
@@ -118,11 +119,24 @@ def load_mask(data: bytes) -> Image.Image:
     from PIL import ImageOps
 
     image = _plain(_upright(_decode(data)), None)
-    if image.mode == "RGBA":
-        alpha = image.getchannel("A")
-        if alpha.histogram()[OPAQUE] < alpha.width * alpha.height:
-            return ImageOps.invert(alpha)
-    return image.convert("L")
+    alpha = _alpha(image)
+    return image.convert("L") if alpha is None else ImageOps.invert(alpha)
+
+
+def load_alpha(data: bytes) -> Image.Image | None:
+    """How opaque the picture in `data` is at each place, 255 for wholly; None if it is everywhere.
+
+    Raises:
+        ValueError: `data` is no picture, or one that is too large, with a reason for people.
+    """
+    return _alpha(_plain(_upright(_decode(data)), None))
+
+
+def _alpha(image: Image.Image) -> Image.Image | None:
+    if image.mode != "RGBA":
+        return None
+    alpha = image.getchannel("A")
+    return None if alpha.getextrema() == (OPAQUE, OPAQUE) else alpha
 
 
 @contextmanager

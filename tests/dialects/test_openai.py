@@ -395,9 +395,9 @@ PICTURE = png((0, 0, 255))
         (EDITS, form(PICTURE, prompt="x", n="two"), (400, "n"), "must be a whole number"),
         (
             EDITS,
-            {"files": {"image": PICTURE, "mask": PICTURE}, "data": {"prompt": "x"}},
+            {"files": {"image": PICTURE, "mask": b"none"}, "data": {"prompt": "x"}},
             (400, "mask"),
-            "is not served yet",
+            "is not a picture",
         ),
         (VARIATIONS, {"json": {"size": "64x64"}}, (400, "image"), "is required"),
     ],

@@ -74,7 +74,7 @@ def openai_routes(service: Service) -> Iterator[Route]:
     limits = service.engine.settings.limits
     own = {field.name: field.schema(limits) for field in FIELDS}
     asks = {**OBJECT, "required": ["prompt"], "properties": own | CONTRACT}
-    taken = {**OBJECT, "properties": own | CONTRACT | {"image": PICTURE}}
+    taken = {**OBJECT, "properties": own | CONTRACT | {"image": PICTURE, "mask": PICTURE}}
     varied, edited = ({**taken, "required": names} for names in (["image"], ["image", "prompt"]))
     for path, endpoint, summary, content in (
         ("/v1/images/generations", generation(service, images), "Draw", json_content(asks)),

@@ -12,7 +12,7 @@ from imagine_core import strict_json
 from imagine_core.errors import FieldError, ImagineError
 from imagine_core.fields import DEFAULTS, FIELDS, PLACEHOLDER, from_json
 from imagine_core.pictures.formats import MEDIA_TYPES
-from imagine_core.pictures.images import fitting_size
+from imagine_core.pictures.images import fitting_size, load_alpha
 from imagine_core.pictures.infotext import read_infotext
 from imagine_core.pictures.metadata import infotext_of
 from imagine_core.strict_json import Refused, one_of, picture, within
@@ -53,6 +53,7 @@ CLOUD = re.compile(r"(chatgpt|gpt|dall-e)\b.{0,100}", re.IGNORECASE)
 
 SIZE = re.compile(r"(\d{1,9})x(\d{1,9})", re.ASCII)
 PICTURE = re.compile(r"image(\[\d{0,3}\])?")
+OWN_MASK = "without a mask, the transparent parts of the picture are repainted"
 
 
 def _size(value: object) -> tuple[int, int] | None:
@@ -92,9 +93,10 @@ def read_order(body: bytes, request: Request, service: Service) -> Order:
     if asked["background"] == "transparent":
         warnings.append("background 'transparent' was ignored: pictures are opaque")
     shown = _shown(asked, given.get("model"), service, warnings)
-    _settle_model(given, warnings, service)
     start = _start(route, pictures, errors, warnings)
     first = start.get("init_image") or b""
+    start |= _mask(route, given, files, first, warnings)
+    _settle_model(given, warnings, service)
     _fill(given, asked, first, route, service)
     if route == "variations" and "prompt" not in given:
         given["prompt"] = PLACEHOLDER
@@ -125,9 +127,7 @@ def _digest(route: str, given: dict[str, Any], files: list[Part]) -> str:
 
 
 def _pictures(given: dict[str, Any], files: list[Part], errors: list[FieldError]) -> list[bytes]:
-    """The pictures to start from; a mask is an error, and other files are ignored."""
-    if given.pop("mask", None) or any(file.name == "mask" for file in files):
-        errors.append(FieldError("mask", "is not served yet: the whole picture would change"))
+    """The pictures to start from."""
     written = given.pop("image", None)
     listed = written if isinstance(written, list) else [] if written is None else [written]
     read = [take({"init_image": each}, "init_image", picture, errors) or b"" for each in listed]
@@ -163,6 +163,38 @@ def _start(
     if len(pictures) > 1:
         warnings.append("only the first picture is used")
     return {"init_image": next(iter(pictures), None)}
+
+
+def _mask(
+    route: str, given: dict[str, Any], files: list[Part], picture: bytes, warnings: list[str]
+) -> dict[str, bytes]:
+    """The mask among the files of a form, or the picture, whose own transparency is one.
+
+    DALL-E 2 has pictures repainted where they are transparent, the newer models do not. What is
+    there is the white that shows through: the colours around are a better start.
+    """
+    sent = next((file.value for file in files if file.name == "mask" and file.value), None)
+    if not given.get("mask") or sent is not None:
+        given.pop("mask", None)
+    named = sent is not None or "mask" in given
+    if route == "generations" and named:
+        given.pop("mask", None)
+        warnings.append("'mask' was ignored: /v1/images/edits takes it")
+    elif sent is not None:
+        return {"mask": sent}
+    elif route == "edits" and not named and not str(given.get("model")).startswith("gpt-"):
+        return _own_mask(given, picture, warnings)
+    return {}
+
+
+def _own_mask(given: dict[str, Any], picture: bytes, warnings: list[str]) -> dict[str, bytes]:
+    with suppress(ValueError):  # a broken picture is refused later
+        alpha = load_alpha(picture)
+        if alpha is not None and alpha.getextrema()[0] == 0:
+            warnings.append(OWN_MASK)
+            given.setdefault("mask_fill", "average")
+            return {"mask": picture}
+    return {}
 
 
 def _prompts_of(data: bytes, *, longest: int) -> dict[str, str]:
