@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from imagine_core.errors import InvalidFile
 from imagine_core.pictures.files import read_all, reading
+from imagine_core.pictures.images import load_rgb
 from imagine_core.pictures.metadata import (
     INFOTEXT,
     MAX_FILE,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "enlarged_png",
     "picture_in",
+    "picture_png",
 ]
 
 POSTPROCESSING = "postprocessing"
@@ -49,21 +51,37 @@ def picture_in(path: Path) -> bytes:
     return read_picture(path).png if is_json else data
 
 
-def enlarged_png(image: Image.Image, request: UpscaleRequest, *, label: str) -> bytes:
+def picture_png(data: bytes) -> bytes:
+    """The picture in `data` as a PNG, with what tells how it was drawn.
+
+    Raises:
+        ValueError: `data` is no picture, or one that is too large, with a reason for people.
+    """
+    return replace_texts(png_bytes(load_rgb(data), None), _texts(data))
+
+
+def enlarged_png(
+    image: Image.Image, request: UpscaleRequest, *, label: str, second: str | None = None
+) -> bytes:
     """The PNG of an enlarged picture: what it was drawn from is kept, and how it was enlarged told.
 
     Args:
         image: The enlarged picture.
         request: The request as it ran, with the picture that it came with.
         label: The upscaler, as A1111 spells it.
+        second: The one whose picture is blended in, if there is one.
     """
     if request.scale is None and request.size is not None:
         how = "Postprocess upscale to: {}x{}".format(*request.size)
     else:
         how = f"Postprocess upscale by: {request.scale:g}"
-    name = json.dumps(label, ensure_ascii=False) if set(MARKS) & set(label) else label
-    told = f"{how}, Postprocess upscaler: {name}"
+    told = f"{how}, Postprocess upscaler: {_quoted(label)}"
+    told += "" if second is None else f", Postprocess upscaler 2: {_quoted(second)}"
     return replace_texts(png_bytes(image, None), {**_texts(request.image), POSTPROCESSING: told})
+
+
+def _quoted(label: str) -> str:
+    return json.dumps(label, ensure_ascii=False) if set(MARKS) & set(label) else label
 
 
 def _texts(data: bytes) -> dict[str, str]:

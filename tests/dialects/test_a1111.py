@@ -28,7 +28,9 @@ from imagine_core.models import hashing
 from imagine_core.settings import Limits, ServerSettings, Settings
 from imagine_core.testing import FakePlugin, build_test_engine
 from imagine_core.web.callers import MOST, Newest
-from imagine_plugins.dialects.a1111.dialect import IGNORED, IGNORED_HIRES, ROWS
+from imagine_plugins.dialects.a1111 import extras
+from imagine_plugins.dialects.a1111.controlnet import UNIT
+from imagine_plugins.dialects.a1111.fields import IGNORED, IGNORED_HIRES, ROWS
 from slow_server import wait_until
 
 V1 = "/sdapi/v1/"
@@ -192,7 +194,6 @@ def test_img2img_needs_a_picture(app: Starlette) -> None:
     assert refusal(app, "img2img", 404) == "Init image not found"
     for pictures in ([None], ["?"], [[]], ["AAAA"], ["http://localhost/a.png"]):
         assert "init_images: " in refusal(app, "img2img", 422, **BODY, init_images=pictures)
-    assert "masks are not there" in refusal(app, "img2img", 422, init_images=[png()], mask=png())
     two = draw(app, init_images=[png(), png("blue")], include_init_images=True)
     assert two["warnings"] == ["of several init_images the first one is taken"]
     assert two["parameters"]["init_images"] == [png()]  # the one that was used
@@ -306,7 +307,7 @@ def test_each_field_that_is_not_obeyed_is_named_if_it_asks_for_something(app: St
         (warning,) = draw(app, **{key: asked})["warnings"]
         assert warning.startswith(key)
         assert warning.endswith("has no effect here")
-    for key in set(IGNORED_HIRES) - {"denoising_strength"}:
+    for key in IGNORED_HIRES:
         assert draw(app, **{key: 7})["warnings"] == []
         assert any(w.startswith(key) for w in draw(app, **{key: 7}, enable_hr=True)["warnings"])
     quiet: dict[str, Any] = {"styles": [], "tiling": False, "eta": 1.0, "s_noise": 1.0}
@@ -316,16 +317,6 @@ def test_each_field_that_is_not_obeyed_is_named_if_it_asks_for_something(app: St
     units = draw(app, alwayson_scripts={"ADetailer": {"args": [False]}})
     assert units["warnings"] == ["alwayson_scripts ADetailer has no effect here"]
     assert refusal(app, "txt2img", 422, script_name="X/Y") == "script_name: Script 'X/Y' not found"
-
-
-def test_the_hires_fix_is_ours_and_says_so(app: Starlette) -> None:
-    body = {"enable_hr": True, "denoising_strength": 0.7}
-    reply = draw(app, **body, hr_resize_x=96)
-    native = ask(app, "POST", "/generate", json={**SMALL, "sampler": "euler", "hires": 1.5}).json()
-    assert pixels(reply["images"][0]) == pixels(native["img"])
-    assert [w.split()[0] for w in reply["warnings"]] == ["denoising_strength", "the"]
-    assert "Hires upscale: 2.0" in draw(app, **body)["info"]["infotexts"][0]
-    assert "Hires" not in draw(app, denoising_strength=0.7)["info"]["infotexts"][0]
 
 
 def test_clip_skip_comes_from_three_places(app: Starlette) -> None:
@@ -469,7 +460,7 @@ def test_small_answers_are_what_clients_expect(app: Starlette) -> None:
     assert get(V1 + "upscalers")[0]["name"] == "None"
     assert get(V1 + "schedulers")[0]["label"] == "Automatic"
     assert get(V1 + "embeddings") == {"loaded": {}, "skipped": {}}
-    assert get(V1 + "scripts") == {"txt2img": [], "img2img": []}
+    assert get(V1 + "scripts") == {"txt2img": ["controlnet"], "img2img": ["controlnet"]}
     ram = get(V1 + "memory")["ram"]
     assert ram["free"] + ram["used"] == ram["total"] > ram["used"] > 2**20
     assert get("/queue/status")  # what a plugin of Krita asks for first
@@ -727,13 +718,18 @@ ANY = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner),
     max_leaves=6,
 )
-KEYS = [row.key for row in ROWS] + list(IGNORED) + list(IGNORED_HIRES) + ["image", "id_task", "x"]
+KEYS = [row.key for row in (*ROWS, *extras.ROWS)] + list(IGNORED) + list(IGNORED_HIRES)
+KEYS += ["image", "imageList", "controlnet_module", "controlnet_input_images", "id_task", "x"]
 OPTION = st.sampled_from(["sd_model_checkpoint", "CLIP_stop_at_last_layers", "sd_vae"])
 BODIES = st.dictionaries(st.sampled_from(KEYS), ANY, max_size=8) | st.fixed_dictionaries(
     {"override_settings": st.dictionaries(OPTION, ANY)}
 )
-POSTS = [V1 + name for name in ("txt2img", "img2img", "options", "png-info")]
-POSTS.append("/internal/progress")
+UNITS = st.lists(st.dictionaries(st.sampled_from([row.key for row in UNIT]), ANY) | ANY, max_size=3)
+BODIES |= st.fixed_dictionaries(
+    {"alwayson_scripts": st.fixed_dictionaries({"controlnet": UNITS.map(lambda u: {"args": u})})}
+)
+NAMES = ("txt2img", "img2img", "options", "png-info", "extra-single-image", "extra-batch-images")
+POSTS = [V1 + name for name in NAMES] + ["/internal/progress", "/controlnet/detect"]
 
 
 @pytest.mark.parametrize("count", [400, pytest.param(20_000, marks=pytest.mark.slow)])

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from imagine_core import strict_json
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.listing import preprocessor_details
+from imagine_core.pictures.fitting import load_bounded
 from imagine_core.pictures.formats import base64_of
-from imagine_core.pictures.images import blamed, load_rgb, resized
+from imagine_core.pictures.images import blamed
 from imagine_core.pictures.metadata import png_bytes
 from imagine_core.web.answers import Call, answering
 from imagine_core.web.reading import ignored
 
 if TYPE_CHECKING:
-    from PIL import Image
     from starlette.requests import Request
     from starlette.responses import Response
 
@@ -65,8 +64,7 @@ def preprocess(service: Service, given: dict[str, Any]) -> dict[str, Any]:
     if problem is not None:
         raise RequestError([FieldError("preprocessor", f"cannot be used: {problem}")])
     with blamed("img"):
-        image = load_rgb(values["img"])
-    image = _bounded(image, service.engine.settings.limits.pixels)
+        image = load_bounded(values["img"], service.engine.settings.limits.pixels)
     hint = preprocessor.prepare(image).convert("RGB")
     return {
         "img": base64_of(png_bytes(hint, None)),
@@ -75,10 +73,3 @@ def preprocess(service: Service, given: dict[str, Any]) -> dict[str, Any]:
         "height": hint.height,
         "warnings": list(ignored(given)),
     }
-
-
-def _bounded(image: Image.Image, most: int) -> Image.Image:
-    scale = math.sqrt(most / (image.width * image.height))
-    if scale >= 1:
-        return image
-    return resized(image, (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
