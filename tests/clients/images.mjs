@@ -23,6 +23,12 @@ const cases = {
         const image = await toFile(readFileSync(picture), "house.png", { type: "image/png" });
         return client.images.edit({ ...small, image, strength: 0.6 });
     },
+    async mask() {
+        const image = await toFile(readFileSync(picture), "house.png", { type: "image/png" });
+        const hole = readFileSync(picture.replace("house", "mask"));
+        const mask = await toFile(hole, "mask.png", { type: "image/png" });
+        return client.images.edit({ ...small, image, mask, mask_blur: 0 });
+    },
     async error() {
         try {
             await client.images.generate({ ...small, size: "7x7" });

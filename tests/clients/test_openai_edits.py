@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import openai
 import pytest
 from openai import OpenAI
@@ -16,6 +17,14 @@ from clients.native import PROMPT, SEED, SIZE, Live, Pixels, base64_of, distance
 from clients.replies import OWN, extra, pictures
 
 NIGHT = "a red house on a meadow at night"
+HOLE = (slice(32, 80), slice(32, 96))
+
+
+def holed(house: Pixels) -> bytes:
+    """The house with a transparent hole, as the API has masks."""
+    alpha = np.full(house.shape[:2], 255)
+    alpha[HOLE] = 0
+    return png(np.dstack([house, alpha]))
 
 
 @pytest.fixture
@@ -80,6 +89,20 @@ def test_a_file_without_a_name_or_type_is_recognised(edit: Edit, draw: Draw, hou
     assert same(pictures(edit(image=io.BytesIO(png(house)))), draw(strength=0.8))
 
 
+def test_outside_the_mask_the_picture_is_unchanged(edit: Edit, draw: Draw, house: Pixels) -> None:
+    mask = holed(house)
+    response = edit(mask=mask, own={"mask_blur": 0})
+    (found,) = pictures(response)
+    kept = np.ones(house.shape[:2], bool)
+    kept[HOLE] = False
+    assert np.array_equal(found[kept], house[kept])
+    assert not np.array_equal(found[HOLE], house[HOLE])
+    assert same([found], draw(mask=base64_of(mask), mask_blur=0, strength=0.8))
+    (own,) = pictures(edit(image=mask, own={"mask_blur": 0}))
+    assert np.array_equal(own[kept], house[kept])
+    assert not np.array_equal(own[HOLE], house[HOLE])
+
+
 def test_an_edit_streams_its_own_kind_of_events(client: OpenAI, house: Pixels, draw: Draw) -> None:
     events = client.images.edit(
         image=png(house),
@@ -129,10 +152,8 @@ def test_a_variation_stays_near_a_picture_that_carries_no_prompt(
     ],
 )
 def test_an_edit_that_cannot_be_made_is_a_bad_request(
-    edit: Edit, house: Pixels, param: str, wrong: dict[str, Any]
+    edit: Edit, param: str, wrong: dict[str, Any]
 ) -> None:
-    if param == "mask":
-        wrong = {"mask": png(house)}
     with pytest.raises(openai.BadRequestError) as caught:
         edit(**wrong)
     assert caught.value.param == param

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from clients.native import SEED, Live, Pixels, base64_of, distance, pixels, png, same
 
 VERSION = "7.59.0"
+HOLE = (slice(32, 80), slice(32, 96))
 SCRIPT = Path(__file__).with_name("images.mjs")
 
 Run = Callable[[str], Any]
@@ -50,6 +52,9 @@ def package(request: pytest.FixtureRequest) -> Path:
 def run(package: Path, live: Live, house: Pixels, tmp_path: Path) -> Run:
     """Runs a case of the script: what it printed."""
     (tmp_path / "house.png").write_bytes(png(house))
+    alpha = np.full(house.shape[:2], 255)
+    alpha[HOLE] = 0
+    (tmp_path / "mask.png").write_bytes(png(np.dstack([house, alpha])))
 
     def run(case: str) -> Any:
         node = shutil.which("node") or "node"
@@ -89,6 +94,14 @@ def test_it_edits_a_picture(run: Run, live: Live, house: Pixels) -> None:
     (item,) = run("edit")["data"]
     native = live.draw(seed=SEED, img=base64_of(png(house)), strength=0.6)
     assert same([decoded(item)], native)
+
+
+def test_outside_its_mask_the_picture_is_unchanged(run: Run, house: Pixels) -> None:
+    found = decoded(run("mask")["data"][0])
+    kept = np.ones(house.shape[:2], bool)
+    kept[HOLE] = False
+    assert np.array_equal(found[kept], house[kept])
+    assert not np.array_equal(found[HOLE], house[HOLE])
 
 
 def test_its_errors_have_their_class_and_say_the_field(run: Run) -> None:

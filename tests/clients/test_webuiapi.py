@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 from PIL import Image
-from webuiapi import HiResUpscaler, WebUIApi
+from webuiapi import ControlNetUnit, HiResUpscaler, Upscaler, WebUIApi
 
 from clients.native import (
     HEIGHT,
@@ -25,6 +26,12 @@ from clients.native import (
 from clients.webui import DRAW, SMALL, pictures
 
 KARRAS = "dpm++ 2m karras"
+
+
+def encoded(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 # -- pictures --------------------------------------------------------------------------------------
@@ -84,14 +91,15 @@ def test_img2img_starts_from_the_picture(live: Live, api: WebUIApi, house: Pixel
     assert result.parameters["init_images"] is None
 
 
-def test_the_hires_fix_is_the_native_apis(live: Live, api: WebUIApi) -> None:
-    result = api.txt2img(
-        **DRAW, enable_hr=True, hr_scale=2, hr_upscaler=HiResUpscaler.none, denoising_strength=0.35
-    )
-    (image,) = result.images
-    plain = api.txt2img(**DRAW).images[0]
-    assert not np.array_equal(pixels(image), pixels(plain))
-    assert image.size in {(WIDTH, HEIGHT), (2 * WIDTH, 2 * HEIGHT)}
+def test_the_larger_picture_of_the_hires_fix_is_kept(live: Live, api: WebUIApi) -> None:
+    hires = {"enable_hr": True, "hr_scale": 2, "denoising_strength": 0.5}
+    result = api.txt2img(**DRAW, **hires, hr_upscaler=HiResUpscaler.Lanczos)
+    asked = {"hires": 2, "keep_size": True, "hires_strength": 0.5}
+    assert same(pictures(result), live.draw(seed=SEED, sampler=KARRAS, **asked))
+    assert result.image.size == (2 * WIDTH, 2 * HEIGHT)
+    latent = api.txt2img(**DRAW, **hires, hr_upscaler=HiResUpscaler.LatentNearest)
+    assert same(pictures(latent), pictures(result))
+    assert "Lanczos" in latent.info["warnings"][0]
 
 
 def test_the_text_of_a_picture_can_be_read_again(api: WebUIApi) -> None:
@@ -187,8 +195,8 @@ def test_what_there_is_not_is_an_empty_list(api: WebUIApi) -> None:
     assert all({"model_name", "filename"} <= set(vae) for vae in api.get_sd_vae())
     assert api.get_loras() == []
     assert api.get_embeddings() == {"loaded": {}, "skipped": {}}
-    scripts = api.get_scripts()
-    assert (set(scripts), api.has_controlnet) == ({"txt2img", "img2img"}, False)
+    assert api.get_scripts() == {"txt2img": ["controlnet"], "img2img": ["controlnet"]}
+    assert api.controlnet_model_list() == []
     assert isinstance(api.get_cmd_flags(), dict)
     assert {"ram", "cuda"} <= set(api.get_memory())
     assert api.refresh_checkpoints() is None
@@ -207,3 +215,56 @@ def test_lists_of_other_things_are_empty_too(
     api: WebUIApi, ask: Callable[[WebUIApi], object]
 ) -> None:
     assert ask(api) == []
+
+
+# -- masks, hints, larger pictures -----------------------------------------------------------------
+
+
+def test_a_mask_repaints_its_part_and_nothing_else(
+    live: Live, api: WebUIApi, house: Pixels
+) -> None:
+    given = Image.fromarray(house.astype("uint8"))
+    mask = Image.new("L", given.size, 0)
+    mask.paste(255, (32, 32, 96, 80))
+    painted = np.asarray(mask) > 0
+    asked = {"images": [given], "mask_image": mask, "mask_blur": 0, **DRAW}
+    whole = api.img2img(**asked, inpainting_fill=1, inpaint_full_res=False)
+    (found,) = pictures(whole)
+    assert np.array_equal(found[~painted], house[~painted])
+    assert not np.array_equal(found[painted], house[painted])
+    native = {"img": base64_of(png(house)), "mask": base64_of(encoded(mask)), "mask_blur": 0}
+    assert same([found], live.draw(seed=SEED, sampler=KARRAS, **native, strength=0.75))
+    (alone,) = pictures(api.img2img(**asked, inpaint_full_res_padding=8))
+    assert np.array_equal(alone[~painted], house[~painted])
+
+
+def test_a_controlnet_unit_that_cannot_be_obeyed_says_what_there_is(api: WebUIApi) -> None:
+    unit = ControlNetUnit(image=Image.new("RGB", (8, 8)), module="openpose", model="none such")
+    with pytest.raises(RuntimeError) as caught:
+        api.txt2img(**DRAW, controlnet_units=[unit], alwayson_scripts={})
+    status, said = caught.value.args
+    assert status == 422
+    assert "'openpose'" in said
+    assert "canny" in said
+    assert "canny" in api.controlnet_module_list()
+    assert api.controlnet_version() == 2
+    white = Image.new("RGB", (8, 8), "white")
+    assert not pixels(api.controlnet_detect([white], module="invert").image).any()
+
+
+def test_a_picture_is_enlarged(api: WebUIApi, house: Pixels) -> None:
+    given = Image.fromarray(house.astype("uint8"))
+    result = api.extra_single_image(given, upscaler_1=Upscaler.Lanczos, upscaling_resize=2)
+    larger = given.resize((2 * WIDTH, 2 * HEIGHT), Image.Resampling.LANCZOS)
+    assert np.array_equal(pixels(result.image), pixels(larger))
+    assert "Lanczos" in result.info
+    several = api.extra_batch_images([given, given], upscaler_1="Nearest", upscaling_resize=3)
+    assert [image.size for image in several.images] == [(3 * WIDTH, 3 * HEIGHT)] * 2
+    assert {"None", "Lanczos", "Nearest"} <= {each["name"] for each in api.get_upscalers()}
+
+
+def test_a_variation_has_both_seeds(live: Live, api: WebUIApi) -> None:
+    result = api.txt2img(**DRAW, subseed=3, subseed_strength=0.3)
+    native = live.draw(seed=SEED, sampler=KARRAS, subseed="3", subseed_strength=0.3)
+    assert same(pictures(result), native)
+    assert (result.info["subseed"], result.info["all_subseeds"]) == (3, [3])

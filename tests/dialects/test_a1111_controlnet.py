@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from starlette.applications import Starlette
 
-from calls import SMALL, app_of, ask
+from calls import SMALL, app_of, ask, live
 from imagine_core import Preprocessor, hookimpl
 from imagine_core.pictures.fitting import fitted
 from imagine_core.settings import Limits, Settings
@@ -167,6 +167,7 @@ def test_units_that_are_switched_off_do_nothing(app: Starlette) -> None:
     plain = native(app)
     assert np.array_equal(first(draw(app, {**UNIT, "enabled": False})), plain)
     assert np.array_equal(first(draw(app, {"enabled": False, "model": "gone"})), plain)
+    scripts: dict[str, Any]
     for scripts in ({"controlnet": {}}, {"controlnet": {"args": None}}, {"ControlNet": []}):
         assert np.array_equal(first(draw(app, alwayson_scripts=scripts)), plain)
 
@@ -179,16 +180,16 @@ def test_without_a_picture_the_init_image_is_the_hint(app: Starlette) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "crop"), [(None, True), (1, True), ("Resize and Fill", False), (2, False), (0, None)]
+    ("mode", "how"), [(None, "cut"), (1, "cut"), ("Resize and Fill", "fill"), (2, "fill"), (0, "")]
 )
 def test_a_hint_of_other_proportions_is_cut_filled_up_or_resized(
-    app: Starlette, mode: object, crop: bool | None
+    app: Starlette, mode: object, how: str
 ) -> None:
     wide = noise(96, 40)
-    hint = wide if crop is None else fitted(wide, (64, 64), crop=crop)
+    hint = fitted(wide, (64, 64), crop=how == "cut") if how else wide
     reply = draw(app, {**UNIT, "image": text(wide), "resize_mode": mode})
     assert np.array_equal(first(reply), native(app, {**OURS, "img": text(hint)}))
-    assert len(reply["warnings"]) == (crop is None)
+    assert len(reply["warnings"]) == (how == "")
 
 
 def test_hints_of_the_hires_fix_have_the_size_of_the_second_pass(app: Starlette) -> None:
@@ -307,3 +308,18 @@ def test_paths_of_the_extension_that_are_not_there_answer_in_its_form(app: Starl
     assert (missing.status_code, set(missing.json())) == (
         404, {"error", "detail", "body", "errors"},
     )  # fmt: skip
+
+
+def test_webuiapis_own_units_are_obeyed(app: Starlette) -> None:
+    webuiapi = pytest.importorskip("webuiapi")
+    fields = {"weight": 0.5, "guidance_end": 0.5, "control_mode": 2, "resize_mode": "Just Resize"}
+    unit = webuiapi.ControlNetUnit(image=HINT, module="invert", model="edges", **fields)
+    ours = {**OURS, "preprocessor": "invert", "weight": 0.5, "end": 0.5, "mode": "control"}
+    expected = native(app, ours)
+    with live(app) as url:
+        host, port = url.removeprefix("http://").split(":")
+        api = webuiapi.WebUIApi(host, int(port), sampler="Euler")
+        with api.session:  # its default of the scripts would keep the unit for later requests
+            result = api.txt2img(**BODY, controlnet_units=[unit], alwayson_scripts={})
+            assert api.controlnet_model_list() == ["edges", "lines"]
+    assert np.array_equal(np.asarray(result.image.convert("RGB")), expected)

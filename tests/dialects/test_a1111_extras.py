@@ -87,7 +87,7 @@ def test_without_an_upscaler_the_picture_comes_back_as_it_is(engine: Engine) -> 
 
 
 def test_a_size_is_covered_and_cut_out_if_asked(engine: Engine) -> None:
-    asked = {"upscaler_1": "Lanczos", "resize_mode": 1, "upscaling_resize_w": 48}
+    asked: dict[str, Any] = {"upscaler_1": "Lanczos", "resize_mode": 1, "upscaling_resize_w": 48}
     asked |= {"upscaling_resize_h": 48}
     whole = enlarge(engine, **asked, upscaling_crop=False)
     assert np.array_equal(pixels(whole["image"]), np.asarray(resized((72, 48))))

@@ -156,14 +156,14 @@ def test_what_is_wrong_with_a_mask_has_a1111s_names(app: Starlette) -> None:
 # -------------------------------------------------------------------------------------- proportions
 
 
-@pytest.mark.parametrize(("mode", "crop"), [(1, True), (2, False), ("Crop and resize", True)])
+@pytest.mark.parametrize(("mode", "cut"), [(1, "cut"), (2, ""), ("Crop and resize", "cut")])
 def test_a_picture_of_other_proportions_is_cut_or_filled_up(
-    app: Starlette, mode: int | str, crop: bool
+    app: Starlette, mode: int | str, cut: str
 ) -> None:
     wide = noise(96, 40)
     reply = draw(app, init_images=[text(wide)], resize_mode=mode)
     assert reply["warnings"] == []
-    wanted = native(app, img=text(fitted(wide, (64, 64), crop=crop)), strength=0.75)
+    wanted = native(app, img=text(fitted(wide, (64, 64), crop=bool(cut))), strength=0.75)
     assert np.array_equal(first(reply), wanted)
     squeezed = draw(app, init_images=[text(wide)], resize_mode=0)
     assert "distorted" in squeezed["warnings"][0]
@@ -238,7 +238,8 @@ def test_the_second_pass_has_its_own_steps_sampler_schedule_and_upscaler(app: St
     asked: dict[str, Any] = {"enable_hr": True, "hr_scale": 2, "hr_second_pass_steps": 6}
     asked |= {"hr_sampler_name": "DPM++ 2M", "hr_scheduler": "Karras", "hr_upscaler": "Twice"}
     reply = draw(app, **asked)
-    ours = {"hires": 2, "keep_size": True, "hires_strength": 0.75, "hires_steps": 6}
+    ours: dict[str, Any] = {"hires": 2, "keep_size": True, "hires_strength": 0.75}
+    ours |= {"hires_steps": 6}
     ours |= {"hires_sampler": "dpm++ 2m karras", "hires_upscaler": "Twice"}
     assert reply["warnings"] == []
     assert np.array_equal(first(reply), native(app, **ours))
@@ -275,7 +276,7 @@ def test_sizes_beyond_all_bounds_are_refused(app: Starlette, field: str, digits:
 
 def test_upscalers_are_listed_by_their_labels(app: Starlette) -> None:
     listed = {each["name"]: each for each in ask(app, "GET", V1 + "upscalers").json()}
-    assert list(listed)[0] == "None"
+    assert next(iter(listed)) == "None"
     assert {"Lanczos", "Bicubic", "Nearest", "Twice"} <= set(listed)
     assert listed["Twice"] | {"scale": 2} == {
         "name": "Twice", "model_name": "Twice", "model_path": "Twice.fake",

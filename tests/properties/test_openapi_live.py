@@ -67,7 +67,8 @@ class Server:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("models")
-    for name in ("tiny.fake", "vae/fast.fake", "loras/ink.fake", "embeddings/bad.fake"):
+    parts = ("vae/fast.fake", "loras/ink.fake", "embeddings/bad.fake", "controlnet/edges.fake")
+    for name in ("tiny.fake", *parts):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
     engine = build_test_engine(folder, settings=Settings(models=folder, limits=LIMITS))
@@ -113,6 +114,12 @@ KNOWN = {
     "img": picture(),
     "image": picture(),
     "init_images": [picture()],
+    "mask": picture(),
+    "upscaler_1": "Lanczos",
+    "upscaler_2": "None",
+    "imageList": [{"data": picture(), "name": "a.png"}],
+    "controlnet_module": "canny",
+    "controlnet_input_images": [picture()],
 }
 """Stands for strings that a schema takes and this server cannot know."""
 
@@ -122,6 +129,10 @@ def known(body: Any, *, path: str) -> Any:
     if not isinstance(body, dict):
         return body
     body = {key: KNOWN[key] if is_name(key, value) else value for key, value in body.items()}
+    if isinstance(body.get("alwayson_scripts"), dict) and "img2img" in path:
+        body["alwayson_scripts"] = {"controlnet": {"args": [{"model": "edges"}]}}
+    elif "alwayson_scripts" in body:
+        del body["alwayson_scripts"]
     if path == "/enhance" and is_name("model", body.get("model")):
         del body["model"]  # a language model, which this server lacks
     return body
@@ -144,6 +155,8 @@ def within(body: Any) -> Any:
         body |= {"width": 256, "height": 256}
     for clip in {"clip", "clip_skip"} & body.keys():
         body[clip] = min(body[clip] or 1, 12)
+    for side in {"upscaling_resize_w", "upscaling_resize_h"} & body.keys():
+        body[side] = min(body[side] or 1, 1000)
     if "batch_size" in body:
         body["n_iter"] = 1
     if "hr_scale" in body:
@@ -185,10 +198,13 @@ def hold(server: Server, case: Case[Any], mode: GenerationMode) -> None:
 A1111 = (
     *("txt2img", "img2img", "progress", "interrupt", "skip", "sd-models", "samplers", "memory"),
     *("schedulers", "png-info", "upscalers", "unload-checkpoint", "embeddings", "sd-vae"),
+    *("extra-single-image", "extra-batch-images"),
 )
+CONTROLNET = ("model_list", "module_list", "control_types", "version", "settings", "detect")
 PATHS = [
     *(*OPERATIONS, "/metrics", "/openapi.json", "/"),
     *(f"/sdapi/v1/{name}" for name in A1111),
+    *(f"/controlnet/{name}" for name in CONTROLNET),
     *("/internal/progress", "/internal/ping", "/internal/pending-tasks"),
 ]
 WITH_BODY = [path for path in PATHS if "requestBody" in OPERATIONS.get(path, {})]

@@ -109,7 +109,7 @@ class Units:
         """The use of a unit; None where it asks for nothing."""
         if not isinstance(unit, dict):
             raise Refused(f"must be an object, not {strict_json.kind_of(unit)}")
-        given = {OTHER_NAMES.get(key, key): value for key, value in unit.items()}
+        given: dict[str, Any] = {OTHER_NAMES.get(key, key): each for key, each in unit.items()}
         given["image"] = _image(given.get("image"))
         values, wrong = read_rows(UNIT, given, self.service.engine.settings.limits)
         if wrong:
@@ -128,18 +128,18 @@ class Units:
             weight=values["weight"],
             start=values["guidance_start"],
             end=values["guidance_end"],
-            mode=tuple(MODES)[values["control_mode"]],  # type: ignore[arg-type]  # its keys
+            mode=tuple(MODES)[values["control_mode"]],
             preprocessor=None if preprocessor is None else preprocessor.name,
         )
 
     def _hint(self, values: Mapping[str, Any]) -> bytes:
-        image = values["image"] or self.start
+        image: bytes | None = values["image"] or self.start
         if image is None:
             raise Refused("has no image")
         most = self.service.engine.settings.limits.pixels
         if self.whole and self.size[0] * self.size[1] <= most:
-            image = refitted(image, self.size, values["resize_mode"])
-        return bytes(image)
+            return refitted(image, self.size, values["resize_mode"])
+        return image
 
     def _ignored(
         self, place: int, given: Mapping[str, Any], preprocessor: Preprocessor | None

@@ -107,7 +107,7 @@ class A1111:
         elif stays:
             self._options.set(caller, {**values["override_settings"], **known})
         shown = {"seed": core["seed"], "override_settings": known}
-        hidden = {"init_images": None, "mask": None, "alwayson_scripts": {}}
+        hidden: Json = {"init_images": None, "mask": None, "alwayson_scripts": {}}
         told = (*warnings, *ignored(given, hires=values["enable_hr"]))
         return Order(
             request=GenerationRequest(**core),

@@ -31,23 +31,23 @@ def start_fields(values: dict[str, Any], warnings: list[str], *, most: int) -> d
     if mode == LATENT:
         warnings.append("resize_mode 3 works on latents: the picture is resized instead")
     if fields["mask_padding"] is None and size[0] * size[1] <= most:
-        picture = refitted(picture, size, mode)
-        fields["mask"] = refitted(fields["mask"], size, mode, load=load_mask)
+        picture = picture and refitted(picture, size, mode)
+        fields["mask"] = mask and refitted(fields["mask"], size, mode, load=load_mask)
     return {**fields, "init_image": picture}
 
 
 def refitted(
-    data: bytes | None,
+    data: bytes,
     size: tuple[int, int],
     mode: int,
     *,
     load: Callable[[bytes], Image.Image] = load_rgb,
-) -> bytes | None:
+) -> bytes:
     """A picture at `size`, cut or filled up as `mode` says; as it came where nothing is to do.
 
     What cannot be read stays, too: the engine says what is wrong with it.
     """
-    if data is None or mode not in (CROP, FILL):
+    if mode not in (CROP, FILL):
         return data
     with suppress(ValueError):
         image = load(data)
