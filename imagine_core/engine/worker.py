@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from imagine_core.engine.drawing import Alone
+from imagine_core.engine.drawing import Alone, Denoise
 from imagine_core.engine.failures import explain
 from imagine_core.engine.loading import Loading
 from imagine_core.engine.stepping import Stepping, batch_key
@@ -317,7 +317,7 @@ class Worker:
     def _do_alone(self, trajectory: Trajectory) -> None:
         job = trajectory.job
         phase, work = cast("Alone", trajectory.want)
-        if phase != "decoding" or all(isinstance(t.want, Alone) for t in job.trajectories):
+        if phase != "decoding" or not any(isinstance(t.want, Denoise) for t in job.trajectories):
             job.enter(phase)
         started = time.perf_counter()
         with self._blaming(job):

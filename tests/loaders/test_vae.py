@@ -164,7 +164,7 @@ def test_the_statistics_of_latents_are_the_models(pair: Any) -> None:
     mean, deviation = [0.5, -1.0, 0.0, 2.0], [2.0, 1.0, 0.5, 1.0]
     changed = {"scaling_factor": 0.5, "latents_mean": mean, "latents_std": deviation}
     image, plain = picture(32, 32), pair.ours.codec(vae)
-    scaled = type(own)(own.model, {**config, **changed}).replaced(vae)
+    scaled = type(own)(own.network, {**config, **changed}).replaced(vae)
     latents = [
         each.encode_image(image, torch.Generator().manual_seed(0)) for each in (plain, scaled)
     ]

@@ -252,7 +252,7 @@ def test_a_strangers_loader_takes_a_file_that_the_built_in_ones_call_unsupported
     assert (alone.loader, alone.family) == ("checkpoint", "flux")
     assert "Flux, which is not supported" in (alone.problem or "")
     plugins = build_plugins(extra=[("loader-flux", FluxPlugin())])
-    known = ["checkpoint", "folder", "lora", "embedding", "vae", "flux"]
+    known = ["checkpoint", "folder", "lora", "embedding", "vae", "controlnet", "upscaler", "flux"]
     assert plugins.loaders.names() == known
     assert Catalogue(tmp_path, loaders=plugins.loaders).get("flux1-dev").loader == "flux"
 

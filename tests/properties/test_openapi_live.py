@@ -115,6 +115,10 @@ KNOWN = {
     "image": picture(),
     "init_images": [picture()],
     "mask": picture(),
+    "upscaler": "lanczos",
+    "hires_upscaler": "lanczos",
+    "hires_sampler": "Test Euler",
+    "preprocessor": "canny",
     "upscaler_1": "Lanczos",
     "upscaler_2": "None",
     "imageList": [{"data": picture(), "name": "a.png"}],
@@ -149,6 +153,13 @@ def within(body: Any) -> Any:
         return body
     # 4.0 is an integer to JSON Schema, and none to us.
     body = {key: int(value) if whole(value) else value for key, value in body.items()}
+    if body.get("controls"):
+        body["controls"] = [{"name": "edges", "img": picture()}]
+    if "extend" in body:  # 8.0 is an integer there, too
+        body["extend"] = [8, 0, 0, 16]
+    if body.get("mask") or body.get("extend"):
+        body.setdefault("img", picture())
+        body["img"] = body["img"] or picture()
     if body.get("hires") or "enable_hr" in body:
         body |= {"width": 64, "height": 64}
     if (body.get("width") or 512) * (body.get("height") or 512) > LIMITS.pixels:
