@@ -159,7 +159,7 @@ def within(body: Any) -> Any:
         body["extend"] = [8, 0, 0, 16]
     if body.get("mask") or body.get("extend"):
         body.setdefault("img", picture())
-        body["img"] = body["img"] or picture()
+        body |= {"img": body["img"] or picture(), "width": 64, "height": 64}
     if body.get("hires") or "enable_hr" in body:
         body |= {"width": 64, "height": 64}
     if (body.get("width") or 512) * (body.get("height") or 512) > LIMITS.pixels:
