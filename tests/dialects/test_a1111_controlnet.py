@@ -266,8 +266,11 @@ def test_the_lists_of_the_extension_have_what_a_unit_may_name(app: Starlette) ->
     assert set(modules["module_detail"]) == set(modules["module_list"])
     assert get(app, "version") == {"version": 2}
     assert get(app, "settings") == {"control_net_unit_count": 8}
-    whole = get(app, "control_types")["control_types"]["All"]
-    assert whole["model_list"] == ["None", "edges", "lines"]
+    types = get(app, "control_types")["control_types"]
+    assert list(types) == ["All", "Canny edges", "Invert", "Tile", "Luminance"]
+    assert {tuple(each["model_list"]) for each in types.values()} == {("None", "edges", "lines")}
+    assert types["Tile"]["module_list"] == ["none", "tile"]
+    assert types["Tile"]["default_option"] == "tile"
     for module in modules["module_list"]:
         assert draw(app, {**UNIT, "module": module, "pixel_perfect": True})["warnings"] == []
 

@@ -109,7 +109,10 @@ class Units:
         """The use of a unit; None where it asks for nothing."""
         if not isinstance(unit, dict):
             raise Refused(f"must be an object, not {strict_json.kind_of(unit)}")
-        given: dict[str, Any] = {OTHER_NAMES.get(key, key): each for key, each in unit.items()}
+        given: dict[str, Any] = {
+            **unit,
+            **{n: unit[o] for o, n in OTHER_NAMES.items() if o in unit},
+        }
         given["image"] = _image(given.get("image"))
         values, wrong = read_rows(UNIT, given, self.service.engine.settings.limits)
         if wrong:
@@ -179,12 +182,15 @@ class ControlAnswers:
         return {"module_list": names, "module_detail": detail}
 
     def types(self, _: Call) -> object:
-        """All preprocessors and ControlNets: they are not grouped here."""
-        modules, models = module_names(self._service), self._models()
-        lists = {"module_list": modules, "model_list": ["None", *models]}
-        return {
-            "control_types": {"All": {**lists, "default_option": NONE, "default_model": "None"}}
-        }
+        """All ControlNets for each preprocessor that can be used, and for all of them."""
+        service = self._service
+        models = {"model_list": ["None", *self._models()], "default_model": "None"}
+        modules = {"module_list": module_names(service), "default_option": NONE}
+        found = {"All": {**modules, **models}}
+        for each in _usable(service):
+            modules = {"module_list": [NONE, each.name], "default_option": each.name}
+            found[each.label] = {**modules, **models}
+        return {"control_types": found}
 
     def detect(self, call: Call) -> object:
         """The hints that a preprocessor makes of pictures."""
@@ -226,8 +232,11 @@ class _refused:  # noqa: N801 - reads as a statement
 
 def module_names(service: Service) -> list[str]:
     """The names of the preprocessors that can be used, the extension's among them."""
-    usable = [each for each in service.plugins.preprocessors if each.unavailable() is None]
-    return [NONE, *(name for each in usable for name in (each.name, *each.aliases))]
+    return [NONE, *(name for each in _usable(service) for name in (each.name, *each.aliases))]
+
+
+def _usable(service: Service) -> list[Preprocessor]:
+    return [each for each in service.plugins.preprocessors if each.unavailable() is None]
 
 
 def module_of(service: Service, name: str) -> Preprocessor | None:
