@@ -189,14 +189,15 @@ def test_samplers_and_schedulers_that_are_listed_draw(live: Live, api: WebUIApi)
         assert image.size == (WIDTH, HEIGHT)
 
 
-def test_what_there_is_not_is_an_empty_list(api: WebUIApi) -> None:
+def test_what_there_is_not_is_an_empty_list(live: Live, api: WebUIApi) -> None:
     assert api.get_upscalers()[0]["name"] == "None"
     assert all("name" in mode for mode in api.get_latent_upscale_modes())
     assert all({"model_name", "filename"} <= set(vae) for vae in api.get_sd_vae())
     assert api.get_loras() == []
     assert api.get_embeddings() == {"loaded": {}, "skipped": {}}
     assert api.get_scripts() == {"txt2img": ["controlnet"], "img2img": ["controlnet"]}
-    assert api.controlnet_model_list() == []
+    controlnets = live.send("GET", "/models?kind=controlnet").json()["models"]
+    assert api.controlnet_model_list() == controlnets
     assert isinstance(api.get_cmd_flags(), dict)
     assert {"ram", "cuda"} <= set(api.get_memory())
     assert api.refresh_checkpoints() is None

@@ -63,8 +63,10 @@ def valid(random: Random) -> dict[str, Any]:
     body |= {"width": 64, "height": 64, "steps": 1}
     for name in random.sample(list(CHOICES), random.choice([0, 1, 2, 3, 6])):
         body[name] = CHOICES[name](random)
-    if "hires" in body:
+    if body.get("hires"):
         body.pop("img", None)
+    if "img" not in body:
+        body = {name: value for name, value in body.items() if name not in ("mask", "extend")}
     return body
 
 
@@ -94,6 +96,22 @@ CHOICES: dict[str, Callable[[Random], Any]] = {
     "stream": lambda random: random.choice([0, 1, 2, 10**60, False, None]),
     "preview": lambda random: random.choice(["fast", "vae"]),
     "hires": lambda random: random.choice([1.5, 2, None]),
+    "keep_size": lambda random: random.choice([True, False]),
+    "hires_upscaler": lambda random: random.choice(["lanczos", "Nearest"]),
+    "hires_steps": lambda random: random.choice([None, 1, 2]),
+    "hires_strength": lambda random: random.choice([0, 0.5, 1]),
+    "hires_sampler": lambda random: random.choice([None, "ddim", "Euler Karras"]),
+    "subseed": lambda random: random.choice([None, -1, "7", 2**64 - 1]),
+    "subseed_strength": lambda random: random.choice([0, 0.5, 1]),
+    "mask": lambda random: random.choice(PICTURES),
+    "mask_blur": lambda random: random.choice([0, 0.5, 256]),
+    "mask_fill": lambda random: random.choice(["original", "noise", "blank", "average"]),
+    "mask_invert": lambda random: random.choice([True, False]),
+    "mask_padding": lambda random: random.choice([None, 0, 1000]),
+    "extend": lambda random: [random.choice([0, 8, 16]) for _ in range(4)],
+    "controls": lambda random: [],
+    "tiling": lambda random: random.choice([True, False, "x", "y"]),
+    "vae_tiling": lambda random: random.choice([True, False]),
     "n": lambda random: random.choice([1, 2]),
     "deterministic": lambda random: random.choice([True, False]),
     "progress": lambda random: random.choice([True, False]),
