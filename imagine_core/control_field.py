@@ -8,6 +8,7 @@ from imagine_core.uses_field import PART, Member, Uses, Words
 
 __all__ = [
     "MEMBERS",
+    "MOST",
     "Controls",
 ]
 

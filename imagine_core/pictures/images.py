@@ -19,6 +19,7 @@ __all__ = [
     "blamed",
     "fitting_size",
     "load_alpha",
+    "load_mask",
     "load_rgb",
     "resized",
     "safe_formats",

@@ -9,6 +9,10 @@ from typing import Any
 
 from imagine_core.kinds import SEEDS
 
+__all__ = [
+    "MODES",
+]
+
 FILLS = {"original": "original", "average": "fill", "noise": "latent noise"} | {
     "blank": "latent nothing"
 }

@@ -18,7 +18,7 @@ from imagine_core.errors import (
     UnusableModel,
 )
 from imagine_core.fields import renamed
-from imagine_core.kinds import AXES, SEEDS, Json
+from imagine_core.kinds import SEEDS, Json
 from imagine_core.pictures.formats import base64_of
 from imagine_core.pictures.metadata import infotext_of
 from imagine_core.rows import read_rows, rows_schema
@@ -137,7 +137,7 @@ class A1111:
             "noise_schedule": schedule,
             "subseed": values["subseed"] if values["subseed_strength"] else None,
             "images": values["batch_size"] * values["n_iter"],
-            "tiling": AXES[values["tiling"]],
+            "tiling": "xy" if values["tiling"] else "",
             "preview_every": max(1, values["steps"] // PREVIEWS),
             **hires_fields(values, service, spec, warnings),
             **start_fields(values, warnings, most=service.engine.settings.limits.pixels),

@@ -21,7 +21,6 @@ from imagine_core.kinds import (
     Text,
     Whole,
 )
-from imagine_core.pictures.images import MAX_SIDE
 from imagine_core.rows import Row
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
 EXTRAS = ("enhance", "on_disconnect")
 MODEL, CLIP, VAE = "sd_model_checkpoint", "CLIP_stop_at_last_layers", "sd_vae"
 BLUR = 4
+LONGEST = 1_000_000
+"""Pixels of a side that no picture exceeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +72,12 @@ class Pixels(Whole):
     def problem(self, value: int | None, limits: Limits) -> str | None:
         """The bounds of any picture."""
         del limits
-        fine = value is None or self.least <= value <= MAX_SIDE
-        return None if fine else f"must be from {self.least} to {MAX_SIDE:,}"
+        fine = value is None or self.least <= value <= LONGEST
+        return None if fine else f"must be from {self.least} to {LONGEST:,}"
 
     def schema(self, limits: Limits) -> Json:
         """A whole number with these bounds."""
-        return {**Whole.schema(self, limits), "maximum": MAX_SIDE}
+        return {**Whole.schema(self, limits), "maximum": LONGEST}
 
 
 FILLS = Listed(("fill", "original", "latent noise", "latent nothing"))
