@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
-from imagine_core.errors import GenerationFailed
 from imagine_core.interfaces import UpscalerSpec
+from imagine_core.pictures.hints import enlarged_by
 from imagine_core.pictures.images import resized
 
 if TYPE_CHECKING:
@@ -30,10 +30,7 @@ def enlarge(
     scales what it made to the size.
     """
     if isinstance(upscaler, UpscalerSpec):
-        picture = upscaler.enlarge(image, size)
-        if picture.size != size:
-            raise GenerationFailed(f"upscaler {upscaler.name!r} gave {picture.size}, not {size}")
-        return picture
+        return enlarged_by(upscaler, image, size)
     turns = _turns(upscaler.factor, image.size, size)
     for turn in range(turns):
         tiles = upscaler.enlarge(image)

@@ -9,6 +9,7 @@ from imagine_core.engine.masking import Box, Canvas, canvas_of, repaint_of
 from imagine_core.engine.passes import passes
 from imagine_core.errors import FieldError, RequestError, UnknownName
 from imagine_core.kinds import SMALLEST_SIDE
+from imagine_core.pictures.hints import hint_of
 from imagine_core.pictures.images import blamed, distorted, load_init_image, load_rgb, resized
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _hint(
     picture = resized(picture, passes(request)[-1].size)
     if preprocessor is None:
         return picture, remark
-    return preprocessor.prepare(picture).convert("RGB"), remark
+    return hint_of(preprocessor, picture), remark
 
 
 def _picture(use: ControlUse) -> Image.Image:

@@ -110,8 +110,23 @@ def test_a_network_is_applied_until_its_picture_is_large_enough() -> None:
 
 def test_a_registered_upscaler_must_give_the_size() -> None:
     wrong = UpscalerSpec(name="wrong", label="Wrong", enlarge=lambda image, size: image)
-    with pytest.raises(GenerationFailed, match="upscaler 'wrong' gave"):
+    with pytest.raises(
+        GenerationFailed,
+        match=r"upscaler 'wrong' must give a picture of \(100, 100\), and gave \(64, 48\)",
+    ):
         run(enlarge(wrong, START, (100, 100)))
+
+
+def test_a_registered_upscaler_that_fails_is_named() -> None:
+    for enlarge_, said in (
+        (lambda image, size: 1 / 0, "'bad' failed: ZeroDivisionError"),
+        (lambda image, size: None, "'bad' must give a picture of .*, and gave NoneType"),
+    ):
+        bad = UpscalerSpec(name="bad", label="Bad", enlarge=enlarge_)  # type: ignore[arg-type]
+        with pytest.raises(GenerationFailed, match=said):
+            run(enlarge(bad, START, (100, 100)))
+    grey = UpscalerSpec(name="grey", label="Grey", enlarge=lambda i, s: i.resize(s).convert("LA"))
+    assert run(enlarge(grey, START, (100, 100))).mode == "RGB"
 
 
 def test_a_picture_is_enlarged_without_any_model(engine: Engine, fake: FakePlugin) -> None:

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from engines import RED, pixels, png, together
 from imagine_core import GenerationRequest, Preprocessor, hookimpl
 from imagine_core.engine import Engine
-from imagine_core.errors import RequestError, UnknownName
+from imagine_core.errors import GenerationFailed, RequestError, UnknownName
 from imagine_core.parts import AppliedControl, AppliedLora, Parts
 from imagine_core.settings import Settings
 from imagine_core.testing import FakePlugin, build_test_engine, draw_one
@@ -33,6 +33,8 @@ class Preparing:
     @hookimpl
     def register_preprocessors(self, register: Callable[[Preprocessor], None]) -> None:
         register(Preprocessor(name="negative", label="Negative", prepare=self.negative))
+        register(Preprocessor(name="failing", label="Failing", prepare=lambda image: 1 / 0))  # type: ignore[arg-type,return-value]
+        register(Preprocessor(name="empty", label="Empty", prepare=lambda image: None))  # type: ignore[arg-type,return-value]
         register(
             Preprocessor(
                 name="lacking",
@@ -194,6 +196,15 @@ def test_bad_hints_are_one_sentence(engine: Engine, use: ControlUse, message: st
     found = refused(engine, guided(use, steps=0))
     assert set(found) == {"controls", "steps"}
     assert found["controls"].startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("failing", "failed: ZeroDivisionError"), ("empty", "must give a picture of .* NoneType")],
+)
+def test_a_preprocessor_that_fails_is_named(engine: Engine, name: str, said: str) -> None:
+    with pytest.raises(GenerationFailed, match=f"preprocessor '{name}' {said}"):
+        asyncio.run(engine.admit(guided(edges(preprocessor=name))))
 
 
 @pytest.mark.parametrize("size", [(64, 64), (640, 640), (64, 200)])

@@ -153,13 +153,7 @@ def within(body: Any) -> Any:
         return body
     # 4.0 is an integer to JSON Schema, and none to us.
     body = {key: int(value) if whole(value) else value for key, value in body.items()}
-    if body.get("controls"):
-        body["controls"] = [{"name": "edges", "img": picture()}]
-    if "extend" in body:  # 8.0 is an integer there, too
-        body["extend"] = [8, 0, 0, 16]
-    if body.get("mask") or body.get("extend"):
-        body.setdefault("img", picture())
-        body |= {"img": body["img"] or picture(), "width": 64, "height": 64}
+    body |= with_pictures(body)
     if body.get("hires") or "enable_hr" in body:
         body |= {"width": 64, "height": 64}
     if (body.get("width") or 512) * (body.get("height") or 512) > LIMITS.pixels:
@@ -175,6 +169,18 @@ def within(body: Any) -> Any:
     if "prompt" not in body and "cfg_scale" in body:
         body |= {"steps": 2}
     return body
+
+
+def with_pictures(body: Json) -> Json:
+    """What fields that need pictures need, and how they are not refused for these."""
+    found: Json = {}
+    if body.get("controls"):
+        found["controls"] = [{"name": "edges", "img": picture()}]
+    if "extend" in body:  # 8.0 is an integer there, too
+        found["extend"] = [8, 0, 0, 16]
+    if body.get("mask") or body.get("extend"):
+        found |= {"img": body.get("img") or picture(), "width": 64, "height": 64}
+    return found
 
 
 def whole(value: object) -> bool:
