@@ -160,15 +160,20 @@ def within(body: Any) -> Any:
         body |= {"width": 256, "height": 256}
     for clip in {"clip", "clip_skip"} & body.keys():
         body[clip] = min(body[clip] or 1, 12)
-    for side in {"upscaling_resize_w", "upscaling_resize_h"} & body.keys():
-        body[side] = min(body[side] or 1, 1000)
+    return body | within_a1111(body)
+
+
+def within_a1111(body: Json) -> Json:
+    """The fields of A1111's API whose bounds depend on others."""
+    sides = {"upscaling_resize_w", "upscaling_resize_h"} & body.keys()
+    found: Json = {side: min(body[side] or 1, 1000) for side in sides}
     if "batch_size" in body:
-        body["n_iter"] = 1
+        found["n_iter"] = 1
     if "hr_scale" in body:
-        body |= {"hr_scale": 1.5, "hr_resize_x": 0, "hr_resize_y": 0}
+        found |= {"hr_scale": 1.5, "hr_resize_x": 0, "hr_resize_y": 0}
     if "prompt" not in body and "cfg_scale" in body:
-        body |= {"steps": 2}
-    return body
+        found["steps"] = 2
+    return found
 
 
 def with_pictures(body: Json) -> Json:
