@@ -105,7 +105,8 @@ STOP_REQUEST = record({"model": NAME}) | {"examples": [{"model": "doodle"}]}
 PHASES = get_args(Phase)
 LORAS = listed({"type": "object"})
 HASHES = {"type": "object", "additionalProperties": STRING}
-MADE = record({"img": PICTURE, "seed": SEED})
+SUBSEED = {"subseed": said("Of a variation.", SEED)}
+MADE = record({"img": PICTURE, "seed": SEED}, SUBSEED)
 FINAL = record(
     {
         "id": ID,
@@ -132,6 +133,7 @@ FINAL = record(
         "vae": said("Where it is not the model's own.", STRING),
         "hashes": said("Of what changed the model.", HASHES),
         "images": said("Where there are several.", listed(MADE)),
+        **SUBSEED,
     },
 )
 STEP = {"seed": SEED, "step": COUNT, "steps": COUNT, "image": COUNT}
