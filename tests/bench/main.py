@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from against_diffusers import against_diffusers
+from controls import controls
 from crowd import crowd
 from loading import loading
 from loras import loras
@@ -24,6 +25,7 @@ BENCHMARKS = {
     "picture": picture,
     "diffusers": against_diffusers,
     "crowd": crowd,
+    "controls": controls,
     "loading": loading,
     "loras": loras,
     "masks": masks,
