@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,8 +20,8 @@ from imagine_plugins.loaders.control_layouts import (
     control_problem,
 )
 from imagine_plugins.loaders.folder import INDEX, component_weights, file_reader
-from imagine_plugins.loaders.header import HeaderError, read_header
-from imagine_plugins.loaders.problems import ProblemError, explained, named
+from imagine_plugins.loaders.header import read_header, recognised
+from imagine_plugins.loaders.problems import ProblemError, named
 from imagine_plugins.loaders.recognition import modelspec
 from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
 
@@ -76,19 +75,7 @@ class ControlNetLoader:
 
     def recognise(self, path: Path) -> ModelInfo | None:
         """The ControlNet in a file or a folder; None for any other, broken files included."""
-        if path.name.startswith("."):
-            return None
-        name = path.name if path.is_dir() else path.stem
-        try:
-            with explained():
-                found = _examine(path)
-                return found and self._info(path, name, *found)
-        except HeaderError as error:
-            if path.is_file():  # the loader of checkpoints says what is wrong with it
-                return None
-            return replace(error.info(path, name=name, loader=self.name), kind=KIND)
-        except ProblemError as error:
-            return replace(error.info(path, name=name, loader=self.name), kind=KIND)
+        return recognised(path, kind=KIND, loader=self.name, look=self._look)
 
     def load(
         self,
@@ -122,6 +109,10 @@ class ControlNetLoader:
             )
             files = {stored.path for stored in control.component.read}
             return LoadedControl(network, FileHash(*files).start() if len(files) == 1 else None)
+
+    def _look(self, path: Path, name: str) -> ModelInfo | None:
+        found = _examine(path)
+        return found and self._info(path, name, *found)
 
     def _info(
         self, path: Path, name: str, control: ControlFile, metadata: Mapping[str, str]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from imagine_plugins.loaders.problems import ProblemError
+from imagine_core.interfaces import ModelInfo
+from imagine_plugins.loaders.problems import ProblemError, explained
 
 HEADER_LIMIT = 100_000_000  # the format's own limit
 STRUCTURE_LIMIT = 2_000_000  # brackets, commas and escapes: what parsing costs time and memory for
@@ -41,6 +42,26 @@ BITS = {
     "F64": 64,
     "C64": 64,
 }
+
+
+def recognised(
+    path: Path, *, kind: str, loader: str, look: Callable[[Path, str], ModelInfo | None]
+) -> ModelInfo | None:
+    """What `look` finds at `path` under its name; what keeps it from being used is its problem.
+
+    None for hidden files and for broken ones, of which the loader of checkpoints says what is
+    wrong with them.
+    """
+    if path.name.startswith("."):
+        return None
+    name = path.name if path.is_dir() else path.stem
+    try:
+        with explained():
+            return look(path, name)
+    except ProblemError as error:
+        if isinstance(error, HeaderError) and path.is_file():
+            return None
+        return replace(error.info(path, name=name, loader=loader), kind=kind)
 
 
 class HeaderError(ProblemError):

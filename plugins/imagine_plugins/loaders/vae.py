@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +12,8 @@ from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders import configs
 from imagine_plugins.loaders.components import FLOATS, Meter
 from imagine_plugins.loaders.folder import INDEX, component_weights, file_reader
-from imagine_plugins.loaders.header import HeaderError, read_header
-from imagine_plugins.loaders.problems import ProblemError, explained, named
+from imagine_plugins.loaders.header import read_header, recognised
+from imagine_plugins.loaders.problems import ProblemError, named
 from imagine_plugins.loaders.recognition import modelspec
 from imagine_plugins.loaders.unsupported import unsupported
 from imagine_plugins.loaders.vae_layouts import VaeFile, vae_in_file, vae_of, vae_problem
@@ -34,19 +33,7 @@ class VaeLoader:
 
     def recognise(self, path: Path) -> ModelInfo | None:
         """The VAE in a file or a folder; None for any other, broken files included."""
-        if path.name.startswith("."):
-            return None
-        name = path.name if path.is_dir() else path.stem
-        try:
-            with explained():
-                found = _examine(path)
-                return found and self._info(path, name, *found)
-        except HeaderError as error:
-            if path.is_file():  # the loader of checkpoints says what is wrong with it
-                return None
-            return replace(error.info(path, name=name, loader=self.name), kind="vae")
-        except ProblemError as error:
-            return replace(error.info(path, name=name, loader=self.name), kind="vae")
+        return recognised(path, kind="vae", loader=self.name, look=self._look)
 
     def load(
         self,
@@ -78,6 +65,10 @@ class VaeLoader:
             )
             files = {stored.path for stored in vae.component.read}
             return LoadedVae(network, FileHash(*files).start() if len(files) == 1 else None)
+
+    def _look(self, path: Path, name: str) -> ModelInfo | None:
+        found = _examine(path)
+        return found and self._info(path, name, *found)
 
     def _info(self, path: Path, name: str, vae: VaeFile, metadata: Mapping[str, str]) -> ModelInfo:
         numbers: Counter[str] = Counter()
