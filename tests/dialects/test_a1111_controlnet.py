@@ -172,6 +172,13 @@ def test_units_that_are_switched_off_do_nothing(app: Starlette) -> None:
         assert np.array_equal(first(draw(app, alwayson_scripts=scripts)), plain)
 
 
+def test_units_that_are_switched_off_are_not_counted_and_may_be_wrong(app: Starlette) -> None:
+    off = [{"enabled": False, "weight": 99, "image": "?"}, {"enabled": "false"}] * 9
+    assert np.array_equal(first(draw(app, *off, UNIT)), native(app, OURS))
+    assert "unit 18 has no image" in refused(app, *off, {"model": "edges"})
+    assert "at most 8" in refused(app, *[UNIT] * 9)
+
+
 def test_without_a_picture_the_init_image_is_the_hint(app: Starlette) -> None:
     reply = draw(app, {"model": "edges", "module": "canny"}, init_images=[text(START)])
     ours = {"name": "edges", "img": text(START), "preprocessor": "canny"}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from imagine_core import strict_json
 from imagine_core.control_field import MOST
 from imagine_core.errors import FieldError, RequestError, UnknownName
-from imagine_core.kinds import Decimal, Flag, Json, Picture, Text
+from imagine_core.kinds import Decimal, Flag, Json, Picture, Text, loosely
 from imagine_core.pictures.fitting import load_bounded
 from imagine_core.pictures.formats import base64_of
 from imagine_core.pictures.hints import hint_of
@@ -85,18 +87,17 @@ class Units:
             if key.casefold() != SCRIPT:
                 others += [key[:100]] if script not in NOTHING else []
                 continue
-            for place, unit in enumerate(self._args(script)):
+            for place, unit in self._switched_on(script):
                 try:
-                    use = self._unit(place, unit)
+                    uses.append(self._unit(place, unit))
                 except Refused as error:
                     self.errors.append(FieldError("controls", f"unit {place} {error}"))
-                    continue
-                uses += [] if use is None else [use]
         if others:
             self.warnings.append(f"alwayson_scripts {' '.join(others[:20])} has no effect here")
         return tuple(uses)
 
-    def _args(self, script: object) -> list[object]:
+    def _switched_on(self, script: object) -> list[tuple[int, object]]:
+        """The place of each unit that is switched on, and the unit; one more than may be."""
         units = script.get("args") if isinstance(script, dict) else script
         if units is None:
             return []
@@ -104,10 +105,11 @@ class Units:
             message = f'of {SCRIPT} must be {{"args": [units]}}, not {strict_json.kind_of(units)}'
             self.errors.append(FieldError("controls", message))
             return []
-        return units[: MOST + 1]
+        on = ((place, unit) for place, unit in enumerate(units) if not _is_off(unit))
+        return list(islice(on, MOST + 1))
 
-    def _unit(self, place: int, unit: object) -> ControlUse | None:
-        """The use of a unit; None where it asks for nothing."""
+    def _unit(self, place: int, unit: object) -> ControlUse:
+        """The use of a unit that is switched on."""
         if not isinstance(unit, dict):
             raise Refused(f"must be an object, not {strict_json.kind_of(unit)}")
         given: dict[str, Any] = {
@@ -118,8 +120,6 @@ class Units:
         values, wrong = read_rows(UNIT, given, self.service.engine.settings.limits)
         if wrong:
             raise Refused("; ".join(f"has {each.field}: {each.message}" for each in wrong))
-        if not values["enabled"]:
-            return None
         if values["model"].strip().casefold() in ("", NONE):
             known = [info.name for info in self.service.engine.catalogue.usable("controlnet")]
             there = f"there are {', '.join(known[:20])}" if known else "there is none here"
@@ -279,6 +279,13 @@ def detect_schema(limits: Limits) -> Json:
             "controlnet_input_images": {**pictures, "maxItems": limits.images},
         },
     }
+
+
+def _is_off(unit: object) -> bool:
+    value = unit.get("enabled") if isinstance(unit, dict) else None
+    with suppress(Refused):
+        return value not in (None, "") and not loosely(Flag(), value)
+    return False
 
 
 def _image(value: object) -> object:
