@@ -51,6 +51,19 @@ def test_a_new_controlnet_changes_nothing() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
 
 
+def test_a_woken_controlnet_sees_lines_as_strongly_as_noise() -> None:
+    net = control.new_control(control.Doodle().unet)
+    hint = Image.new("RGB", (256, 256))
+    hint.paste("white", (64, 64, 66, 192))
+    hints = torch.cat([control.pixels(turned) for turned in (hint, hint.rotate(90))])
+    control.wake(net, hints)
+    with torch.no_grad():
+        seen = net.controlnet_cond_embedding(hints)
+    assert seen.shape == (2, 64, 16, 16)  # as the latents that doodle denoises
+    assert seen.mean((0, 2, 3)).abs().max() < 1e-2
+    assert seen.std((0, 2, 3)).sub(1).abs().max() < 1e-2
+
+
 def test_agreement_is_of_edges_within_two_pixels() -> None:
     square = Image.new("RGB", (64, 64), "black")
     square.paste("white", (16, 16, 48, 48))

@@ -69,9 +69,10 @@ class Run:
 
     def __init__(  # noqa: PLR0913 - what a training run consists of
         self, module: nn.Module, path: Path, *, rate: float, minutes: float, decay: float = 0.999,
-        weight_decay: float = 0.0,
+        weight_decay: float = 0.0, warmup: int = 300,
     ) -> None:  # fmt: skip
         self.module, self.path, self.rate, self.budget = module, path, rate, minutes * 60
+        self.warmup = warmup
         self.optimizer = torch.optim.AdamW(
             module.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True
         )
@@ -120,7 +121,7 @@ class Run:
         used = min(1.0, self.seconds / self.budget)
         return (
             self.rate
-            * min(1.0, (self.step + 1) / 300)
+            * min(1.0, (self.step + 1) / self.warmup)
             * (0.02 + 0.98 * (1 + math.cos(math.pi * used)) / 2)
         )
 
