@@ -16,7 +16,7 @@ from imagine_core import hookimpl
 from imagine_core.errors import NoModel, UnknownName, UnusableModel
 from imagine_core.interfaces import ModelInfo, ModelLoader
 from imagine_core.models.catalogue import Catalogue
-from imagine_core.models.folders import LABELS
+from imagine_core.models.folders import KINDS, LABELS, folder_of
 from imagine_core.models.stamps import has_changed, stamp_of
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import default_models_folder
@@ -405,11 +405,16 @@ def test_a_model_wins_over_a_lora_of_its_name(tmp_path: Path) -> None:
     assert models.find("same", "lora").path.suffix == ".part2"
 
 
-def test_plugins_bring_loras_in_the_same_folders(tmp_path: Path) -> None:
-    models = with_parts(tmp_path / "m")
-    (tmp_path / "bundled" / "loras").mkdir()
-    (tmp_path / "bundled" / "loras" / "theirs.part2").write_bytes(b"x")
-    assert [info.name for info in models.usable("lora")] == ["theirs"]
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "model"])
+def test_plugins_bring_files_of_each_kind_in_the_same_folders(tmp_path: Path, kind: str) -> None:
+    loader = Parts()
+    loader.kind = kind
+    models = with_parts(tmp_path / "m", loader=loader)
+    theirs = folder_of(tmp_path / "bundled", kind)
+    theirs.mkdir()
+    (theirs / "theirs.part2").write_bytes(b"x")
+    assert [info.name for info in models.usable(kind)] == ["theirs"]
+    assert [info.name for info in models.models()] == ["doodle"]
 
 
 def test_loras_lie_in_folders_inside_theirs_but_models_do_not(tmp_path: Path) -> None:
