@@ -15,7 +15,7 @@ from imagine_plugins.loaders.architectures import SD1
 from imagine_plugins.loaders.controlnet import LoadedControl
 from imagine_plugins.loaders.controls import Controls
 
-SIZE, ROUNDS = 512, 5
+SIZE, ROUNDS = 512, 3
 
 
 def controls() -> None:
