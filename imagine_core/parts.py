@@ -214,7 +214,7 @@ class ControlNet(Protocol):
 
     @property
     def hash(self) -> str | None:
-        """First 8 hex digits of the file's sha256, as A1111 has it; None if unknown."""
+        """8 hex digits, of 64 KiB of the file, as A1111 writes them; None if unknown."""
 
     @property
     def is_conditional(self) -> bool:

@@ -12,7 +12,7 @@ from measure import interleaved, median, row
 from imagine_core.parts import AppliedControl, Parts
 from imagine_core.types import ControlUse
 from imagine_plugins.loaders.architectures import SD1
-from imagine_plugins.loaders.controlnet import LoadedControl
+from imagine_plugins.loaders.control_networks import LoadedControl
 from imagine_plugins.loaders.controls import Controls
 
 SIZE, ROUNDS = 512, 3

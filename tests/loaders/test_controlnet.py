@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import inspect
+import json
 import random
 import time
+from math import prod
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from imagine_core.errors import UnusableModel
 from imagine_core.interfaces import ModelInfo
 from imagine_core.testing import FakeDevice
+from imagine_plugins.loaders.architectures import SD1, SD2, SDXL
 from imagine_plugins.loaders.checkpoint import CheckpointLoader
-from imagine_plugins.loaders.control_layouts import FAMILIES, control_slots
-from imagine_plugins.loaders.controlnet import ControlNetLoader, LoadedControl
+from imagine_plugins.loaders.control_layouts import ControlFile, control_in_file
+from imagine_plugins.loaders.control_networks import LoadedControl, short_hash
+from imagine_plugins.loaders.control_slots import control_slots
+from imagine_plugins.loaders.controlnet import ControlNetLoader
+from imagine_plugins.loaders.header import read_header
+from imagine_plugins.loaders.layout import own_names
+from imagine_plugins.loaders.torch_file import read_torch_file
+from imagine_plugins.loaders.weights import build
 
 LOADER = ControlNetLoader()
 SMALL = {
@@ -48,7 +62,7 @@ def folder_of(path: Path, net: Any) -> Path:
 def original(net: Any) -> dict[str, torch.Tensor]:
     """The tensors of a network in the original layout."""
     state, found = net.state_dict(), {}
-    for slot in control_slots(net.config):
+    for slot in control_slots(net.config) or []:
         parts = [state[target] for target in slot.targets]
         found[slot.key] = torch.cat(parts)
     return found
@@ -63,7 +77,8 @@ def info_of(path: Path) -> ModelInfo:
 def loaded(path: Path) -> LoadedControl:
     info = info_of(path)
     assert info.problem is None, info.problem
-    return LOADER.load(info, device=FakeDevice(), full_precision=True)
+    made: LoadedControl = LOADER.load(info, device=FakeDevice(), full_precision=True)
+    return made
 
 
 def outputs(net: Any) -> list[torch.Tensor]:
@@ -83,6 +98,13 @@ def outputs(net: Any) -> list[torch.Tensor]:
     return [*down, middle]
 
 
+def whole(control: LoadedControl) -> Any:
+    """The network as diffusers has it, with the layers that read the hint."""
+    net = copy.deepcopy(control.network)
+    net.controlnet_cond_embedding = control._reader
+    return net
+
+
 def same(one: Any, other: Any) -> bool:
     pairs = zip(outputs(one), outputs(other), strict=True)
     return all(torch.equal(a, b) for a, b in pairs)
@@ -94,21 +116,19 @@ def test_a_diffusers_folder_of_any_sizes_is_loaded(tmp_path: Path) -> None:
     info = info_of(path)
     assert (info.name, info.kind, info.family, info.fits) == ("edges", "controlnet", "sd", ("sd",))
     assert info.parameters == sum(weight.numel() for weight in net.parameters())
-    assert same(loaded(path).network, net)
+    assert same(whole(loaded(path)), net)
 
 
-@pytest.mark.parametrize("family", [plan.family for plan in FAMILIES])
+@pytest.mark.parametrize("family", [plan.family for plan in (SD1, SD2, SDXL)])
 @pytest.mark.parametrize("layout", ["original", "prefixed", "diffusers"])
 def test_every_tensor_of_the_full_sizes_finds_its_place(
     tmp_path: Path, family: str, layout: str
 ) -> None:
-    import diffusers
-
-    plan = next(plan for plan in FAMILIES if plan.family == family)
+    plan = next(plan for plan in (SD1, SD2, SDXL) if plan.family == family)
     with torch.device("meta"):
         unet = diffusers.UNet2DConditionModel.from_config(dict(plan.unet))
         net = diffusers.ControlNetModel.from_unet(unet, load_weights_from_unet=False)
-    slots = list(control_slots({**plan.unet, "in_channels": 4}))
+    slots = control_slots(plan.unet) or []
     shapes = {name: tuple(weight.shape) for name, weight in net.state_dict().items()}
     assert {target for slot in slots for target in slot.targets} == set(shapes)
     if layout != "diffusers":
@@ -124,9 +144,6 @@ def test_every_tensor_of_the_full_sizes_finds_its_place(
 
 def sparse_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
     """A file with these tensors in float16, of which nothing but the header is written."""
-    import json
-    from math import prod
-
     header, position = {}, 0
     for name, shape in shapes.items():
         size = 2 * prod(shape)
@@ -143,33 +160,40 @@ def sparse_file(path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
 
 
 def test_the_original_layout_loads_into_the_same_network(tmp_path: Path) -> None:
-    from imagine_plugins.loaders.components import Stored
-    from imagine_plugins.loaders.control_layouts import control_of
-    from imagine_plugins.loaders.header import read_header
-    from imagine_plugins.loaders.weights import build
-
-    net = network()
-    path = tmp_path / "x.safetensors"
+    net, path = network(), tmp_path / "x.safetensors"
     save_file(original(net), path)
-    weights = {name: Stored(path, t) for name, t in read_header(path).tensors.items()}
-    found = control_of(weights, config=dict(net.config))
-    made = build(lambda: type(net)(**SMALL), found.component, dtype=torch.float32, device="cpu")
-    assert same(made, net)
+    found = control_in_file(path, read_header(path), config=dict(net.config))
+    assert found is not None
+    assert same(built(found), net)
+
+
+def test_a_file_of_other_sizes_loads_by_the_configuration_that_it_holds(tmp_path: Path) -> None:
+    net, path = network(), tmp_path / "x.safetensors"
+    files = {"controlnet/config.json": dict(net.config)}
+    save_file(original(net), path, metadata={"imagine.config": json.dumps(files)})
+    assert info_of(path).fits == ("sd",)
+    assert same(whole(loaded(path)), net)
 
 
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_pickle_of_torch_is_read_without_running_it(tmp_path: Path, nested: bool) -> None:  # noqa: FBT001
-    from imagine_plugins.loaders.control_layouts import control_in_file, root_of
-    from imagine_plugins.loaders.torch_file import read_torch_file
-
-    path = tmp_path / "x.pth"
-    tensors = {f"control_model.{name}": tensor for name, tensor in original(network()).items()}
+    net, path = network(), tmp_path / "x.pth"
+    tensors = {f"control_model.{name}": tensor for name, tensor in original(net).items()}
     torch.save({"state_dict": tensors} if nested else tensors, path)
-    header = read_torch_file(path)
-    assert root_of(header.tensors) == "state_dict." * nested + "control_model."
-    with pytest.raises(Exception, match="none of Stable Diffusion 1, 2 and XL"):
-        control_in_file(path, header)
     assert "take its diffusers folder" in (info_of(path).problem or "")
+    found = control_in_file(path, read_torch_file(path), config=dict(net.config))
+    assert found is not None
+    assert same(built(found), net)
+
+
+def built(found: ControlFile) -> Any:
+    kind = getattr(diffusers, found.kind)
+    return build(
+        lambda: kind.from_config(dict(found.config)),
+        found.component,
+        dtype=torch.float32,
+        device="cpu",
+    )
 
 
 def test_a_file_of_other_sizes_asks_for_its_folder(tmp_path: Path) -> None:
@@ -185,14 +209,21 @@ def test_a_file_of_other_sizes_asks_for_its_folder(tmp_path: Path) -> None:
     [
         ("lora_controlnet", "a Control-LoRA"),
         ("task_embedding", "several kinds of hints at once"),
+        ("control_add_embedding.linear_1.weight", "several kinds of hints at once"),
         ("lllite_unet_input_blocks_4_1.down.0.weight", "a ControlNet-LLLite"),
+        ("down_blocks.0.base_to_ctrl.0.weight", "a ControlNet-XS"),
+        ("down_blocks.0.motion_modules.0.proj_in.weight", "a ControlNet for videos"),
+        ("controlnet_blocks.0.weight", "a ControlNet for a transformer"),
+        ("style_embedding", "a T2I-Adapter for styles"),
+        ("difference", "the difference of a ControlNet"),
         ("ip_adapter.1.to_k_ip.weight", "an IP-Adapter"),
         ("image_proj.proj.weight", "an IP-Adapter"),
     ],
 )
 def test_what_is_no_controlnet_of_these_is_named(tmp_path: Path, tensor: str, said: str) -> None:
     path = tmp_path / "x.safetensors"
-    save_file({tensor: torch.zeros(2, 2), "input_hint_block.1.weight": torch.zeros(2)}, path)
+    hint = {"controlnet_cond_embedding.conv_in.weight": torch.zeros(16, 3, 3, 3)}
+    save_file({tensor: torch.zeros(2, 2)} | hint, path)
     problem = info_of(path).problem
     assert problem is not None
     assert said in problem
@@ -254,27 +285,184 @@ def test_one_that_pools_its_output_acts_on_the_prompt_alone(tmp_path: Path) -> N
     assert not LoadedControl(network()).is_conditional
 
 
-def test_the_hash_is_that_of_the_file_in_eight_digits(tmp_path: Path) -> None:
-    import hashlib
-
-    path = folder_of(tmp_path / "x", network())
+def test_the_hash_is_the_one_that_a1111_writes_behind_a_controlnets_name(tmp_path: Path) -> None:
+    path = folder_of(tmp_path / "x", network(block_out_channels=[64, 160]))
     made = loaded(path)
     data = (path / "diffusion_pytorch_model.safetensors").read_bytes()
-    deadline = time.monotonic() + 20
-    while made.hash is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert made.hash == hashlib.sha256(data).hexdigest()[:8]
+    assert len(data) > 0x110000
+    # modules/sd_models.py, model_hash: the old one, of which the extension's names are made
+    assert made.hash == hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8]
     made.close()
     assert made.network is None
 
 
+def test_a_file_that_is_too_short_to_have_a_hash_has_none(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    path.write_bytes(bytes(2**20))
+    assert short_hash(path) is None
+    path.write_bytes(bytes(2**20 + 1))
+    assert short_hash(path) == hashlib.sha256(b"\0").hexdigest()[:8]
+    assert short_hash(tmp_path / "gone.pth") is None
+
+
+@pytest.mark.parametrize("cut", ["small", "mid"])
+def test_a_controlnet_with_fewer_transformers_is_built_as_its_tensors_say(
+    tmp_path: Path, cut: str
+) -> None:
+    options = {**SDXL.unet, "transformer_layers_per_block": [1, 1, 1]}
+    if cut == "small":
+        options |= {"down_block_types": ["DownBlock2D"] * 3, "mid_block_type": "UNetMidBlock2D"}
+    known = inspect.signature(diffusers.ControlNetModel.__init__).parameters
+    with torch.device("meta"):
+        net = diffusers.ControlNetModel(**{k: v for k, v in options.items() if k in known})
+    shapes = {name: tuple(weight.shape) for name, weight in net.state_dict().items()}
+    path = tmp_path / "x.safetensors"
+    sparse_file(path, shapes)
+    info = info_of(path)
+    assert (info.problem, info.fits) == (None, ("sdxl",))
+    found = control_in_file(path, read_header(path))
+    assert found is not None
+    with torch.device("meta"):
+        made = type(net).from_config({k: v for k, v in found.config.items() if k in known})
+    assert {name: tuple(w.shape) for name, w in made.state_dict().items()} == shapes
+
+
+# ------------------------------------------------------------------------------- T2I-Adapters
+
+
+ADAPTERS = {
+    "full_adapter": {"channels": [320, 640, 1280, 1280], "num_res_blocks": 2},
+    "full_adapter_xl": {"channels": [320, 640, 1280, 1280], "num_res_blocks": 2},
+    "light_adapter": {"channels": [320, 640, 1280], "num_res_blocks": 4},
+}
+
+
+def adapter_of(kind: str, **options: Any) -> Any:
+    factor = 16 if kind == "full_adapter_xl" else 8
+    options = {"in_channels": 3, "downscale_factor": factor, **ADAPTERS[kind], **options}
+    return diffusers.T2IAdapter(adapter_type=kind, **options).eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "family"),
+    [("full_adapter", "sd1"), ("full_adapter_xl", "sdxl"), ("light_adapter", "sd1")],
+)
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("layout", ["original", "diffusers"])
+def test_every_tensor_of_an_adapter_finds_its_place(
+    tmp_path: Path, kind: str, family: str, colours: int, layout: str
+) -> None:
+    with torch.device("meta"):
+        net = adapter_of(kind, in_channels=colours)
+    shapes = {name: tuple(weight.shape) for name, weight in net.state_dict().items()}
+    path = tmp_path / "t2i.safetensors"
+    stored = authors_names(shapes, light=kind == "light_adapter")
+    sparse_file(path, shapes if layout == "diffusers" else stored)
+    info = info_of(path)
+    assert (info.problem, info.fits, info.details["class"]) == (None, (family,), "T2IAdapter")
+    found = control_in_file(path, read_header(path))
+    assert found is not None
+    with torch.device("meta"):
+        made = diffusers.T2IAdapter.from_config(dict(found.config))
+    assert {name: tuple(w.shape) for name, w in made.state_dict().items()} == shapes
+    targets = [target for slot in found.component.slots or () for target in slot.targets]
+    assert sorted(targets) == sorted(shapes)
+    among_models = CheckpointLoader().recognise(path)
+    assert among_models is not None
+    assert "this is a T2I-Adapter, which steers" in (among_models.problem or "")
+    assert "controlnet/ beside the checkpoints" in (among_models.problem or "")
+
+
+def authors_names(named: dict[str, Any], *, light: bool) -> dict[str, Any]:
+    """diffusers' tensors of an adapter as the authors' code names them."""
+    found = {}
+    for name, value in named.items():
+        parts = name.removeprefix("adapter.").split(".")
+        if parts[0] == "body" and light:
+            parts[2] = {"resnets": "body"}.get(parts[2], parts[2])
+        elif parts[0] == "body" and parts[2] == "resnets":
+            parts = ["body", str(2 * int(parts[1]) + int(parts[3])), *parts[4:]]
+        elif parts[0] == "body":
+            parts[1] = str(2 * int(parts[1]))
+        found[".".join(parts)] = value
+    return found
+
+
+def test_an_adapter_of_its_authors_is_the_same_network(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net, path = adapter_of("full_adapter", channels=[16, 16, 32, 32]), tmp_path / "t2i.pth"
+    torch.save(authors_names(net.state_dict(), light=False), path)
+    made, hint = loaded(path), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        for ours, theirs in zip(made.network(hint), net(hint), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_an_adapter_with_other_layers_is_refused(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        net = adapter_of("full_adapter")
+    shapes = {name: tuple(weight.shape) for name, weight in net.state_dict().items()}
+    names = authors_names(shapes, light=False)
+    path = tmp_path / "t2i.safetensors"
+    sparse_file(path, names | {"body.2.down_opt.op.weight": (320, 320, 3, 3)})
+    assert "unknown layers" in (info_of(path).problem or "")
+
+
+# ------------------------------------------------------------------------------ broken files
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"block_out_channels": "wide"},
+        {"block_out_channels": []},
+        {"block_out_channels": [None, {}]},
+        {"down_block_types": None},
+        {"down_block_types": ["Nothing"]},
+        {"layers_per_block": [1]},
+        {"in_channels": "x"},
+        {"cross_attention_dim": [1, 2]},
+        {"conditioning_channels": 6},
+        {"conditioning_embedding_out_channels": 3},
+        {"addition_embed_type": "text_time"},
+        {"transformer_layers_per_block": {"a": 1}},
+    ],
+)
+def test_a_wrong_configuration_is_a_problem_in_words(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    path = folder_of(tmp_path / "edges", network())
+    config = json.loads((path / "config.json").read_text("utf-8"))
+    (path / "config.json").write_text(json.dumps({**config, **change}), "utf-8")
+    info = info_of(path)
+    assert info.kind == "controlnet"
+    assert info.problem or fails_to_load(info)
+
+
+def fails_to_load(info: ModelInfo) -> bool:
+    """Whether loading says in words what is wrong."""
+    with pytest.raises(UnusableModel):
+        LOADER.load(info, device=FakeDevice(), full_precision=True)
+    return True
+
+
+def full_tables() -> list[dict[str, tuple[int, ...]]]:
+    """The tensors of full-size files: ControlNets in both layouts, and an adapter."""
+    tables = []
+    for plan in (SD1, SDXL):
+        slots = control_slots(plan.unet) or []
+        tables += [{slot.key: slot.shape for slot in each} for each in (slots, own_names(slots))]
+    with torch.device("meta"):
+        state = adapter_of("full_adapter").state_dict()
+    shapes = {name: tuple(weight.shape) for name, weight in state.items()}
+    return [*tables, shapes, authors_names(shapes, light=False)]
+
+
 def test_mutated_headers_never_crash_it(tmp_path: Path) -> None:
     chance = random.Random(0)
-    plan = FAMILIES[0]
-    slots = list(control_slots({**plan.unet, "in_channels": 4}))
-    path = tmp_path / "x.safetensors"
-    for _ in range(150):
-        shapes = {slot.key: slot.shape for slot in slots}
+    tables, path = full_tables(), tmp_path / "x.safetensors"
+    for turn in range(300):
+        shapes = dict(tables[turn % len(tables)])
         for _ in range(chance.randint(1, 4)):
             name = chance.choice(list(shapes))
             match chance.randint(0, 3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,8 @@ from imagine_core.engine.forward import stack
 from imagine_core.errors import RequestError
 from imagine_core.parts import AppliedControl, Parts
 from imagine_core.types import ControlUse
-from imagine_plugins.loaders.controlnet import LoadedControl
-from imagine_plugins.loaders.controls import DEEPEST, SOFTER
+from imagine_plugins.loaders.control_networks import LoadedControl
+from imagine_plugins.loaders.controls import softer
 from reference import load, picture, single_file_pipeline
 
 LAYOUTS = {"sd1": TINY_SD1, "sd2": TINY_SD2, "sdxl": TINY_SDXL}
@@ -47,9 +48,14 @@ def random_net(unet: Any, seed: int, **options: Any) -> Any:
     return net.eval().requires_grad_(requires_grad=False)
 
 
+def loaded_net(net: Any) -> LoadedControl:
+    """The network as our loader gives it; that of diffusers' pipeline stays what it is."""
+    return LoadedControl(copy.deepcopy(net))
+
+
 def applied(net: Any, hint: Image.Image | None = None, **use: Any) -> AppliedControl:
     hint = picture(*SIZE) if hint is None else hint
-    loaded = net if isinstance(net, LoadedControl) else LoadedControl(net)
+    loaded = net if isinstance(net, LoadedControl) else loaded_net(net)
     return AppliedControl(loaded, ControlUse(name="net", image=b"", **use), hint)
 
 
@@ -129,7 +135,7 @@ def test_several_controlnets_in_their_steps_are_those_of_diffusers(pair: Any) ->
 
 
 def test_rows_with_other_controlnets_share_a_forward_and_are_each_alone(pair: Any) -> None:
-    first, second = map(LoadedControl, pair.nets)
+    first, second = map(loaded_net, pair.nets)
     hints = [picture(*SIZE), picture(*SIZE).rotate(180), Image.new("RGB", SIZE, (9, 200, 90))]
     rows = [
         None,
@@ -143,8 +149,8 @@ def test_rows_with_other_controlnets_share_a_forward_and_are_each_alone(pair: An
     cat = encode(pair.ours, "a cat")
     calls: list[int] = []
     hooks = [
-        net.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
-        for net in pair.nets
+        net.network.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+        for net in (first, second)
     ]
     together = pair.ours.predict(latents, times, stack([cat] * 5, rows))
     for hook in hooks:
@@ -158,14 +164,34 @@ def test_rows_with_other_controlnets_share_a_forward_and_are_each_alone(pair: An
         assert torch.equal(together[at], plain[at]) == (parts is None), row
 
 
-def test_the_prompt_is_more_important_where_residuals_weaken_outwards(pair: Any) -> None:
-    from imagine_plugins.loaders.controls import Row, _weighted
+def test_residuals_weaken_outwards_where_the_prompt_or_the_controlnet_is_more_important(
+    pair: Any,
+) -> None:
+    assert softer(13) == pytest.approx([0.825 ** (12 - place) for place in range(13)])
+    assert softer(10) == pytest.approx([0.825 ** (12 - place) for place in range(10)])  # SDXL's
+    assert softer(5) == pytest.approx([0.825**4, 0.825**3, 0.825**2, 0.825, 1])
+    net = loaded_net(pair.nets[0])
+    plain, weak = (
+        steered(pair.ours, applied(net, weight=2.0, mode=mode)) for mode in ("balanced", "prompt")
+    )
+    factors = softer(len(plain))
+    for one, other, factor in zip(plain, weak, factors, strict=True):
+        assert torch.allclose(one * factor, other, atol=1e-5)
+        assert other.abs().max() > 0
 
-    ones = [torch.ones(1, 1, 1, 1) for _ in range(13)]
-    row = [Row(0, applied(pair.nets[0], weight=2.0, mode="prompt"))]
-    scales = [float(each) for each in _weighted(ones, row, is_adapter=False)]
-    assert scales == pytest.approx([2 * 0.825 ** (12 - n) for n in range(13)])
-    assert (SOFTER, DEEPEST) == (0.825, 12)
+
+def steered(model: Any, control: AppliedControl) -> list[torch.Tensor]:
+    """What is added to the UNet, the deepest residual last."""
+    cat = encode(model, "a cat")
+    with torch.no_grad():
+        found = model.controls.residuals(
+            torch.ones(1, 4, 16, 24),
+            torch.tensor([500.0]),
+            cat.context,
+            cat.extras,
+            [Parts(controls=(control,))],
+        )
+    return [*found["down_block_additional_residuals"], found["mid_block_additional_residual"]]
 
 
 def test_the_controlnet_is_more_important_where_it_acts_on_the_prompt_alone(pair: Any) -> None:
@@ -197,7 +223,9 @@ def test_a_controlnet_of_another_network_is_refused_by_name(pair: Any) -> None:
         pair.ours.fit(Parts(controls=(applied(wrong),)))
     (field,) = error.value.fields
     assert field.field == "controls"
-    assert field.message.startswith("'net' does not fit this model: its width of the text is 56")
+    assert field.message.startswith(
+        "'net' is for models whose width of the text is 56; the model's is "
+    )
     assert pair.ours.fit(Parts(controls=(applied(pair.nets[0]),))) == ()
 
 
@@ -205,13 +233,13 @@ def test_hints_are_let_go_with_their_request(pair: Any) -> None:
     control = applied(pair.nets[0])
     seen = SimpleNamespace(inputs=torch.zeros(2, 4, 16, 24), time=500.0)
     predicted(pair, seen, Parts(controls=(control,)))
-    assert control in pair.ours.controls._hints
-    before = len(pair.ours.controls._hints)
+    assert control in pair.ours.controls._read
+    before = len(pair.ours.controls._read)
     del control
     import gc
 
     gc.collect()
-    assert len(pair.ours.controls._hints) < before
+    assert len(pair.ours.controls._read) < before
 
 
 def test_adapters_are_those_of_diffusers(pair: Any) -> None:

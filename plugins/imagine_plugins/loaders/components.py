@@ -180,28 +180,29 @@ def component_slots(
         openclip: Numbers of the text encoders in OpenCLIP's layout; the others have Hugging Face's.
     """
     slots = {
-        "unet": _understood("unet", lambda: _unet_slots(plan.unet)),
+        "unet": understood("unet", lambda: _unet_slots(plan.unet)),
         "vae": autoencoder_slots(plan.vae),
     }
     for number, part in enumerate(plan.texts):
         name = component_name("text_encoder", number)
         layout = openclip_slots if number in openclip else clip_slots
         filled = partial(layout, part.config, projection=part.projection)
-        slots[name] = _understood(name, lambda filled=filled: list(filled()))  # type: ignore[misc]
+        slots[name] = understood(name, lambda filled=filled: list(filled()))  # type: ignore[misc]
     return slots
 
 
 def _unet_slots(config: Config) -> list[Slot] | None:
-    return list(unet_slots(config)) if _is_laid_out(config) else None
+    return list(unet_slots(config)) if is_laid_out(config) else None
 
 
 def autoencoder_slots(config: Config) -> list[Slot]:
     """The tensors of an autoencoder; raises `ConfigError` where they cannot be told."""
     layout = vae_slots if config["_class_name"] == "AutoencoderKL" else tiny_slots
-    return _understood("vae", lambda: list(layout(config)))
+    return understood("vae", lambda: list(layout(config)))
 
 
-def _is_laid_out(config: Config) -> bool:
+def is_laid_out(config: Config) -> bool:
+    """Whether `unet_slots` knows all layers of a UNet."""
     down = [str(kind) for kind in config["down_block_types"]]
     up = [str(kind) for kind in config["up_block_types"]]
     return (
@@ -213,7 +214,8 @@ def _is_laid_out(config: Config) -> bool:
     )
 
 
-def _understood(component: str, compute: Callable[[], T]) -> T:
+def understood(component: str, compute: Callable[[], T]) -> T:
+    """What `compute` makes of a configuration; raises `ConfigError` where that fails."""
     try:
         return compute()
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:

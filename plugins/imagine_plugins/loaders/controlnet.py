@@ -7,17 +7,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.components import FLOATS, Meter
 from imagine_plugins.loaders.control_layouts import (
+    ADAPTER,
     KIND,
+    NET,
     ControlFile,
     adapter_of,
     control_in_file,
     control_of,
-    control_problem,
 )
 from imagine_plugins.loaders.folder import INDEX, component_weights, file_reader
 from imagine_plugins.loaders.header import read_header, recognised
@@ -27,45 +28,10 @@ from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device
-    from imagine_core.models.hashing import FileHash
+    from imagine_plugins.loaders.control_networks import LoadedControl
 
 CONFIG = "config.json"
-CLASSES = ("ControlNetModel", "T2IAdapter")
-
-
-class LoadedControl:
-    """A ControlNet or a T2I-Adapter, which models of its family share.
-
-    Args:
-        network: A diffusers ControlNetModel or T2IAdapter on the device.
-        file_hash: Its file's hash, once it is known; None for several files.
-    """
-
-    def __init__(self, network: Any, file_hash: FileHash | None = None) -> None:
-        self.network = network
-        self._hash = file_hash
-
-    @property
-    def hash(self) -> str | None:
-        """First 8 hex digits of the file's sha256, once they are known."""
-        known = None if self._hash is None else self._hash.value
-        return None if known is None else known[:8]
-
-    @property
-    def is_adapter(self) -> bool:
-        """Whether it is a T2I-Adapter, which reads nothing but the hint."""
-        return type(self.network).__name__ == "T2IAdapter"
-
-    @property
-    def is_conditional(self) -> bool:
-        """Whether it acts in the row of the prompt alone, as those that pool their output do."""
-        return bool(self.network.config.get("global_pool_conditions"))
-
-    def close(self) -> None:
-        """Release the weights and stop computing the hash."""
-        if self._hash is not None:
-            self._hash.stop()
-        self.network = None
+CLASSES = (NET, ADAPTER)
 
 
 class ControlNetLoader:
@@ -89,7 +55,7 @@ class ControlNetLoader:
         import diffusers
         import torch
 
-        from imagine_core.models.hashing import FileHash
+        from imagine_plugins.loaders.control_networks import LoadedControl
         from imagine_plugins.loaders.weights import build
 
         with named(info.name, kind="ControlNet"):
@@ -108,7 +74,7 @@ class ControlNetLoader:
                 meter=Meter({KIND: control.component}, progress),
             )
             files = {stored.path for stored in control.component.read}
-            return LoadedControl(network, FileHash(*files).start() if len(files) == 1 else None)
+            return LoadedControl(network, files.pop() if len(files) == 1 else None)
 
     def _look(self, path: Path, name: str) -> ModelInfo | None:
         found = _examine(path)
@@ -144,13 +110,12 @@ def _examine(path: Path) -> tuple[ControlFile, Mapping[str, str]] | None:
     if ending not in TORCH_FILES | {".safetensors"}:
         return None
     header = read_torch_file(path) if ending in TORCH_FILES else read_header(path)
-    if control_problem(header) is None:
-        return None
     try:
-        return control_in_file(path, header), modelspec(header)
+        found = control_in_file(path, header)
     except ProblemError as error:
         error.metadata = modelspec(header)
         raise
+    return found and (found, modelspec(header))
 
 
 def _in_folder(folder: Path) -> tuple[ControlFile, Mapping[str, str]] | None:
@@ -165,6 +130,6 @@ def _in_folder(folder: Path) -> tuple[ControlFile, Mapping[str, str]] | None:
         problem = f"this is of the class {kind:.80}; only {' and '.join(CLASSES)} are supported"
         raise ProblemError(problem, family=KIND)
     weights = component_weights(folder)
-    if kind == "T2IAdapter":
+    if kind == ADAPTER:
         return adapter_of(weights, config), {}
     return control_of(weights, config=config, told=folder.name), {}

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
 
 from imagine_core.errors import FieldError, RequestError
-from imagine_core.pictures.images import resized
-from imagine_plugins.loaders.controlnet import LoadedControl
+from imagine_plugins.loaders.control_networks import LoadedControl
+from imagine_plugins.loaders.control_slots import residual_widths
 from imagine_plugins.loaders.seamless import acting
+from imagine_plugins.loaders.t2i_layouts import adapter_scales, adapter_widths
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from imagine_core.parts import AppliedControl, Parts
 
 SOFTER = 0.825
@@ -23,10 +22,11 @@ SOFTER = 0.825
 ControlNet is more important: the guess mode of Zhang et al. 2023, as A1111's extension has it."""
 
 DEEPEST = 12
-"""The place of SD1's deepest residual; SDXL's have the factors of their own places, up to 9."""
+"""The place of SD1's deepest residual. SDXL's ten have the factors of their places as well."""
 
+A1111_COUNTS = (10, 13)
 SOFTER_FEATURES = (0.25, 0.62, 0.825, 1.0)
-"""The same for the four features of a T2I-Adapter."""
+"""The same for the features of a T2I-Adapter."""
 
 
 class Row(NamedTuple):
@@ -36,10 +36,41 @@ class Row(NamedTuple):
     control: AppliedControl
 
 
+class Span(NamedTuple):
+    """Adjacent rows in which a ControlNet acts in the same way.
+
+    Attributes:
+        first, last: The rows, the latter excluded.
+        begin: The place of the first one among the rows that the ControlNet ran for.
+        weight, mode: How it acts.
+    """
+
+    first: int
+    last: int
+    begin: int
+    weight: float
+    mode: str
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the forward."""
+        return slice(self.first, self.last)
+
+    @property
+    def own(self) -> slice:
+        """The same among the rows that the ControlNet ran for."""
+        return slice(self.begin, self.begin + self.last - self.first)
+
+
+Read = dict[tuple[tuple[int, int], str], tuple[torch.Tensor, ...]]
+"""What a ControlNet makes of a hint, by the size of the latent and the axes that wrap around."""
+
+
 class Controls:
     """What ControlNets add to the UNet of a model.
 
-    Each runs once in a forward, for those rows alone that have it.
+    Each runs once in a forward, for those rows alone that have it. What it makes of a hint is kept
+    as long as the request.
 
     Args:
         unet: A UNet2DConditionModel.
@@ -49,17 +80,17 @@ class Controls:
     def __init__(self, unet: Any, downsampling: int) -> None:
         self._unet = unet
         self._downsampling = downsampling
-        self._hints: WeakKeyDictionary[AppliedControl, dict[tuple[int, int], torch.Tensor]] = (
-            WeakKeyDictionary()
-        )
+        self._read: WeakKeyDictionary[AppliedControl, Read] = WeakKeyDictionary()
 
     def fit(self, parts: Parts) -> None:
-        """Raise `RequestError` for a ControlNet that was not made for this network."""
-        for control in parts.controls:
-            problem = self._misfit(control.net)
-            if problem is not None:
-                message = f"{control.use.name!r} does not fit this model: {problem}"
-                raise RequestError([FieldError("controls", message)])
+        """Raise `RequestError` for ControlNets that were not made for this network."""
+        problems = [
+            FieldError("controls", f"{control.use.name!r} {problem}")
+            for control in parts.controls
+            if (problem := self._misfit(control.net)) is not None
+        ]
+        if problems:
+            raise RequestError(problems)
 
     def residuals(
         self,
@@ -69,7 +100,7 @@ class Controls:
         added: Mapping[str, torch.Tensor],
         parts: Sequence[Parts | None],
     ) -> dict[str, Any]:
-        """Further arguments of the UNet's forward.
+        """Further arguments of the UNet's forward; none where no ControlNet acts.
 
         Args:
             latents: [rows, channels, height, width], without the inputs of inpainting models.
@@ -78,143 +109,187 @@ class Controls:
             added: Further inputs, [rows, ...].
             parts: For each row.
         """
-        rows: dict[LoadedControl, list[Row]] = {}
-        for place, each in enumerate(parts):
-            for control in () if each is None else each.controls:
-                if isinstance(control.net, LoadedControl):
-                    rows.setdefault(control.net, []).append(Row(place, control))
-        if not rows:
-            return {}
-        size = (latents.shape[3] * self._downsampling, latents.shape[2] * self._downsampling)
-        nets: list[torch.Tensor] = []
-        features: list[torch.Tensor] = []
-        for net, used in rows.items():
-            places = torch.tensor([row.place for row in used], device=latents.device)
-            hints = torch.cat([self._hint(net, row.control, size) for row in used])
-            seamless = [_seamless(parts[row.place]) for row in used]
-            with acting(net.network, seamless):
-                if net.is_adapter:
-                    made = net.network(hints)
-                else:
-                    down, middle = net.network(
-                        latents[places].to(net.network.dtype),
-                        timesteps[places],
-                        encoder_hidden_states=context[places].to(net.network.dtype),
-                        controlnet_cond=hints,
-                        added_cond_kwargs={name: value[places] for name, value in added.items()},
-                        return_dict=False,
-                    )
-                    made = [*down, middle]
-            weighted = _weighted(made, used, net.is_adapter)
-            _add(features if net.is_adapter else nets, weighted, places, latents)
+        nets, features = Sum(len(latents)), Sum(len(latents))
+        for net, rows in _by_net(parts).items():
+            spans = list(_spans(rows))
+            hints = [self._hint(row.control, parts[row.place], latents) for row in rows]
+            read = [torch.cat(each) for each in zip(*hints, strict=True)]
+            if net.is_adapter:
+                scales = SOFTER_FEATURES[-len(read) :]
+                features.add([each.to(latents.dtype) for each in read], spans, scales)
+                continue
+
+            def of_rows(value: torch.Tensor, spans: Sequence[Span] = spans) -> torch.Tensor:
+                return torch.cat([value[span.rows] for span in spans])
+
+            dtype = net.network.dtype
+            with acting(net.network, [_seamless(parts[row.place]) for row in rows]):
+                down, middle = net.network(
+                    of_rows(latents).to(dtype),
+                    of_rows(timesteps),
+                    encoder_hidden_states=of_rows(context).to(dtype),
+                    controlnet_cond=read[0],
+                    added_cond_kwargs={name: of_rows(value) for name, value in added.items()},
+                    return_dict=False,
+                )
+            made = [each.to(latents.dtype) for each in (*down, middle)]
+            nets.add(made, spans, softer(len(made)))
         found: dict[str, Any] = {}
-        if nets:
-            *down, middle = nets
-            found["down_block_additional_residuals"] = tuple(down)
-            found["mid_block_additional_residual"] = middle
-        if features:
-            found["down_intrablock_additional_residuals"] = features
+        if nets.tensors:
+            *outer, deepest = nets.tensors
+            found["down_block_additional_residuals"] = tuple(outer)
+            found["mid_block_additional_residual"] = deepest
+        if features.tensors:
+            found["down_intrablock_additional_residuals"] = features.tensors
         return found
 
     def _hint(
-        self, net: LoadedControl, control: AppliedControl, size: tuple[int, int]
-    ) -> torch.Tensor:
-        """The hint at the size of a pass, [1, 3, height, width], 0..1, on the ControlNet's device.
-
-        One channel where an adapter takes grey.
-        """
-        kept = self._hints.setdefault(control, {})
-        if size not in kept:
-            grey = net.network.config.get("in_channels") == 1 and net.is_adapter
-            kept[size] = _pixels(_fitted(control.hint, size, self._downsampling), grey=grey)
-        return kept[size].to(net.network.device, net.network.dtype)
+        self, control: AppliedControl, parts: Parts | None, latents: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
+        """What a ControlNet makes of its hint, at the size of a pass."""
+        assert isinstance(control.net, LoadedControl)
+        height, width = latents.shape[-2:]
+        kept, key = self._read.setdefault(control, {}), ((width, height), _seamless(parts))
+        if key not in kept:
+            size, seamless = key
+            kept[key] = control.net.read(
+                control.hint, size, downsampling=self._downsampling, seamless=seamless
+            )
+        return kept[key]
 
     def _misfit(self, net: object) -> str | None:
+        """Why a ControlNet does not fit this network, as the end of a sentence."""
         if not isinstance(net, LoadedControl):
-            return "it is of a format that this model cannot use"
-        unet, other = self._unet.config, net.network.config
-        if net.is_adapter:
-            ours, theirs = list(unet.block_out_channels), list(other.channels)
-            if theirs[: len(ours)] != ours[: len(theirs)]:
-                return f"its widths are {theirs}, and the model's {ours}"
-            return None
-        for key, what in WIDTHS.items():
-            ours, theirs = unet.get(key), other.get(key)
-            if _plain(ours) != _plain(theirs):
-                return f"its {what} is {theirs}, and the model's {ours}"
+            return "is of a format that this model cannot use"
+        facts = _of_adapter if net.is_adapter else _of_net
+        theirs, ours = facts(net.network.config, self._unet.config, self._downsampling)
+        for what, value in theirs.items():
+            if value != ours[what]:
+                return f"is for models whose {what} is {value}; the model's is {ours[what]}"
         return None
 
 
-WIDTHS = {
-    "cross_attention_dim": "width of the text",
-    "block_out_channels": "width",
-    "layers_per_block": "number of layers",
-    "addition_embed_type": "further input",
-}
-"""What of their configurations a UNet and its ControlNet have in common, in words."""
+class Sum:
+    """Residuals of all rows of a forward, added up from those of some; zeros where there are none.
+
+    Args:
+        rows: How many there are.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
+        self.tensors: list[torch.Tensor] = []
+
+    def add(
+        self, made: Sequence[torch.Tensor], spans: Sequence[Span], softer: Sequence[float]
+    ) -> None:
+        """Add residuals of the rows of `spans`, each times its weight; it takes them over.
+
+        Args:
+            made: For each depth, [rows of `spans`, channels, height, width], or one value for each
+                channel.
+            spans: Where they belong.
+            softer: For each depth, a factor of all modes but "balanced".
+        """
+        if not self.tensors and len(spans) == 1 and spans[0].rows == slice(0, self._rows):
+            (span,) = spans
+            self.tensors = [
+                residual if scale == 1.0 else residual * scale
+                for residual, scale in zip(made, _scales(span, softer), strict=True)
+            ]
+            return
+        if not self.tensors:
+            self.tensors = [each.new_zeros(self._rows, *each.shape[1:]) for each in made]
+        for depth, residual in enumerate(made):
+            whole = self.tensors[depth]
+            if whole.shape[2:] != residual.shape[2:] and whole.shape[2:].numel() == 1:
+                whole = whole.expand(-1, -1, *residual.shape[2:]).clone()
+                self.tensors[depth] = whole
+            for span in spans:
+                scale = _scales(span, softer)[depth]
+                whole[span.rows].add_(residual[span.own], alpha=scale)
 
 
-def _plain(value: Any) -> object:
-    return list(value) if isinstance(value, list | tuple) else value
+def softer(count: int) -> list[float]:
+    """The factors of a ControlNet's residuals where the prompt or the ControlNet is important."""
+    deepest = DEEPEST if count in A1111_COUNTS else count - 1
+    return [SOFTER ** (deepest - depth) for depth in range(count)]
+
+
+def _scales(span: Span, softer: Sequence[float]) -> list[float]:
+    return [span.weight * (1.0 if span.mode == "balanced" else factor) for factor in softer]
+
+
+def _by_net(parts: Sequence[Parts | None]) -> dict[LoadedControl, list[Row]]:
+    """The rows of each ControlNet; one that is there twice in a row has it twice, apart."""
+    found: dict[LoadedControl, dict[int, list[Row]]] = {}
+    for place, each in enumerate(parts):
+        times: dict[object, int] = {}
+        for control in () if each is None else each.controls:
+            if control.use.weight and isinstance(control.net, LoadedControl):
+                time = times[control.net] = times.get(control.net, -1) + 1
+                found.setdefault(control.net, {}).setdefault(time, []).append(Row(place, control))
+    return {net: [row for rows in times.values() for row in rows] for net, times in found.items()}
+
+
+def _spans(rows: Sequence[Row]) -> Iterator[Span]:
+    span: Span | None = None
+    for begin, (place, control) in enumerate(rows):
+        acts = (control.use.weight, control.use.mode)
+        if span is not None and (span.last, span.weight, span.mode) == (place, *acts):
+            span = span._replace(last=place + 1)
+            continue
+        if span is not None:
+            yield span
+        span = Span(place, place + 1, begin, *acts)
+    if span is not None:
+        yield span
 
 
 def _seamless(parts: Parts | None) -> str:
     return "" if parts is None else parts.seamless
 
 
-def _weighted(
-    made: Sequence[torch.Tensor],
-    rows: Sequence[Row],
-    is_adapter: bool,  # noqa: FBT001
-) -> list[torch.Tensor]:
-    """The residuals, or an adapter's features, times what each row makes of them."""
-    weighted = []
-    for depth, residual in enumerate(made):
-        softer = SOFTER_FEATURES[depth] if is_adapter else SOFTER ** (DEEPEST - depth)
-        scales = [
-            row.control.use.weight * (1.0 if row.control.use.mode == "balanced" else softer)
-            for row in rows
-        ]
-        factor = torch.tensor(scales, dtype=residual.dtype, device=residual.device)
-        weighted.append(residual * factor[:, None, None, None])
-    return weighted
+# ------------------------------------------------------------------------------- what fits
 
 
-def _add(
-    totals: list[torch.Tensor],
-    weighted: Sequence[torch.Tensor],
-    places: torch.Tensor,
-    latents: torch.Tensor,
-) -> None:
-    """Add residuals of some rows to those of all; a row may be there twice."""
-    for depth, residual in enumerate(weighted):
-        shape = (len(latents), *residual.shape[1:])
-        whole = torch.zeros(shape, dtype=latents.dtype, device=latents.device)
-        whole = whole.index_add(0, places, residual.to(latents.dtype))
-        if depth < len(totals):
-            totals[depth] = totals[depth] + whole
-        else:
-            totals.append(whole)
+Facts = tuple[dict[str, object], dict[str, object]]
+"""What a ControlNet wants and what a UNet has, in words."""
 
 
-def _fitted(hint: Image.Image, size: tuple[int, int], cell: int) -> Image.Image:
-    """The hint at a size of whole cells; its edge fills a part of one that is missing."""
-    import numpy as np
-    from PIL import Image
+def _of_net(net: Any, unet: Any, downsampling: int) -> Facts:
+    del downsampling  # hints are scaled to what it reads
+    theirs = {
+        "number of latent channels": net.in_channels,
+        "width of the text": _plain(net.cross_attention_dim),
+        "width of each layer": residual_widths(net),
+    }
+    ours = {
+        "number of latent channels": unet.out_channels,
+        "width of the text": _plain(unet.cross_attention_dim),
+        "width of each layer": residual_widths(unet),
+    }
+    if net.addition_embed_type is not None:
+        what = "further input"
+        names = ("addition_embed_type", "projection_class_embeddings_input_dim")
+        theirs[what], ours[what] = ([each.get(name) for name in names] for each in (net, unet))
+    return theirs, ours
 
-    right, below = size[0] - hint.width, size[1] - hint.height
-    if not (0 <= right < cell and 0 <= below < cell):
-        return resized(hint, size)
-    if right or below:
-        padded = np.pad(np.asarray(hint), ((0, below), (0, right), (0, 0)), mode="edge")
-        return Image.fromarray(padded)
-    return hint
+
+def _of_adapter(adapter: Any, unet: Any, downsampling: int) -> Facts:
+    """Of as many levels as both have; the last level of a UNet does not shrink any more."""
+    widths, scales = list(unet.block_out_channels), []
+    for level, kind in enumerate(unet.down_block_types):
+        is_shrunk = "CrossAttn" not in kind and level < len(widths) - 1
+        scales.append(downsampling * 2 ** (level + is_shrunk))
+    count = min(len(widths), len(adapter_widths(adapter)))
+    theirs = {
+        "width of each level": adapter_widths(adapter)[:count],
+        "size of each level's cells": adapter_scales(adapter)[:count],
+    }
+    ours = {"width of each level": widths[:count], "size of each level's cells": scales[:count]}
+    return theirs, ours
 
 
-def _pixels(hint: Image.Image, *, grey: bool) -> torch.Tensor:
-    """[1, channels, height, width], 0..1, float32."""
-    import numpy as np
-
-    values = np.asarray(hint.convert("L" if grey else "RGB"), dtype=np.float32) / 255
-    pixels = torch.from_numpy(values)
-    return pixels[None, None] if grey else pixels.permute(2, 0, 1)[None]
+def _plain(value: object) -> object:
+    return list(value) if isinstance(value, list | tuple) else value
