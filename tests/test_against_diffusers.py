@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,14 +12,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
 from PIL import Image
 
 from checkpoints import TINY_SD1, inpainting, write_folder
+from control_nets import random_net
 from imagine_core import GenerationRequest
 from imagine_core.engine import Engine, build_engine
+from imagine_core.errors import GenerationFailed
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
-from imagine_core.testing import draw_one
+from imagine_core.testing import collect, draw_one
+from imagine_core.types import ControlUse
+from imagine_plugins.loaders.control_networks import LoadedControl
 
 SCHEDULERS = {
     "ddim": "DDIMScheduler",
@@ -31,6 +37,7 @@ SCHEDULERS = {
     "dpm2": "KDPM2DiscreteScheduler",
     "dpm2 a": "KDPM2AncestralDiscreteScheduler",
 }
+NETS = ("edges", "depth")  # of random weights, all the same
 SIZE = {"width": 64, "height": 64}
 REQUEST = GenerationRequest(
     prompt="a red house", negative_prompt="blurry", width=64, height=64, steps=6, seed=2**63 + 5
@@ -42,6 +49,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     write_folder(folder / "tiny", TINY_SD1)
     write_folder(folder / "painter", inpainting(TINY_SD1))
+    unet = UNet2DConditionModel.from_pretrained(folder / "tiny" / "unet")
+    for seed, name in enumerate(NETS):
+        random_net(unet, seed).save_pretrained(folder / "controlnet" / name)
     return folder
 
 
@@ -177,6 +187,67 @@ def test_an_inpainting_model_paints_the_picture_that_diffusers_does(
     assert difference(plain.crop(box), ours.crop(box)) > 20
 
 
+def hint(seed: int) -> Image.Image:
+    values = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
+    return Image.fromarray(values)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "heun"])
+@pytest.mark.parametrize("nets", [NETS[:1], NETS], ids=["one", "two"])
+def test_controlnets_draw_the_picture_that_diffusers_draws(
+    models: Path, real: Engine, pipelines: dict[str, Any], sampler: str, nets: tuple[str, ...]
+) -> None:
+    # both halves of the steps: diffusers counts those that are over, A1111 and Imagine those begun
+    ends = (0.5, 1.0)
+    loaded = [ControlNetModel.from_pretrained(models / "controlnet" / name) for name in nets]
+    parts = {**pipelines["txt2img"].components, "controlnet": loaded}
+    pipe = scheduled(StableDiffusionControlNetPipeline(**parts), SCHEDULERS[sampler])
+    pipe.set_progress_bar_config(disable=True)
+    count = len(nets)
+    theirs = pipe(
+        image=[hint(seed) for seed in range(count)],
+        controlnet_conditioning_scale=[0.7, 1.2][:count],
+        control_guidance_end=list(ends[:count]),
+        **SIZE,
+        **arguments(),
+    ).images[0]
+    uses = tuple(
+        ControlUse(name=name, image=encoded(hint(seed)), weight=(0.7, 1.2)[seed], end=ends[seed])
+        for seed, name in enumerate(nets)
+    )
+    ours = draw_one(real, replace(REQUEST, sampler=sampler, controls=uses)).images[0].image
+    assert difference(ours, theirs) <= 1
+    plain = draw_one(real, replace(REQUEST, sampler=sampler)).images[0].image
+    assert difference(ours, plain) > 20
+
+
+def test_a_controlnet_that_fails_fails_its_own_request_alone(
+    real: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = LoadedControl.read
+
+    def failing(self: LoadedControl, image: Image.Image, *args: Any, **options: Any) -> Any:
+        if image.getpixel((0, 0)) == (255, 0, 0):
+            raise RuntimeError("a kernel failed")
+        return read(self, image, *args, **options)
+
+    monkeypatch.setattr(LoadedControl, "read", failing)
+    red = encoded(Image.new("RGB", (64, 64), (255, 0, 0)))
+    use = ControlUse(name="edges", image=encoded(hint(3)))
+    good = replace(REQUEST, controls=(use,))
+    bad = replace(REQUEST, controls=(replace(use, image=red),))
+    alone = [draw_one(real, request).images[0].image for request in (REQUEST, good)]
+
+    async def crowd() -> list[Any]:
+        runs = (collect(real, request) for request in (REQUEST, bad, good))
+        return await asyncio.gather(*runs, return_exceptions=True)
+
+    first, failed, last = asyncio.run(crowd())
+    assert isinstance(failed, GenerationFailed)
+    for solo, shared in zip(alone, (first, last), strict=True):
+        assert difference(solo, shared[-1].images[0].image) <= 1
+
+
 def encoded(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
@@ -201,10 +272,6 @@ def test_the_picture_depends_on_prompt_negative_prompt_guidance_and_clip_skip(
 
 
 def test_mixed_requests_at_once_are_their_solo_pictures(real: Engine) -> None:
-    import asyncio
-
-    from imagine_core.testing import collect
-
     requests = [
         replace(REQUEST, sampler=name, steps=5 + n, seed=n, guidance_scale=1.0 + 2 * (n % 4))
         for n, name in enumerate(SCHEDULERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, write_checkpoint
+from adapter_rows import made_lora, of_kind
+from checkpoints import TINY_SD1, TINY_SD2, TINY_SDXL, Layout, inpainting, write_checkpoint
+from control_nets import random_adapter, random_net
 from imagine_core.engine.forward import stack
 from imagine_core.errors import RequestError
 from imagine_core.parts import AppliedControl, Parts
@@ -35,19 +38,6 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return SimpleNamespace(ours=load(path), plain=plain, kind=kind, nets=nets)
 
 
-def random_net(unet: Any, seed: int, **options: Any) -> Any:
-    """A ControlNet of a UNet whose zero convolutions are not zero: else nothing would be shown."""
-    from diffusers import ControlNetModel
-
-    strides = {4: (8, 8, 16), 8: (8, 8, 16, 16)}[options.pop("downsampling", 4)]
-    net = ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=strides, **options)
-    generator = torch.Generator().manual_seed(seed)
-    for name, weight in net.named_parameters():
-        if name.startswith(("controlnet_down", "controlnet_mid", "controlnet_cond")):
-            weight.data = torch.randn(weight.shape, generator=generator) * 0.1
-    return net.eval().requires_grad_(requires_grad=False)
-
-
 def loaded_net(net: Any) -> LoadedControl:
     """The network as our loader gives it; that of diffusers' pipeline stays what it is."""
     return LoadedControl(copy.deepcopy(net))
@@ -64,6 +54,11 @@ def forwards(pair: Any, nets: Any, **options: Any) -> list[Any]:
     import diffusers
 
     pipe = getattr(diffusers, pair.kind)(**pair.plain.components, controlnet=nets)
+    return noted(pipe, **options)
+
+
+def noted(pipe: Any, **options: Any) -> list[Any]:
+    """The forwards of a picture's UNet."""
     pipe.set_progress_bar_config(disable=True)
     seen = []
 
@@ -164,6 +159,137 @@ def test_rows_with_other_controlnets_share_a_forward_and_are_each_alone(pair: An
         assert torch.equal(together[at], plain[at]) == (parts is None), row
 
 
+def test_rows_with_a_lora_a_controlnet_both_and_none_are_each_alone(
+    pair: Any, tmp_path: Path
+) -> None:
+    lora = made_lora(tmp_path / "ink.safetensors", pair.ours.rows._layers, of_kind("LoRA"))
+    ink, edges = lora.used(0.7).applied, applied(pair.nets[0], weight=0.6)
+    rows = [
+        None,
+        Parts((ink,)),
+        Parts(controls=(edges,)),
+        Parts((ink,), controls=(edges, applied(pair.nets[1], mode="prompt"))),
+    ]
+    latents = torch.randn(4, 4, 16, 24, generator=torch.Generator().manual_seed(3))
+    times = torch.tensor([900.0, 20.0, 500.0, 700.0])
+    cat = encode(pair.ours, "a cat")
+    together = pair.ours.predict(latents, times, stack([cat] * 4, rows))
+    plain = pair.ours.predict(latents, times, stack([cat] * 4))
+    for row, parts in enumerate(rows):
+        at = slice(row, row + 1)
+        alone = pair.ours.predict(latents[at], times[at], stack([cat], [parts]))
+        assert (together[at] - alone).abs().max() <= 1e-5, row
+        assert torch.equal(together[at], plain[at]) == (parts is None), row
+
+
+def test_a_controlnet_that_is_there_twice_in_a_row_runs_once_and_acts_twice(pair: Any) -> None:
+    net = loaded_net(pair.nets[0])
+    hints = picture(*SIZE), picture(*SIZE).rotate(180)
+    each = [
+        applied(net, hint, weight=weight) for hint, weight in zip(hints, (0.4, 0.9), strict=True)
+    ]
+    calls: list[int] = []
+    net.network.register_forward_hook(lambda _, args, __: calls.append(len(args[0])))
+    both = residuals(pair.ours, *each)
+    assert calls == [2]
+    first, second = (residuals(pair.ours, one) for one in each)
+    for one, other, sum_ in zip(first, second, both, strict=True):
+        assert torch.allclose(one + other, sum_, atol=1e-5)
+
+
+def test_a_controlnet_of_weight_0_does_not_run(pair: Any) -> None:
+    net = loaded_net(pair.nets[0])
+    net.network.register_forward_hook(lambda *_: pytest.fail("it ran"))
+    cat = encode(pair.ours, "a cat")
+    latents, times = torch.ones(1, 4, 16, 24), torch.tensor([500.0])
+    parts = Parts(controls=(applied(net, weight=0.0),))
+    found = pair.ours.predict(latents, times, stack([cat], [parts]))
+    assert torch.equal(found, pair.ours.predict(latents, times, stack([cat])))
+
+
+def test_a_hint_is_read_once_for_all_steps_and_once_more_for_another_size(pair: Any) -> None:
+    control = applied(pair.nets[0])
+    read: list[int] = []
+    control.net._reader.register_forward_hook(lambda *_: read.append(1))  # type: ignore[attr-defined]
+    cat = encode(pair.ours, "a cat")
+    rows = [Parts(controls=(control,))] * 2
+    for height, width in ((16, 24), (16, 24), (8, 12), (8, 12), (16, 24)):
+        latents = torch.ones(2, 4, height, width)
+        pair.ours.predict(latents, torch.full((2,), 500.0), stack([cat] * 2, rows))
+    assert len(read) == 2
+    wrapped = Parts(controls=(control,), seamless="x")
+    pair.ours.predict(torch.ones(1, 4, 16, 24), torch.full((1,), 500.0), stack([cat], [wrapped]))
+    assert len(read) == 3
+
+
+def test_one_that_pools_its_output_acts_as_in_diffusers_and_sums_with_others(pair: Any) -> None:
+    pooled = copy.deepcopy(pair.nets[0])
+    pooled.register_to_config(global_pool_conditions=True)
+    parts = Parts(controls=(applied(pooled, weight=0.7),))
+    options = {"image": picture(*SIZE), "controlnet_conditioning_scale": 0.7}
+    for each in forwards(pair, pooled, **options):
+        assert (predicted(pair, each, parts) - each.output).abs().max() <= 1e-3
+    other = applied(pair.nets[1])
+    for order in ((0, 1), (1, 0)):
+        both = [(parts.controls[0], other)[place] for place in order]
+        one, two = residuals(pair.ours, parts.controls[0]), residuals(pair.ours, other)
+        for mean, full, sum_ in zip(one, two, residuals(pair.ours, *both), strict=True):
+            assert torch.allclose(mean + full, sum_, atol=1e-5)
+
+
+def test_blue_comes_first_where_the_configuration_says_so(pair: Any) -> None:
+    turned = copy.deepcopy(pair.nets[0])
+    turned.register_to_config(controlnet_conditioning_channel_order="bgr")
+    options = {"image": picture(*SIZE)}
+    (first, *_) = forwards(pair, turned, **options)
+    ours = predicted(pair, first, Parts(controls=(applied(turned),)))
+    assert (ours - first.output).abs().max() <= 1e-3
+    assert (predicted(pair, first, Parts(controls=(applied(pair.nets[0]),))) - ours).abs().max() > 0
+
+
+def test_an_inpainting_model_shows_a_controlnet_the_latent_alone(tmp_path: Path) -> None:
+    layout = inpainting(TINY_SD1)
+    path = write_checkpoint(tmp_path / "tiny.safetensors", layout)
+    plain = single_file_pipeline(path, layout, tmp_path / "configs")
+    narrow = {**plain.unet.config, "in_channels": 4}
+    net = random_net(type(plain.unet).from_config(narrow), 1)
+    ours, control = load(path), applied(net)
+    shapes: list[Any] = []
+    control.net.network.register_forward_hook(  # type: ignore[attr-defined]
+        lambda _, args, __: shapes.append(args[0])
+    )
+    parts = Parts(controls=(control,))
+    assert ours.fit(parts) == ()
+    latents = torch.randn(2, 4, 16, 24, generator=torch.Generator().manual_seed(3))
+    row, times = encode(ours, "a cat"), torch.full((2,), 500.0)
+    found = ours.predict(latents, times, stack([row] * 2, [None, parts]))
+    assert torch.equal(shapes[0], latents[1:])
+    down, middle = net(
+        latents[1:],
+        times[1:],
+        encoder_hidden_states=row.context,
+        controlnet_cond=pixels(picture(*SIZE)),
+        return_dict=False,
+    )
+    theirs = plain.unet(
+        torch.cat([latents[1:], row.extras["inpaint"]], 1),
+        times[1:],
+        encoder_hidden_states=row.context,
+        down_block_additional_residuals=down,
+        mid_block_additional_residual=middle,
+    ).sample
+    assert (found[1:] - theirs).abs().max() <= 1e-4
+    wide = applied(random_net(plain.unet, 1))
+    with pytest.raises(RequestError, match="latent channels is 9; the model's is 4"):
+        ours.fit(Parts(controls=(wide,)))
+
+
+def pixels(image: Image.Image) -> torch.Tensor:
+    """[1, 3, height, width], 0..1."""
+    values = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return values.view(1, image.height, image.width, 3).permute(0, 3, 1, 2) / 255
+
+
 def test_residuals_weaken_outwards_where_the_prompt_or_the_controlnet_is_more_important(
     pair: Any,
 ) -> None:
@@ -172,7 +298,7 @@ def test_residuals_weaken_outwards_where_the_prompt_or_the_controlnet_is_more_im
     assert softer(5) == pytest.approx([0.825**4, 0.825**3, 0.825**2, 0.825, 1])
     net = loaded_net(pair.nets[0])
     plain, weak = (
-        steered(pair.ours, applied(net, weight=2.0, mode=mode)) for mode in ("balanced", "prompt")
+        residuals(pair.ours, applied(net, weight=2.0, mode=mode)) for mode in ("balanced", "prompt")
     )
     factors = softer(len(plain))
     for one, other, factor in zip(plain, weak, factors, strict=True):
@@ -180,7 +306,7 @@ def test_residuals_weaken_outwards_where_the_prompt_or_the_controlnet_is_more_im
         assert other.abs().max() > 0
 
 
-def steered(model: Any, control: AppliedControl) -> list[torch.Tensor]:
+def residuals(model: Any, *controls: AppliedControl) -> list[torch.Tensor]:
     """What is added to the UNet, the deepest residual last."""
     cat = encode(model, "a cat")
     with torch.no_grad():
@@ -189,7 +315,7 @@ def steered(model: Any, control: AppliedControl) -> list[torch.Tensor]:
             torch.tensor([500.0]),
             cat.context,
             cat.extras,
-            [Parts(controls=(control,))],
+            [Parts(controls=controls)],
         )
     return [*found["down_block_additional_residuals"], found["mid_block_additional_residual"]]
 
@@ -245,41 +371,70 @@ def test_hints_are_let_go_with_their_request(pair: Any) -> None:
 def test_adapters_are_those_of_diffusers(pair: Any) -> None:
     import diffusers
 
-    if "XL" in pair.kind:
-        pytest.skip("its pipeline takes the same path with other blocks")
-    unet = pair.plain.unet
-    torch.manual_seed(0)
-    adapter = diffusers.T2IAdapter(
-        in_channels=3,
-        channels=list(unet.config.block_out_channels),
-        num_res_blocks=1,
-        downscale_factor=4,
-        adapter_type="full_adapter",
-    ).eval()
+    adapter = random_adapter(pair.plain.unet)
+    several = "XL" in pair.kind
     components = {**pair.plain.components, "adapter": adapter}
-    del components["image_encoder"]
-    pipe = diffusers.StableDiffusionAdapterPipeline(**components)
-    pipe.set_progress_bar_config(disable=True)
-    seen: list[Any] = []
-    hook = pipe.unet.register_forward_hook(
-        lambda _, args, __, output: seen.append(
-            SimpleNamespace(inputs=args[0], time=args[1], output=output[0])
-        ),
-        with_kwargs=True,
-    )
-    pipe(
-        prompt="a red cat",
-        negative_prompt="grey",
-        image=picture(*SIZE),
-        width=SIZE[0],
-        height=SIZE[1],
-        num_inference_steps=2,
-        guidance_scale=5.0,
-        adapter_conditioning_scale=0.7,
-        generator=torch.Generator().manual_seed(7),
-        output_type="latent",
-    )
-    hook.remove()
+    if not several:
+        del components["image_encoder"]
+    kind = getattr(diffusers, f"StableDiffusion{'XL' * several}AdapterPipeline")
     parts = Parts(controls=(applied(adapter, weight=0.7),))
+    assert pair.ours.fit(parts) == ()
+    seen = noted(
+        kind(**components),
+        image=picture(*SIZE),
+        adapter_conditioning_scale=0.7,
+    )
     for each in seen:
         assert (predicted(pair, each, parts) - each.output).abs().max() <= 1e-3
+    assert (predicted(pair, seen[0], None) - seen[0].output).abs().max() > 1e-3
+
+
+def test_an_adapter_runs_once_for_all_steps_and_shares_a_forward(pair: Any) -> None:
+    control, net = applied(random_adapter(pair.plain.unet)), applied(pair.nets[0])
+    runs: list[int] = []
+    control.net.network.register_forward_hook(  # type: ignore[attr-defined]
+        lambda *_: runs.append(1)
+    )
+    rows = [
+        None,
+        Parts(controls=(control,)),
+        Parts(controls=(net, control)),
+        Parts(controls=(net,)),
+    ]
+    latents = torch.randn(4, 4, 16, 24, generator=torch.Generator().manual_seed(3))
+    times, cat = torch.full((4,), 500.0), encode(pair.ours, "a cat")
+    together = [pair.ours.predict(latents, times, stack([cat] * 4, rows)) for _ in "12"]
+    assert torch.equal(*together)
+    assert len(runs) == 1
+    for row, parts in enumerate(rows):
+        at = slice(row, row + 1)
+        alone = pair.ours.predict(latents[at], times[at], stack([cat], [parts]))
+        assert (together[0][at] - alone).abs().max() <= 1e-5, row
+
+
+@pytest.mark.parametrize("cells", [(13, 9), (7, 16), (16, 24)])
+def test_controlnets_and_adapters_take_latents_of_any_size(
+    pair: Any, cells: tuple[int, int]
+) -> None:
+    controls = (applied(random_adapter(pair.plain.unet, in_channels=1)), applied(pair.nets[0]))
+    cat = encode(pair.ours, "a cat")
+    latents, times = torch.ones(1, 4, *cells), torch.tensor([500.0])
+    plain = pair.ours.predict(latents, times, stack([cat]))
+    for control in controls:
+        found = pair.ours.predict(latents, times, stack([cat], [Parts(controls=(control,))]))
+        assert found.shape == plain.shape
+        assert not torch.equal(found, plain)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"channels": [16, 64]}, "width of each level is"),
+        ({"downscale_factor": 16}, "size of each level's cells is"),
+    ],
+)
+def test_an_adapter_of_another_network_is_refused(
+    pair: Any, change: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(RequestError, match=said):
+        pair.ours.fit(Parts(controls=(applied(random_adapter(pair.plain.unet, **change)),)))
