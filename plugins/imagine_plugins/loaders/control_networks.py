@@ -60,7 +60,7 @@ class LoadedControl:
         """Pixels of the hint for each value of what it makes of it, along each side."""
         if self.is_adapter:
             return int(self.network.config.downscale_factor)
-        return 2 ** (len(self.network.config.conditioning_embedding_out_channels) - 1)
+        return 1 << (len(self.network.config.conditioning_embedding_out_channels) - 1)
 
     def read(
         self, hint: Image.Image, cells: tuple[int, int], *, downsampling: int, seamless: str

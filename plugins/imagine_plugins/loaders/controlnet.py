@@ -115,7 +115,7 @@ def _examine(path: Path) -> tuple[ControlFile, Mapping[str, str]] | None:
     except ProblemError as error:
         error.metadata = modelspec(header)
         raise
-    return found and (found, modelspec(header))
+    return None if found is None else (found, modelspec(header))
 
 
 def _in_folder(folder: Path) -> tuple[ControlFile, Mapping[str, str]] | None:

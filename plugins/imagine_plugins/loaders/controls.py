@@ -9,10 +9,9 @@ from weakref import WeakKeyDictionary
 import torch
 
 from imagine_core.errors import FieldError, RequestError
+from imagine_plugins.loaders.control_fitting import misfit
 from imagine_plugins.loaders.control_networks import LoadedControl
-from imagine_plugins.loaders.control_slots import residual_widths
 from imagine_plugins.loaders.seamless import acting
-from imagine_plugins.loaders.t2i_layouts import adapter_scales, adapter_widths
 
 if TYPE_CHECKING:
     from imagine_core.parts import AppliedControl, Parts
@@ -87,7 +86,7 @@ class Controls:
         problems = [
             FieldError("controls", f"{control.use.name!r} {problem}")
             for control in parts.controls
-            if (problem := self._misfit(control.net)) is not None
+            if (problem := misfit(control.net, self._unet.config, self._downsampling)) is not None
         ]
         if problems:
             raise RequestError(problems)
@@ -156,17 +155,6 @@ class Controls:
                 control.hint, size, downsampling=self._downsampling, seamless=seamless
             )
         return kept[key]
-
-    def _misfit(self, net: object) -> str | None:
-        """Why a ControlNet does not fit this network, as the end of a sentence."""
-        if not isinstance(net, LoadedControl):
-            return "is of a format that this model cannot use"
-        facts = _of_adapter if net.is_adapter else _of_net
-        theirs, ours = facts(net.network.config, self._unet.config, self._downsampling)
-        for what, value in theirs.items():
-            if value != ours[what]:
-                return f"is for models whose {what} is {value}; the model's is {ours[what]}"
-        return None
 
 
 class Sum:
@@ -248,48 +236,3 @@ def _spans(rows: Sequence[Row]) -> Iterator[Span]:
 
 def _seamless(parts: Parts | None) -> str:
     return "" if parts is None else parts.seamless
-
-
-# ------------------------------------------------------------------------------- what fits
-
-
-Facts = tuple[dict[str, object], dict[str, object]]
-"""What a ControlNet wants and what a UNet has, in words."""
-
-
-def _of_net(net: Any, unet: Any, downsampling: int) -> Facts:
-    del downsampling  # hints are scaled to what it reads
-    theirs = {
-        "number of latent channels": net.in_channels,
-        "width of the text": _plain(net.cross_attention_dim),
-        "width of each layer": residual_widths(net),
-    }
-    ours = {
-        "number of latent channels": unet.out_channels,
-        "width of the text": _plain(unet.cross_attention_dim),
-        "width of each layer": residual_widths(unet),
-    }
-    if net.addition_embed_type is not None:
-        what = "further input"
-        names = ("addition_embed_type", "projection_class_embeddings_input_dim")
-        theirs[what], ours[what] = ([each.get(name) for name in names] for each in (net, unet))
-    return theirs, ours
-
-
-def _of_adapter(adapter: Any, unet: Any, downsampling: int) -> Facts:
-    """Of as many levels as both have; the last level of a UNet does not shrink any more."""
-    widths, scales = list(unet.block_out_channels), []
-    for level, kind in enumerate(unet.down_block_types):
-        is_shrunk = "CrossAttn" not in kind and level < len(widths) - 1
-        scales.append(downsampling * 2 ** (level + is_shrunk))
-    count = min(len(widths), len(adapter_widths(adapter)))
-    theirs = {
-        "width of each level": adapter_widths(adapter)[:count],
-        "size of each level's cells": adapter_scales(adapter)[:count],
-    }
-    ours = {"width of each level": widths[:count], "size of each level's cells": scales[:count]}
-    return theirs, ours
-
-
-def _plain(value: object) -> object:
-    return list(value) if isinstance(value, list | tuple) else value
