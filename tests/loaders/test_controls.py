@@ -222,6 +222,18 @@ def test_a_hint_is_read_once_for_all_steps_and_once_more_for_another_size(pair: 
     assert len(read) == 3
 
 
+def test_a_controlnet_whose_hints_are_larger_gets_a_larger_one(pair: Any) -> None:
+    net = random_net(pair.plain.unet, 1, downsampling=8)  # the model's cells are of 4 pixels
+    control, large = applied(net), picture(*SIZE).resize((192, 128), Image.Resampling.LANCZOS)
+    assert pair.ours.fit(Parts(controls=(control,))) == ()
+    read = control.net.read(  # type: ignore[attr-defined]
+        picture(*SIZE), (24, 16), downsampling=4, seamless=""
+    )
+    theirs = net.controlnet_cond_embedding(pixels(large))
+    assert (read[0] - theirs).abs().max() <= 1e-5
+    assert residuals(pair.ours, control)[0].shape[2:] == (16, 24)
+
+
 def test_one_that_pools_its_output_acts_as_in_diffusers_and_sums_with_others(pair: Any) -> None:
     pooled = copy.deepcopy(pair.nets[0])
     pooled.register_to_config(global_pool_conditions=True)
