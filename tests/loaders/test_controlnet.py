@@ -19,6 +19,10 @@ from safetensors.torch import load_file, save_file
 
 from imagine_core.errors import UnusableModel
 from imagine_core.interfaces import ModelInfo
+from imagine_core.models.catalogue import Catalogue
+from imagine_core.models.folders import FOLDERS, KINDS
+from imagine_core.models.folders import folder_of as folder_of_kind
+from imagine_core.plugins import build_plugins
 from imagine_core.testing import FakeDevice
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL
 from imagine_plugins.loaders.checkpoint import CheckpointLoader
@@ -241,6 +245,29 @@ def test_one_among_the_models_is_told_where_it_belongs(tmp_path: Path) -> None:
     assert info.problem is not None
     assert "this is a ControlNet" in info.problem
     assert "controlnet/ beside the checkpoints" in info.problem
+
+
+@pytest.mark.parametrize("kind", [kind for kind in FOLDERS if kind in KINDS])
+def test_one_in_any_other_folder_is_told_where_it_belongs(tmp_path: Path, kind: str) -> None:
+    folder = folder_of_kind(tmp_path, kind)
+    folder.mkdir(exist_ok=True)
+    table = {slot.key: slot.shape for slot in control_slots(SD1.unet) or []}
+    sparse_file(folder / "file.safetensors", table)
+    adapter = adapter_of("full_adapter", channels=[16, 16, 32, 32])
+    torch.save(authors_names(adapter.state_dict(), light=False), folder / "old.pth")
+    folder_of(folder / "folder", network())
+    found = {info.path.name: info for info in catalogue(tmp_path).models(kind)}
+    assert set(found) == {"file.safetensors", "old.pth", "folder"}
+    for info in found.values():
+        if kind == "controlnet":
+            assert info.problem is None
+        else:
+            assert "which steers what a model draws" in (info.problem or "")
+            assert "it belongs in the folder controlnet/" in (info.problem or "")
+
+
+def catalogue(folder: Path) -> Catalogue:
+    return Catalogue(folder, loaders=build_plugins().loaders)
 
 
 def test_a_file_that_lacks_a_tensor_or_was_cut_off_is_told(tmp_path: Path) -> None:

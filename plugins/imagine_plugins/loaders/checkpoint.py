@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from imagine_core.interfaces import ModelInfo
+from imagine_plugins.loaders.control_layouts import control_problem
 from imagine_plugins.loaders.problems import ProblemError, explained, named
 from imagine_plugins.loaders.recognition import recognise_checkpoint
 from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
@@ -51,7 +52,7 @@ class CheckpointLoader:
             return self._checkpoint(path)
         if suffix not in OTHER_FILES:
             return None
-        family, problem = _upscaler(path) or OTHER_FILES[suffix]
+        family, problem = _elsewhere(path) or OTHER_FILES[suffix]
         # Under its whole name, lest it hide the usable model of the same stem.
         return self._unusable(path, ProblemError(problem, family=family), name=path.name)
 
@@ -88,12 +89,15 @@ class CheckpointLoader:
         return error.info(path, name=name, loader=self.name, size=size)
 
 
-def _upscaler(path: Path) -> tuple[str, str] | None:
-    """What a file is that belongs among the upscalers, whose pickles are read without running."""
+def _elsewhere(path: Path) -> tuple[str, str] | None:
+    """What a pickle is that belongs into another folder, where it is read without running it."""
     if path.suffix.lower() not in TORCH_FILES:
         return None
     try:
-        problem = upscaler_problem(read_torch_file(path))
+        header = read_torch_file(path)
     except ProblemError:
         return None
+    if (control := control_problem(header)) is not None:
+        return control.family, str(control)
+    problem = upscaler_problem(header)
     return None if problem is None else ("upscaler", problem)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.components import FLOATS, Meter
+from imagine_plugins.loaders.control_layouts import control_problem
 from imagine_plugins.loaders.header import Header, HeaderError, read_header
 from imagine_plugins.loaders.problems import ProblemError, explained, named
 from imagine_plugins.loaders.recognition import modelspec
@@ -76,7 +77,7 @@ class UpscalerLoader:
         if found is not None:
             return self._info(path, header, found)
         if path.suffix.lower() in TORCH_FILES:
-            raise ProblemError(f"{NO_UPSCALER}{_example(header)}")
+            raise control_problem(header) or ProblemError(f"{NO_UPSCALER}{_example(header)}")
         return None
 
     def _info(self, path: Path, header: Header, found: UpscalerFile) -> ModelInfo:
