@@ -34,6 +34,7 @@ from imagine_plugins.loaders.header import read_header
 from imagine_plugins.loaders.layout import own_names
 from imagine_plugins.loaders.torch_file import read_torch_file
 from imagine_plugins.loaders.weights import build
+from upscalers import compact
 
 LOADER = ControlNetLoader()
 SMALL = {
@@ -433,6 +434,77 @@ def test_an_adapter_with_other_layers_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t2i.safetensors"
     sparse_file(path, names | {"body.2.down_opt.op.weight": (320, 320, 3, 3)})
     assert "unknown layers" in (info_of(path).problem or "")
+
+
+# ------------------------------------------------------------------------------- the listing
+
+
+def listed(models: Path, kind: str = "controlnet") -> dict[str, ModelInfo]:
+    """What is listed of the files of a kind, as `GET /models?kind=` and `imagine list` show it."""
+    return {info.path.name: info for info in catalogue(models).models(kind)}
+
+
+@pytest.fixture
+def kept(tmp_path: Path) -> Path:
+    """The folder of the ControlNets, in `tmp_path`, the models folder."""
+    folder = tmp_path / "controlnet"
+    folder.mkdir()
+    return folder
+
+
+def full_sd1() -> dict[str, tuple[int, ...]]:
+    return {slot.key: slot.shape for slot in control_slots(SD1.unet) or []}
+
+
+def test_files_and_folders_of_the_folder_are_listed_those_inside_others_too(kept: Path) -> None:
+    sparse_file(kept / "canny.safetensors", full_sd1())
+    folder_of(kept / "lines" / "edges", network())
+    found = listed(kept.parent)
+    assert {name: (info.name, info.fits, info.problem) for name, info in found.items()} == {
+        "canny.safetensors": ("canny", ("sd1",), None),
+        "edges": ("edges", ("sd",), None),
+    }
+    assert listed(kept.parent, "model") == {}
+
+
+@pytest.mark.parametrize("name", ["edges.pth", "edges.PT", "cut.safetensors"])
+def test_a_download_that_was_cut_off_is_told_and_hides_no_other(kept: Path, name: str) -> None:
+    folder_of(kept / "edges", network())
+    path, tensors = kept / name, network().state_dict()
+    is_pickle = path.suffix != ".safetensors"
+    (torch.save if is_pickle else save_file)(tensors, path)
+    path.write_bytes(path.read_bytes()[:200_000])
+    found = listed(kept.parent)
+    cut = found.pop(path.name)
+    assert (cut.family, cut.size, cut.kind) == ("broken", 200_000, "controlnet")
+    said = "no file of weights that can be read" if is_pickle else "the download is incomplete"
+    assert said in (cut.problem or "")
+    assert "pickle, and loading" not in (cut.problem or "")
+    assert [info.problem for info in found.values()] == [None]
+
+
+def test_a_file_whose_shapes_contradict_each_other_is_listed_with_its_size(kept: Path) -> None:
+    path = kept / "x.safetensors"
+    sparse_file(path, {**full_sd1(), "zero_convs.3.0.weight": (64, 320, 1, 1)})
+    info = listed(kept.parent)[path.name]
+    assert info.problem is not None
+    assert "'zero_convs.3.0.weight' has the shape [64, 320, 1, 1]" in info.problem
+    assert "wants [320, 320, 1, 1]" in info.problem
+    assert info.size == path.stat().st_size > 700_000_000
+
+
+def test_an_upscaler_among_the_controlnets_is_told_where_it_belongs(kept: Path) -> None:
+    torch.save(compact(), kept / "x4.pth")
+    problem = listed(kept.parent)["x4.pth"].problem
+    assert "it belongs in the folder upscale_models/" in (problem or "")
+
+
+def test_a_pickle_of_anything_else_is_no_controlnet(kept: Path) -> None:
+    torch.save({"who.knows": torch.ones(2)}, kept / "x.pth")
+    problem = listed(kept.parent)["x.pth"].problem
+    assert problem is not None
+    assert "no ControlNet in a layout known here" in problem
+    assert "'who.knows'" in problem
 
 
 # ------------------------------------------------------------------------------ broken files

@@ -21,10 +21,11 @@ from imagine_plugins.loaders.control_layouts import (
     control_of,
 )
 from imagine_plugins.loaders.folder import INDEX, component_weights, file_reader
-from imagine_plugins.loaders.header import read_header, recognised
+from imagine_plugins.loaders.header import first_tensor, read_header, recognised
 from imagine_plugins.loaders.problems import ProblemError, named
 from imagine_plugins.loaders.recognition import modelspec
 from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
+from imagine_plugins.loaders.upscaler_layouts import upscaler_problem
 
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 CLASSES = (NET, ADAPTER)
+NO_CONTROLNET = "it holds no ControlNet in a layout known here"
 
 
 class ControlNetLoader:
@@ -40,7 +42,7 @@ class ControlNetLoader:
     name = KIND
 
     def recognise(self, path: Path) -> ModelInfo | None:
-        """The ControlNet in a file or a folder; None for any other, broken files included."""
+        """The ControlNet in a file or a folder; None for what other loaders know more of."""
         return recognised(path, kind=KIND, loader=self.name, look=self._look)
 
     def load(
@@ -115,6 +117,8 @@ def _examine(path: Path) -> tuple[ControlFile, Mapping[str, str]] | None:
     except ProblemError as error:
         error.metadata = modelspec(header)
         raise
+    if found is None and ending in TORCH_FILES:  # others are told to convert a pickle
+        raise ProblemError(upscaler_problem(header) or f"{NO_CONTROLNET}{first_tensor(header)}")
     return None if found is None else (found, modelspec(header))
 
 

@@ -49,8 +49,8 @@ def recognised(
 ) -> ModelInfo | None:
     """What `look` finds at `path` under its name; what keeps it from being used is its problem.
 
-    None for hidden files and for broken ones, of which the loader of checkpoints says what is
-    wrong with them.
+    None for hidden files and for broken safetensors files, of which the loader of checkpoints says
+    what is wrong with them.
     """
     if path.name.startswith("."):
         return None
@@ -59,9 +59,19 @@ def recognised(
         with explained():
             return look(path, name)
     except ProblemError as error:
-        if isinstance(error, HeaderError) and path.is_file():
+        is_file, is_safetensors = path.is_file(), path.suffix.lower() == ".safetensors"
+        if isinstance(error, HeaderError) and is_file and is_safetensors:
             return None
-        return replace(error.info(path, name=name, loader=loader), kind=kind)
+        # Under its whole name, lest it hide the usable one of the same stem.
+        shown = name if is_safetensors else path.name
+        size = path.stat().st_size if is_file else 0
+        return replace(error.info(path, name=shown, loader=loader, size=size), kind=kind)
+
+
+def first_tensor(header: Header) -> str:
+    """What a file of no known layout begins with, as the end of a sentence."""
+    first = next(iter(header.tensors), None)
+    return " (it holds no tensors)" if first is None else f" (its first tensor is {first[:80]!r})"
 
 
 class HeaderError(ProblemError):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.components import FLOATS, Meter
 from imagine_plugins.loaders.control_layouts import control_problem
-from imagine_plugins.loaders.header import Header, HeaderError, read_header
+from imagine_plugins.loaders.header import Header, HeaderError, first_tensor, read_header
 from imagine_plugins.loaders.problems import ProblemError, explained, named
 from imagine_plugins.loaders.recognition import modelspec
 from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
@@ -77,7 +77,7 @@ class UpscalerLoader:
         if found is not None:
             return self._info(path, header, found)
         if path.suffix.lower() in TORCH_FILES:
-            raise control_problem(header) or ProblemError(f"{NO_UPSCALER}{_example(header)}")
+            raise control_problem(header) or ProblemError(f"{NO_UPSCALER}{first_tensor(header)}")
         return None
 
     def _info(self, path: Path, header: Header, found: UpscalerFile) -> ModelInfo:
@@ -112,11 +112,6 @@ class UpscalerLoader:
 def header_of(path: Path) -> Header:
     """The header of a file in either format; raises `HeaderError`."""
     return read_torch_file(path) if path.suffix.lower() in TORCH_FILES else read_header(path)
-
-
-def _example(header: Header) -> str:
-    first = next(iter(header.tensors), None)
-    return " (it holds no tensors)" if first is None else f" (its first tensor is {first[:80]!r})"
 
 
 def _network(
