@@ -1,4 +1,4 @@
-"""`imagine list`, `show` and `rm` of LoRAs and embeddings."""
+"""`imagine list`, `show` and `rm` of LoRAs, embeddings and ControlNets."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 from checkpoints import write_hollow
 from imagine_core.testing import FakePlugin
+from imagine_plugins.loaders.architectures import SDXL
+from imagine_plugins.loaders.control_slots import control_slots
 from programs import KEY as KEY_OF_SERVER
 from programs import Imagine, serving
 
@@ -41,6 +43,21 @@ def test_loras_are_listed_apart_from_the_models(imagine: Imagine, models: str, l
         ("half", True),
         ("style", False),
     ]
+
+
+def test_controlnets_are_listed_apart_from_the_models(imagine: Imagine, models: str) -> None:
+    folder = Path(models) / "controlnet"
+    folder.mkdir()
+    table = {slot.key: slot.shape for slot in control_slots(SDXL.unet) or []}
+    write_hollow(folder / "canny.safetensors", table)
+    write_hollow(folder / "union.safetensors", {**table, "task_embedding": (6, 320)})
+    ended = imagine("list", "--kind", "controlnet", "--models", models)
+    assert (ended.code, ended.err) == (0, "")
+    _, canny, union = ended.out.splitlines()
+    assert canny.split() == ["canny", "sdxl", "2.5", "GB"]
+    assert union.split()[:4] == ["union", "controlnet", "2.5", "GB"]
+    assert "several kinds of hints at once (union, ProMax)" in union
+    assert "canny" not in imagine("list", "--models", models).out
 
 
 def test_a_folder_of_loras_that_cannot_be_listed_is_a_warning(

@@ -13,6 +13,8 @@ from starlette.applications import Starlette
 from calls import SMALL, app_of, ask, error_of, fields_of, lines_of
 from checkpoints import SD1, SDXL, shapes, write_hollow
 from imagine_core.testing import FakePlugin, build_test_engine
+from imagine_plugins.loaders.architectures import SD2
+from imagine_plugins.loaders.control_slots import control_slots
 
 
 @pytest.fixture
@@ -159,6 +161,23 @@ def test_a_lora_is_shown_with_its_hash(with_loras: Starlette) -> None:
     answer = ask(with_loras, "GET", "/models/style?kind=model")
     assert (answer.status_code, error_of(answer)["type"]) == (404, "unknown_name")
     assert ask(with_loras, "GET", "/models/tiny?kind=lora").status_code == 404
+
+
+def test_controlnets_are_listed_by_their_kind_with_what_they_fit(
+    with_loras: Starlette, tmp_path: Path
+) -> None:
+    folder = tmp_path / "models" / "controlnet"
+    folder.mkdir()
+    table = {slot.key: slot.shape for slot in control_slots(SD2.unet) or []}
+    write_hollow(folder / "depth.safetensors", table)
+    write_hollow(folder / "lite.safetensors", {"lllite_unet_x.down.0.weight": (2, 2)})
+    listed = ask(with_loras, "GET", "/models?kind=controlnet").json()
+    assert (listed["models"], listed["default"]) == (["depth"], None)
+    depth, lite = listed["details"]
+    assert (depth["family"], depth["fits"], depth["problem"]) == ("sd2", ["sd2"], None)
+    assert (lite["kind"], lite["fits"]) == ("controlnet", [])
+    assert "ControlNet-LLLite" in lite["problem"]
+    assert "depth" not in ask(with_loras, "GET", "/models").text
 
 
 def test_an_unknown_kind_is_refused_by_its_field(with_loras: Starlette) -> None:

@@ -479,6 +479,7 @@ def test_a_download_that_was_cut_off_is_told_and_hides_no_other(kept: Path, name
     assert (cut.family, cut.size, cut.kind) == ("broken", 200_000, "controlnet")
     said = "no file of weights that can be read" if is_pickle else "the download is incomplete"
     assert said in (cut.problem or "")
+    assert "download" in (cut.problem or "")
     assert "pickle, and loading" not in (cut.problem or "")
     assert [info.problem for info in found.values()] == [None]
 

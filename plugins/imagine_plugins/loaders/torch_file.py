@@ -83,7 +83,8 @@ def read_torch_file(path: Path) -> Header:
             found, places = _zipped(file) if file.read(4) == ZIP else _plain(file, size)
             tensors = {name: _tensor(name, each, places) for name, each in _named(found)}
     except (PickleError, *BROKEN) as error:
-        detail = f" ({error})" if isinstance(error, PickleError) else ""
+        is_pickle = isinstance(error, PickleError)
+        detail = f" ({error})" if is_pickle else "; download it again"
         raise TorchFileError(f"it is no file of weights that can be read here{detail}") from error
     except OSError as error:
         raise TorchFileError(f"the file cannot be read: {error.strerror or error}") from error
