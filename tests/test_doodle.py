@@ -14,14 +14,18 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
+from control_nets import random_net
 from doodle.facts import NEON, NOTHING, RIDER, Scene
 from doodle.scenes import draw
 from doodle.subjects import COLORS, SUBJECTS
+from doodle.unet import CONFIG
 from engines import TEN_SAMPLERS, pixels, together
 from imagine_core import GenerationRequest
 from imagine_core.engine import Engine, build_engine
+from imagine_core.errors import RequestError
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
+from imagine_core.types import ControlUse
 from imagine_plugins.commands.shared.request import DEFAULT_NEGATIVE
 
 Pixels = np.ndarray[Any, Any]
@@ -346,3 +350,27 @@ def test_the_edges_of_a_seamless_picture_meet(doodle: Engine, axes: str) -> None
 def test_tiles_are_the_picture(doodle: Engine) -> None:
     whole, tiled = drawn(doodle, HOUSE, replace(HOUSE, vae_tiling=True))
     assert np.abs(whole - tiled).max() <= 1
+
+
+def test_a_controlnet_of_its_sizes_steers_it_and_one_of_others_is_refused(tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel.from_config(dict(CONFIG))
+    random_net(unet, 1, downsampling=16).save_pretrained(tmp_path / "controlnet" / "edges")
+    narrow = {**CONFIG, "cross_attention_dim": 64}
+    other = random_net(UNet2DConditionModel.from_config(narrow), 1, downsampling=16)
+    other.save_pretrained(tmp_path / "controlnet" / "narrow")
+    engine = build_engine(
+        Settings(models=tmp_path, device="cpu", full_precision=True), build_plugins()
+    )
+    try:
+        plain = replace(HOUSE, steps=2)
+        hint = io.BytesIO()
+        Image.linear_gradient("L").save(hint, "PNG")
+        use = ControlUse(name="edges", image=hint.getvalue(), weight=2.0)
+        first, second = drawn(engine, plain, replace(plain, controls=(use,)))
+        assert np.abs(first - second).max() > 20
+        with pytest.raises(RequestError, match="'narrow' is for models whose width of the text is"):
+            drawn(engine, replace(plain, controls=(replace(use, name="narrow"),)))
+    finally:
+        engine.close(grace=0)

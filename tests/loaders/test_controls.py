@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -232,6 +233,26 @@ def test_a_controlnet_whose_hints_are_larger_gets_a_larger_one(pair: Any) -> Non
     theirs = net.controlnet_cond_embedding(pixels(large))
     assert (read[0] - theirs).abs().max() <= 1e-5
     assert residuals(pair.ours, control)[0].shape[2:] == (16, 24)
+
+
+@pytest.mark.parametrize("axes", ["x", "y", "xy"])
+def test_a_controlnet_wraps_around_where_its_row_does(pair: Any, axes: str) -> None:
+    cells = (4 * ("y" in axes), 8 * ("x" in axes))
+    hint = picture(*SIZE)
+    moved = Image.fromarray(np.roll(np.asarray(hint), [4 * count for count in cells], (0, 1)))
+    latents = torch.randn(1, 4, 16, 24, generator=torch.Generator().manual_seed(3))
+    cat, times = encode(pair.ours, "a cat"), torch.tensor([500.0])
+
+    def drawn(latents: torch.Tensor, hint: Image.Image, seamless: str) -> torch.Tensor:
+        parts = Parts(controls=(applied(pair.nets[0], hint),), seamless=seamless)
+        found: torch.Tensor = pair.ours.predict(latents, times, stack([cat], [parts]))
+        return found
+
+    turned = latents.roll(cells, (2, 3))
+    whole = drawn(latents, hint, axes).roll(cells, (2, 3))
+    assert (drawn(turned, moved, axes) - whole).abs().max() <= 1e-4
+    edged = drawn(latents, hint, "").roll(cells, (2, 3))
+    assert (drawn(turned, moved, "") - edged).abs().max() > 1e-2
 
 
 def test_one_that_pools_its_output_acts_as_in_diffusers_and_sums_with_others(pair: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-STRIDES = {4: (8, 8, 16), 8: (8, 8, 16, 16)}
+STRIDES = {4: (8, 8, 16), 8: (8, 8, 16, 16), 16: (8, 8, 8, 16, 16)}
 """Widths of the layers that read the hint, by the pixels of a latent cell."""
 
 
