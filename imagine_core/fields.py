@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from imagine_core.control_field import Controls
 from imagine_core.errors import FieldError, RequestError
@@ -29,12 +30,15 @@ from imagine_core.kinds import (
 from imagine_core.lora_field import Loras
 from imagine_core.settings import Limits
 from imagine_core.strict_json import Refused
-from imagine_core.types import GenerationRequest
+from imagine_core.types import USUAL, GenerationRequest
+
+Request = TypeVar("Request", bound=GenerationRequest)
 
 __all__ = [
     "DEFAULTS",
     "FIELDS",
     "PLACEHOLDER",
+    "WIRE_NAMES",
     "Field",
     "from_json",
     "in_core",
@@ -80,6 +84,11 @@ class Field:
         return DEFAULTS[self.name]
 
     @property
+    def usual(self) -> Any:
+        """What requests for a model get that do not name it, where neither does the model."""
+        return USUAL.get(self.name)
+
+    @property
     def flag(self) -> str:
         """What the command line calls it."""
         return self.flags[-1] if self.flags else f"--{self.wire}"
@@ -94,8 +103,11 @@ class Field:
         schema = self.kind.schema(limits)
         if self.optional:
             schema = {"anyOf": [*schema.get("anyOf", [schema]), {"type": "null"}]}
-        if self.description:
-            schema["description"] = self.description
+        says = [self.description] if self.description else []
+        if self.usual is not None:
+            says.append(f"By default the model's own; the usual one is {json.dumps(self.usual)}.")
+        if says:
+            schema["description"] = " ".join(says)
         if isinstance(self.default, str | bool | int | float):
             schema["default"] = self.default
         return schema
@@ -144,18 +156,22 @@ FIELDS = (
         flags="-m --model NAME", help="Model to use. [default: the server's]",
         says="A name from `GET /models`."),
     row("prompt",          "prompt",   Text(required=True), noted="always"),
-    row("width",           "width",    Side(), noted="always", infotext="Size",
+    row("width",           "width",    Side(), optional=True, noted="always", infotext="Size",
         flags="-w --width", help="Width in pixels.",
         says="`width` x `height` is at most the server's limit of pixels."),
-    row("height",          "height",   Side(), noted="always", infotext="Size",
+    row("height",          "height",   Side(), optional=True, noted="always", infotext="Size",
         flags="-h --height", help="Height in pixels.",
         says="`width` x `height` is at most the server's limit of pixels."),
-    row("steps",           "steps",    Whole(1, "steps"), noted="always", infotext="Steps",
-        flags="-n --steps", help="Sampling steps."),
-    row("guidance_scale",  "guidance", Decimal(0, 1000), noted="always", infotext="CFG scale",
-        flags="-g --guidance",
+    row("steps",           "steps",    Whole(1, "steps"), optional=True, noted="always",
+        infotext="Steps", flags="-n --steps", help="Sampling steps."),
+    row("guidance_scale",  "guidance", Decimal(0, 1000), optional=True, noted="always",
+        infotext="CFG scale", flags="-g --guidance",
         help="How closely to follow the prompt; up to 1 takes half the time and no --neg."),
-    row("sampler",         "sampler",  Name(), noted="always", infotext="Sampler",
+    row("distilled_guidance", "distilled_guidance", Decimal(0, 1000), optional=True,
+        infotext="Distilled CFG Scale", flags="--distilled-guidance",
+        help="The guidance that FLUX.1 [dev] and kin read themselves, in one forward.",
+        says="The guidance that a distilled model was trained to read, in one forward."),
+    row("sampler",         "sampler",  Name(), optional=True, noted="always", infotext="Sampler",
         flags="--sampler NAME", help="See 'imagine samplers'.",
         says="A name or an alias from `GET /samplers`, in any case."),
     row("seed",            "seed",     Seed(), optional=True, noted="always", infotext="Seed",
@@ -290,7 +306,7 @@ def noted(request: GenerationRequest) -> dict[str, Any]:
     }
 
 
-def without_pictures(request: GenerationRequest) -> GenerationRequest:
+def without_pictures(request: Request) -> Request:
     """`request` without the pictures that its caller sent, which may be large."""
     pictures: dict[str, Any] = {
         each.name: None for each in FIELDS if isinstance(each.kind, Picture)
@@ -299,7 +315,7 @@ def without_pictures(request: GenerationRequest) -> GenerationRequest:
     return replace(request, controls=controls, **pictures)
 
 
-def with_pictures(request: GenerationRequest, of: GenerationRequest) -> GenerationRequest:
+def with_pictures(request: Request, of: GenerationRequest) -> Request:
     """`request` with the pictures `of` another, which differs from it in nothing else."""
     pictures: dict[str, Any] = {
         each.name: getattr(of, each.name) for each in FIELDS if isinstance(each.kind, Picture)
@@ -314,7 +330,8 @@ def with_pictures(request: GenerationRequest, of: GenerationRequest) -> Generati
 def field_errors(request: GenerationRequest, limits: Limits) -> Iterator[FieldError]:
     """What a server with `limits` cannot serve of each field by itself."""
     for field in FIELDS:
-        problem = field.kind.problem(getattr(request, field.name), limits)
+        value = getattr(request, field.name)
+        problem = None if value is None else field.kind.problem(value, limits)
         if problem is not None:
             yield FieldError(field.name, problem)
 

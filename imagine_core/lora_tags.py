@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from imagine_core.errors import FieldError, RequestError
-from imagine_core.types import GenerationRequest, LoraUse
+from imagine_core.types import USUAL, GenerationRequest, LoraUse
 
 __all__ = [
     "WEIGHT_LIMIT",
@@ -18,6 +18,8 @@ __all__ = [
     "tag_of",
     "untagged",
 ]
+
+Request = TypeVar("Request", bound=GenerationRequest)
 
 WEIGHT_LIMIT = 100.0
 STEP_LIMIT = 10_000.0
@@ -98,14 +100,15 @@ def read_tags(prompt: str) -> Tagged:
     return Tagged(_TAG.sub("", prompt[:end]) + prompt[end:], tuple(loras), tuple(warnings))
 
 
-def untagged(request: GenerationRequest) -> tuple[GenerationRequest, tuple[str, ...]]:
+def untagged(request: Request) -> tuple[Request, tuple[str, ...]]:
     """A request with the LoRAs of its prompt among its `loras`, and what of the tags is not read.
 
     Raises:
         RequestError: As `read_tags`.
     """
     tagged = read_tags(request.prompt)
-    uses = (tag.use(request.steps) for tag in tagged.loras)
+    steps = USUAL["steps"] if request.steps is None else request.steps
+    uses = (tag.use(steps) for tag in tagged.loras)
     prompt = tagged.prompt.strip() if tagged.loras else tagged.prompt
     return replace(request, prompt=prompt, loras=(*request.loras, *uses)), tagged.warnings
 

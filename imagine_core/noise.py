@@ -238,6 +238,8 @@ class RectifiedFlow:
         shift: How far levels that are even in time move to the noisy end: Esser et al. 2024,
             equation 23, which multiplies sigma by it.
         train_steps: Levels of the training: t = 1 / train_steps .. 1.
+        last: The last time, before it is shifted, of the levels that its family samples on; None
+            for 1 / steps.
     """
 
     kind = "flow"
@@ -245,9 +247,18 @@ class RectifiedFlow:
     sigma_max = 1e4
     """Stands for infinity, at t = 1: sampling from here is off by 4e-4, and float32 by 1e-4."""
 
-    def __init__(self, *, shift: float = 1.0, train_steps: int = 1000) -> None:
+    def __init__(
+        self, *, shift: float = 1.0, train_steps: int = 1000, last: float | None = None
+    ) -> None:
         self.shift = shift
         self.train_steps = train_steps
+        self.last = last
+
+    def own_levels(self, steps: int) -> list[float]:
+        """The levels that its family samples on: from t = 1 evenly to the last, then shifted."""
+        last = 1 / steps if self.last is None else self.last
+        shares = [1 + i / max(steps - 1, 1) * (last - 1) for i in range(steps)]
+        return [self._shifted(share) for share in shares]
 
     @property
     def sigma_min(self) -> float:
@@ -260,11 +271,8 @@ class RectifiedFlow:
 
     def level(self, share: float) -> float:
         """The noise level at a share of the trained times, shifted."""
-        if share >= 1:
-            return self.sigma_max
         first, last = 1 / self.train_steps, self.sigma_max / (self.sigma_max + self.shift)
-        t = first + share * (last - first)
-        return self.shift * t / (1 - t)
+        return self._shifted(1.0 if share >= 1 else first + share * (last - first))
 
     def timestep(self, sigma: float) -> float:
         """T of a noise level, times `train_steps`; the noisiest level is t = 1."""
@@ -290,6 +298,9 @@ class RectifiedFlow:
     ) -> torch.Tensor:
         """The velocity at a `latent` whose x0 is `original`."""
         return (latent - original) / self._time(timestep)
+
+    def _shifted(self, t: float) -> float:
+        return self.sigma_max if t >= 1 else min(self.shift * t / (1 - t), self.sigma_max)
 
     def _time(self, timestep: float) -> float:
         sigma = self.sigma(timestep)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from imagine_core.errors import FieldError, RequestError, UnknownName
 from imagine_core.interfaces import Evaluation, ModelInfo, SamplerSpec, Sampling, SamplingTask
 from imagine_core.schedules import SCHEDULES, noise_levels
-from imagine_core.types import GenerationRequest
+from imagine_core.types import ResolvedRequest
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,9 @@ class _Walk(NamedTuple):
 
 def _sample(walk: _Walk, task: SamplingTask) -> Sampling:
     model = task.noise_model
-    schedule = walk.default if task.schedule == "default" else task.schedule
+    schedule = task.schedule
+    if schedule == "default" and model.kind != "flow":
+        schedule = walk.default
     sigmas = noise_levels(model, task.steps, schedule)[task.first_step :]
     steps = len(sigmas) - 1
     if task.init is None:
@@ -152,7 +154,7 @@ def resolve_or_default(
             return *resolve_sampler(samplers, *asked), warnings
         except (UnknownName, RequestError) as error:
             warnings.append(f"{error}; the default is taken")
-    default = resolve_sampler(samplers, GenerationRequest(prompt="").sampler)
+    default = resolve_sampler(samplers, ResolvedRequest(prompt="").sampler)
     return *default, list(dict.fromkeys(warnings))
 
 

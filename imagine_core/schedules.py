@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from imagine_core.errors import UnknownName
+from imagine_core.noise import RectifiedFlow
 
 if TYPE_CHECKING:
     from imagine_core.noise import NoiseModel
@@ -22,6 +23,11 @@ __all__ = [
     "noise_levels",
     "schedule_label",
 ]
+
+
+def _default(model: NoiseModel, steps: int) -> list[float]:
+    """The levels that a flow model's family samples on; for other noise, the normal ones."""
+    return model.own_levels(steps) if isinstance(model, RectifiedFlow) else _normal(model, steps)
 
 
 def _normal(model: NoiseModel, steps: int) -> list[float]:
@@ -69,7 +75,7 @@ def _kl_optimal(model: NoiseModel, steps: int) -> list[float]:
 
 SCHEDULES: Mapping[str, Callable[[NoiseModel, int], list[float]]] = MappingProxyType(
     {
-        "default": _normal,
+        "default": _default,
         "normal": _normal,
         "karras": _karras,
         "exponential": _exponential,

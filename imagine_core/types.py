@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from PIL import Image
 
 __all__ = [
     "HIRES_STRENGTH",
+    "OWN",
+    "USUAL",
     "ControlMode",
     "ControlUse",
     "Decoder",
@@ -26,6 +29,7 @@ __all__ = [
     "Phase",
     "PhaseEvent",
     "Preview",
+    "ResolvedRequest",
     "StepEvent",
     "UpscaleEvent",
     "UpscaleRequest",
@@ -100,10 +104,14 @@ class GenerationRequest:
         prompt: What to draw. `(word:1.3)` weighs a word; `BREAK` starts a new chunk.
         negative_prompt: What to keep away from.
         model: A name from the catalogue; None asks for the default model.
-        width, height: Size of the picture in pixels, multiples of 8.
+        width, height: Size of the picture in pixels, multiples of 8; None for the model's own.
         steps: Sampling steps of the whole schedule; img2img runs about `steps * strength` of them.
+            None for as many as the model is used with.
         guidance_scale: Classifier-free guidance (Ho & Salimans 2022); 1 or less switches it off.
-        sampler: Name or alias of a registered sampler.
+            None for what the model is used with.
+        distilled_guidance: The guidance that a distilled model was trained to obey in one forward
+            (Meng et al. 2022, arXiv:2210.03142), as FLUX.1 [dev]; None for what it is used with.
+        sampler: Name or alias of a registered sampler; None for what the model is used with.
         noise_schedule: Spacing of the noise levels: "default", "karras", ...
         seed: 0 .. 2**64-1; None draws one. Picture i of a request uses seed + i (mod 2**64).
         init_image: An encoded picture (PNG, JPEG, ...) to start from: img2img.
@@ -145,11 +153,12 @@ class GenerationRequest:
     prompt: str
     negative_prompt: str = ""
     model: str | None = None
-    width: int = 512
-    height: int = 512
-    steps: int = 25
-    guidance_scale: float = 7.0
-    sampler: str = "dpm++ 2m"
+    width: int | None = None
+    height: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None
+    distilled_guidance: float | None = None
+    sampler: str | None = None
     noise_schedule: str = "default"
     seed: int | None = None
     init_image: bytes | None = None
@@ -181,6 +190,30 @@ class GenerationRequest:
     decoder: Decoder = "full"
     original_prompt: str | None = None
 
+
+OWN = frozenset(("width", "height", "steps", "guidance_scale", "distilled_guidance", "sampler"))
+"""The fields that a model has values of its own for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedRequest(GenerationRequest):
+    """A request in which a model's own size, steps, guidance and sampler stand for unsaid ones.
+
+    The defaults are those of models that say nothing else (`ModelInfo.defaults`).
+    """
+
+    width: int = 512
+    height: int = 512
+    steps: int = 25
+    guidance_scale: float = 7.0
+    sampler: str = "dpm++ 2m"
+
+    @classmethod
+    def of(cls, request: GenerationRequest, own: Mapping[str, Any]) -> ResolvedRequest:
+        """`request` with the values of `own` for what it leaves open, the usual ones beyond."""
+        said = {each.name: getattr(request, each.name) for each in fields(request)}
+        return cls(**{**own, **{k: v for k, v in said.items() if v is not None or k not in OWN}})
+
     @property
     def drawn_size(self) -> tuple[int, int]:
         """Width and height of the first pass: extended unless only the mask is drawn."""
@@ -188,6 +221,16 @@ class GenerationRequest:
             return self.width, self.height
         left, top, right, bottom = self.extend
         return self.width + left + right, self.height + top + bottom
+
+
+USUAL: Mapping[str, Any] = MappingProxyType(
+    {
+        each.name: each.default
+        for each in fields(ResolvedRequest)
+        if each.name in OWN and each.default is not None
+    }
+)
+"""What a request gets in the fields of `OWN` where neither it nor its model says anything."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -265,7 +308,7 @@ class GenerationResult:
     """
 
     images: tuple[GeneratedImage, ...]
-    request: GenerationRequest
+    request: ResolvedRequest
     model_hash: str | None = None
     hashes: Mapping[str, str] = field(default_factory=dict)
     steps_run: int | None = None

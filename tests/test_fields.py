@@ -11,18 +11,18 @@ from typing import Any
 import click
 import pytest
 
-from imagine_core import GenerationRequest
+from imagine_core import GenerationRequest, ResolvedRequest
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import DEFAULTS, FIELDS, Field, from_json, noted, renamed, to_json
 from imagine_core.pictures.infotext import read_infotext, write_infotext
 from imagine_core.settings import Limits
-from imagine_core.types import ControlUse, LoraUse
+from imagine_core.types import USUAL, ControlUse, LoraUse
 from imagine_plugins.commands.run import run
 
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "ui" / "js" / "parameters.js"
 
-FULL = GenerationRequest(
+FULL = ResolvedRequest(
     prompt="a fox",
     negative_prompt="ugly",
     model="dreamshaper_8",
@@ -30,6 +30,7 @@ FULL = GenerationRequest(
     height=768,
     steps=7,
     guidance_scale=2.5,
+    distilled_guidance=3.5,
     sampler="heun",
     noise_schedule="karras",
     seed=2**64 - 1,
@@ -106,7 +107,8 @@ def test_the_full_request_of_these_tests_has_no_default() -> None:
 def test_every_field_crosses_json_and_comes_back() -> None:
     given = json.loads(json.dumps(to_json(FULL)))
     assert set(given) == {field.wire for field in FIELDS}
-    assert from_json(given) == (FULL, [])
+    request, errors = from_json(given)
+    assert (ResolvedRequest.of(request, {}), errors) == (FULL, [])
     assert given == {}
 
 
@@ -132,7 +134,7 @@ def test_errors_have_the_names_of_their_dialect_and_keep_those_that_it_lacks() -
 
 @pytest.mark.parametrize("field", FIELDS, ids=lambda field: field.wire)
 def test_metadata_notes_a_field_as_its_row_says(field: Field) -> None:
-    plain = GenerationRequest(prompt="a fox")
+    plain = ResolvedRequest(prompt="a fox")
     changed = replace(plain, **{field.name: getattr(FULL, field.name)})
     assert (field.wire in noted(plain)) == (field.noted == "always")
     assert (field.wire in noted(changed)) == (field.noted != "never")
@@ -169,11 +171,13 @@ def test_the_page_has_the_parameters_of_the_table_and_their_defaults() -> None:
     assert set(rows) == {field.wire for field in FIELDS} - NOT_ON_THE_PAGE
     for field in FIELDS:
         kind = re.match(r"(number|text)\('?([^',)]*)", rows.get(field.wire, ""))
-        if kind is not None and field.default is not None:
-            assert type(field.default)(kind[2]) == field.default, field.wire
+        default = USUAL.get(field.name, field.default)
+        if kind is not None and default is not None:
+            assert type(default)(kind[2]) == default, field.wire
 
 
 def test_every_default_is_what_the_server_accepts() -> None:
     for field in FIELDS:
         if field.name != "prompt":
-            assert field.kind.problem(DEFAULTS[field.name], Limits()) is None
+            default = USUAL.get(field.name, DEFAULTS[field.name])
+            assert default is None or field.kind.problem(default, Limits()) is None

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any
 
 import diffusers
@@ -12,8 +10,8 @@ import pytest
 import torch
 
 from imagine_core.noise import NoiseModel, RectifiedFlow, VariancePreserving
-from imagine_core.sampling import SigmaWalk, sigma_sampler
 from imagine_core.testing.sampler_driving import task_of
+from imagine_plugins.samplers.diffusers_schedulers import SAMPLERS, spec
 
 SD15 = VariancePreserving(
     {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -106,39 +104,84 @@ def test_a_shift_moves_the_levels_as_the_paper_says() -> None:
     assert RectifiedFlow(shift=3.0).sigma(500.0) == pytest.approx(1), "the network sees no shift"
 
 
-def euler(
-    x: torch.Tensor, sigmas: Sequence[float], _noise: Callable[[], torch.Tensor]
-) -> SigmaWalk:
-    for s, t in pairwise(sigmas):
-        x0 = yield x, s
-        x = x0 + (x - x0) * (t / s)
-    return x
+def cleanest(shift: float) -> float:
+    """The last time that diffusers' scheduler samples on, before it is shifted a second time."""
+    return shift * 0.001 / (1 + (shift - 1) * 0.001)
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0])
-def test_eulers_method_in_sigma_space_is_diffusers_flow_match_euler(shift: float) -> None:
-    model = RectifiedFlow(shift=shift)
-    task = task_of(steps=7, noise_model=model)
-    even = [model.level(1 - i / 6) / shift for i in range(7)]
-    times = [1.0, *(sigma / (1 + sigma) for sigma in even[1:])]
+@pytest.mark.parametrize("family", ["sd3", "flux"])
+def test_a_flow_is_sampled_as_by_diffusers_flow_match_euler(shift: float, family: str) -> None:
+    """SD3's pipeline leaves the times to the scheduler; FLUX's gives 1 .. 1 / steps."""
     theirs: Any = diffusers.FlowMatchEulerDiscreteScheduler(shift=shift)
-    theirs.set_timesteps(sigmas=times)
-    x = task.noise
-    for t in theirs.timesteps:
-        x = theirs.step(network(x, float(t)), t, x, return_dict=False)[0]
-    sampling = sigma_sampler(euler, name="e", label="E").sample(task)
+    if family == "sd3":
+        theirs.set_timesteps(7)
+        model = RectifiedFlow(shift=shift, last=cleanest(shift))
+    else:
+        theirs.set_timesteps(sigmas=[1 - i / 7 for i in range(7)])
+        model = RectifiedFlow(shift=shift)
+    told, ours = sampled("euler", model)
+    assert told == pytest.approx(theirs.timesteps.tolist(), abs=1e-2)
+    assert (ours - stepped(theirs)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_heuns_method_is_diffusers_flow_match_heun(shift: float) -> None:
+    theirs: Any = diffusers.FlowMatchHeunDiscreteScheduler(shift=shift)
+    theirs.set_timesteps(7)
+    told, ours = sampled("heun", RectifiedFlow(shift=shift, last=cleanest(shift)))
+    assert told == pytest.approx(theirs.timesteps.tolist(), abs=1e-2)
+    assert (ours - stepped(theirs)).abs().max() < 2e-3
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("dpm++ 2m", {}),
+        ("dpm++ 2m sde", {"algorithm_type": "sde-dpmsolver++"}),
+    ],
+)
+def test_multistep_solvers_are_diffusers_with_flow_sigmas(
+    name: str, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs: Any = diffusers.DPMSolverMultistepScheduler(
+        use_flow_sigmas=True,
+        prediction_type="flow_prediction",
+        flow_shift=3.0,
+        final_sigmas_type="zero",
+        **options,
+    )
+    theirs.set_timesteps(9)
+    model = RectifiedFlow(shift=1.0)
+    times = theirs.sigmas[:-1].tolist()
+    levels = [t / (1 - t) if t < 0.9999 else 1e4 for t in times]
+    monkeypatch.setattr(model, "own_levels", lambda _steps: levels)
+    _, ours = sampled(name, model, steps=9)
+    assert (ours - stepped(theirs, noisy=True)).abs().max() < 5e-3
+
+
+def sampled(name: str, model: RectifiedFlow, steps: int = 7) -> tuple[list[float], torch.Tensor]:
+    """The timesteps of a built-in sampler with `network`, and its result."""
+    found = next(row for row in SAMPLERS if row.name == name)
+    sampling = spec(found).sample(task_of(steps=steps, noise_model=model))
     prediction: Any = None
-    told = []
+    told: list[float] = []
     while True:
         try:
             latent, timestep, _ = sampling.send(prediction)
         except StopIteration as stop:
-            ours = stop.value
-            break
+            return told, stop.value
         told.append(float(timestep))
         prediction = network(latent, float(timestep))
-    assert told == pytest.approx(theirs.timesteps.tolist(), abs=1e-2)
-    assert (ours - x).abs().max() < 1e-3
+
+
+def stepped(scheduler: Any, *, noisy: bool = False) -> torch.Tensor:
+    """What a scheduler of diffusers makes of the same noise with `network`."""
+    task = task_of(steps=1, noise_model=FLOW)
+    x, options = task.noise, {"generator": task.generator} if noisy else {}
+    for t in scheduler.timesteps:
+        x = scheduler.step(network(x, float(t)), t, x, return_dict=False, **options)[0]
+    return x
 
 
 def network(latent: torch.Tensor, timestep: float) -> torch.Tensor:

@@ -8,24 +8,33 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from imagine_core.engine.bringing import OWN, Brought, bring
+from imagine_core.engine.defaults import resolved
 from imagine_core.engine.enlarging import LANCZOS
 from imagine_core.engine.sent import read_pictures
 from imagine_core.engine.tasks import Upscaling
 from imagine_core.engine.validation import check_request
-from imagine_core.errors import FieldError, RequestError, UnknownName
+from imagine_core.errors import (
+    FieldError,
+    ImagineError,
+    NoModel,
+    RequestError,
+    UnknownName,
+    UnusableModel,
+)
 from imagine_core.fields import in_order
+from imagine_core.interfaces import ModelInfo
 from imagine_core.kinds import LARGEST_SCALE, draw_seed
 from imagine_core.lora_tags import read_tags, untagged
 from imagine_core.models.memory import Work
 from imagine_core.pictures.images import MAX_PIXELS, MAX_SIDE, TOO_LARGE, blamed, load_rgb
 from imagine_core.sampling import require_noise, resolve_sampler
-from imagine_core.types import GenerationRequest, UpscaleRequest
+from imagine_core.types import GenerationRequest, ResolvedRequest, UpscaleRequest
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from imagine_core.engine.masking import Repaint
-    from imagine_core.interfaces import ModelInfo, Preprocessor, SamplerSpec, UpscalerSpec
+    from imagine_core.interfaces import Preprocessor, SamplerSpec, UpscalerSpec
     from imagine_core.models.catalogue import Catalogue
     from imagine_core.registry import Registry
     from imagine_core.settings import Limits
@@ -54,7 +63,7 @@ class Admitted:
         warnings: Notes for the caller.
     """
 
-    request: GenerationRequest
+    request: ResolvedRequest
     info: ModelInfo
     sampler: SamplerSpec
     plugin: str
@@ -125,16 +134,16 @@ class Known:
 
 
 def admit(
-    request: GenerationRequest,
+    asked: GenerationRequest,
     *,
     known: Known,
     limits: Limits,
     errors: Sequence[FieldError] = (),
 ) -> Admitted:
-    """Validate and resolve `request`.
+    """Validate and resolve a request.
 
     Args:
-        request: The request.
+        asked: The request.
         known: What it may name.
         limits: The bounds of one request.
         errors: Fields that could not be parsed.
@@ -145,22 +154,23 @@ def admit(
     """
     warnings: list[str] = []
     errors = list(errors)
-    request = _untagged(request, warnings, errors)
+    samplers, catalogue = known.samplers, known.catalogue
+    model = _model_of(asked, catalogue)
+    info = model if isinstance(model, ModelInfo) else None
+    request = _untagged(resolved(asked, info, limits), warnings, errors)
     found = {error.field: error for error in (*check_request(request, limits), *errors)}
     sent = read_pictures(request, known.preprocessors, found)
     if found:
         raise RequestError(in_order(found.values()))
     warnings += sent.warnings
     warnings += [] if request.init_image is None else _of_a_step(request)
-    samplers, catalogue = known.samplers, known.catalogue
     sampler, schedule = resolve_sampler(samplers, request.sampler, request.noise_schedule)
-    info = catalogue.default() if request.model is None else catalogue.get(request.model)
+    if not isinstance(model, ModelInfo):
+        raise model
+    info = model
     require_noise(sampler, info, samplers)
     second = _second_sampler(request, schedule, info, samplers)
-    if info.clip_layers is not None and request.clip_skip > info.clip_layers:
-        message = f"must be from 1 to {info.clip_layers}, the layers of {info.name!r}"
-        raise RequestError([FieldError("clip_skip", message)])
-    _require_changeable(request, info)
+    _require_able(request, info)
     upscaler, file = (
         known.upscaler(request.hires_upscaler) if _enlarges(request) else (LANCZOS, None)
     )
@@ -218,16 +228,16 @@ def admit_upscale(request: UpscaleRequest, *, known: Known) -> Upscaling:
     return Upscaling(request=settled, image=image, upscaler=spec, file=file)
 
 
-def _enlarges(request: GenerationRequest) -> bool:
+def _enlarges(request: ResolvedRequest) -> bool:
     return request.hires_scale is not None
 
 
-def _subseed(request: GenerationRequest) -> int | None:
+def _subseed(request: ResolvedRequest) -> int | None:
     return draw_seed() if request.subseed_strength and request.subseed is None else request.subseed
 
 
 def _second_sampler(
-    request: GenerationRequest,
+    request: ResolvedRequest,
     schedule: str,
     info: ModelInfo,
     samplers: Registry[SamplerSpec],
@@ -248,7 +258,25 @@ def _named(second: tuple[SamplerSpec, str] | None, schedule: str) -> str | None:
     return spec.name if own in (schedule, "default") else f"{spec.name} {own}"
 
 
-def _require_changeable(request: GenerationRequest, info: ModelInfo) -> None:
+def _model_of(request: GenerationRequest, catalogue: Catalogue) -> ModelInfo | ImagineError:
+    """The model of a request, or why there is none, which is told after what the fields lack."""
+    try:
+        return catalogue.default() if request.model is None else catalogue.get(request.model)
+    except (NoModel, UnknownName, UnusableModel) as error:
+        return error
+
+
+def _require_able(request: ResolvedRequest, info: ModelInfo) -> None:
+    """Refuse what the model cannot do."""
+    layers = info.clip_layers
+    if layers is not None and request.clip_skip > layers:
+        message = f"must be from 1 to {layers}, the layers of {info.name!r}"
+        if layers == 1:
+            message = f"must be 1: {info.name!r} ({info.family}) knows no clip skip"
+        raise RequestError([FieldError("clip_skip", message)])
+    if request.distilled_guidance is not None and info.guidance != "distilled":
+        message = f"the model {info.name!r} reads no guidance itself; it has 'guidance'"
+        raise RequestError([FieldError("distilled_guidance", message)])
     asked = {"tiling": bool(request.tiling), "vae_tiling": request.vae_tiling}
     fields = [name for name, wanted in asked.items() if wanted and not info.takes]
     if fields:
@@ -257,8 +285,8 @@ def _require_changeable(request: GenerationRequest, info: ModelInfo) -> None:
 
 
 def _untagged(
-    request: GenerationRequest, warnings: list[str], errors: list[FieldError]
-) -> GenerationRequest:
+    request: ResolvedRequest, warnings: list[str], errors: list[FieldError]
+) -> ResolvedRequest:
     """`request` with the LoRAs that its prompt names among its `loras`."""
     try:
         found, remarks = untagged(request)
@@ -272,7 +300,7 @@ def _untagged(
     return replace(found, negative_prompt=negative.prompt)
 
 
-def _of_a_step(request: GenerationRequest) -> list[str]:
+def _of_a_step(request: ResolvedRequest) -> list[str]:
     """What to say of a strength that is less than one step."""
     share = request.steps * request.strength
     if not 0 < share < 1:

@@ -14,7 +14,7 @@ from imagine_core.types import LoraUse
 if TYPE_CHECKING:
     from imagine_core.interfaces import ModelInfo
     from imagine_core.models.catalogue import Catalogue
-    from imagine_core.types import ControlUse, GenerationRequest
+    from imagine_core.types import ControlUse, ResolvedRequest
 
 OWN = "none"
 """Names the model's own VAE where it would draw with another."""
@@ -64,7 +64,7 @@ class Brought:
 
 
 def bring(
-    request: GenerationRequest,
+    request: ResolvedRequest,
     model: ModelInfo,
     catalogue: Catalogue,
     *,
@@ -107,7 +107,7 @@ def bring(
     )
 
 
-def _vae(request: GenerationRequest, model: ModelInfo, catalogue: Catalogue) -> ModelInfo | None:
+def _vae(request: ResolvedRequest, model: ModelInfo, catalogue: Catalogue) -> ModelInfo | None:
     name = model.vae if request.vae is None else request.vae
     if name is None or name.casefold() == OWN:
         return None
@@ -148,7 +148,7 @@ def _doubts(decoder: ModelInfo | None) -> list[str]:
 
 
 def _embeddings(
-    request: GenerationRequest,
+    request: ResolvedRequest,
     model: ModelInfo,
     catalogue: Catalogue,
     loras: Iterable[ModelInfo],

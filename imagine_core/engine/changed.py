@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from imagine_core.engine.admission import Admitted
     from imagine_core.interfaces import DiffusionModel, ModelInfo, UpscalerSpec
     from imagine_core.parts import PictureCodec, Upscaler
-    from imagine_core.types import GenerationRequest
+    from imagine_core.types import ResolvedRequest
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -97,7 +97,7 @@ def _codec(
     info: ModelInfo | None,
     leased: Mapping[Path, Any],
     field: str,
-    request: GenerationRequest,
+    request: ResolvedRequest,
 ) -> PictureCodec:
     """The model with a VAE; an error has its name and the field that asked for it."""
     if info is None and not (request.vae_tiling or request.tiling):

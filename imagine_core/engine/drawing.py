@@ -17,7 +17,7 @@ from imagine_core.engine.masking import canvas_of
 from imagine_core.engine.passes import hires_size, passes, total_steps
 from imagine_core.engine.variation import varied
 from imagine_core.errors import FieldError, GenerationFailed, RequestError
-from imagine_core.interfaces import Evaluation, SamplingTask
+from imagine_core.interfaces import Evaluation, SamplingTask, Sized
 from imagine_core.pictures.images import resized
 
 if TYPE_CHECKING:
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from imagine_core.engine.masking import Repaint
     from imagine_core.engine.passes import Pass
     from imagine_core.interfaces import DiffusionModel
+    from imagine_core.noise import NoiseModel
     from imagine_core.parts import Parts, PictureCodec
-    from imagine_core.types import GenerationRequest, MaskFill, Phase
+    from imagine_core.types import MaskFill, Phase, ResolvedRequest
 
 
 class Denoise(NamedTuple):
@@ -78,9 +79,22 @@ Want = Denoise | Alone | StepDone | Note
 Drawing = Generator[Want, Any, "Image.Image"]
 
 
-def latent_size(downsampling: int, width: int, height: int) -> tuple[int, int]:
-    """Latent (height, width) that covers a picture; the excess is cropped after decoding."""
-    return -(-height // downsampling), -(-width // downsampling)
+def latent_size(downsampling: int, width: int, height: int, *, step: int = 1) -> tuple[int, int]:
+    """Latent (height, width) that covers a picture; the excess is cropped after decoding.
+
+    Both are multiples of `step`.
+    """
+    cell = downsampling * step
+    return -(-height // cell) * step, -(-width // cell) * step
+
+
+def noise_of(model: DiffusionModel, size: tuple[int, int]) -> NoiseModel:
+    """The noise levels of a model for pictures of a size."""
+    return model.noise_at(*size) if isinstance(model, Sized) else model.noise
+
+
+def _latent_step(model: object) -> int:
+    return model.latent_step if isinstance(model, Sized) else 1
 
 
 class Seeds(NamedTuple):
@@ -126,7 +140,7 @@ def draw(
             noise=start.noise,
             steps=each.steps,
             schedule=schedule,
-            noise_model=model.model.noise,
+            noise_model=noise_of(model.model, each.size),
             generator=start.generator,
             init=start.init,
             strength=each.strength,
@@ -168,7 +182,9 @@ def _started(
     generator = torch.Generator("cpu").manual_seed(seeds.seed)
     init = None
     if image is not None:
-        init = yield Alone("encoding", partial(_encode, model.encoder, image, generator))
+        step = _latent_step(model.model)
+        encode = partial(_encode, model.encoder, image, generator, step=step)
+        init = yield Alone("encoding", encode)
     noise = _noise(model.model, size, generator, seeds, request.subseed_strength)
     noise = noise.to(guidance.positive.context.device)
     if admitted.repaint is None or init is None:
@@ -177,7 +193,8 @@ def _started(
     cells = repaint.kept_cells(tuple(init.shape[-2:]), model.model.downsampling).to(init.device)
     filled = _filled(request.mask_fill, init, noise, cells)
     if not model.is_maskable:
-        return Start(generator, guidance, noise, filled, Kept(cells, init, model.model.noise))
+        levels = noise_of(model.model, size.size)
+        return Start(generator, guidance, noise, filled, Kept(cells, init, levels))
     own = partial(_mask_extras, model.model, repaint, generator)
     guidance = guidance.with_extras((yield Alone("encoding", own)))
     return Start(generator, guidance, noise, filled)
@@ -188,7 +205,7 @@ def _alone(work: Callable[..., Image.Image], *arguments: Any) -> Generator[Want,
     return image
 
 
-def _finished(request: GenerationRequest, repaint: Repaint, image: Image.Image) -> Image.Image:
+def _finished(request: ResolvedRequest, repaint: Repaint, image: Image.Image) -> Image.Image:
     """The whole picture of a request that repaints part of one."""
     if request.mask_padding is None:
         keeps = request.hires_keeps and not repaint.is_idle
@@ -253,7 +270,9 @@ def _tile(tiles: Generator[float, None, Image.Image]) -> float | Enlarged:
         return Enlarged(stop.value)
 
 
-def _guidance(model: ChangedModel, request: GenerationRequest, size: Pass) -> Guidance:
+def _guidance(model: ChangedModel, request: ResolvedRequest, size: Pass) -> Guidance:
+    import torch
+
     encode = partial(
         model.model.encode_prompt, clip_skip=request.clip_skip, width=size.width, height=size.height
     )
@@ -266,7 +285,11 @@ def _guidance(model: ChangedModel, request: GenerationRequest, size: Pass) -> Gu
         except RequestError as error:  # the model does not know which prompt it is
             fields = [FieldError("negative_prompt", each.message) for each in error.fields]
             raise RequestError(fields) from error
-    return Guidance(positive, negative, request.guidance_scale)
+    guidance = Guidance(positive, negative, request.guidance_scale)
+    if request.distilled_guidance is None:
+        return guidance
+    obeyed = torch.tensor([request.distilled_guidance], device=positive.context.device)
+    return guidance.with_extras({"guidance": obeyed})
 
 
 def _noise(
@@ -275,7 +298,8 @@ def _noise(
     """Unit noise, drawn on the CPU so that a seed starts alike on every device."""
     import torch
 
-    height, width = latent_size(model.downsampling, size.width, size.height)
+    step = _latent_step(model)
+    height, width = latent_size(model.downsampling, size.width, size.height, step=step)
     shape = (1, model.latent_channels, height, width)
     noise = torch.randn(shape, generator=generator, dtype=torch.float32)
     if seeds.subseed is None or not strength:
@@ -328,11 +352,13 @@ def _original(task: SamplingTask, evaluation: Evaluation, prediction: Any) -> to
     return task.noise_model.original(evaluation.latent, timestep, prediction)
 
 
-def _encode(codec: PictureCodec, image: Image.Image, generator: torch.Generator) -> torch.Tensor:
+def _encode(
+    codec: PictureCodec, image: Image.Image, generator: torch.Generator, *, step: int
+) -> torch.Tensor:
     import numpy as np
     from PIL import Image
 
-    height, width = latent_size(codec.downsampling, image.width, image.height)
+    height, width = latent_size(codec.downsampling, image.width, image.height, step=step)
     right = width * codec.downsampling - image.width
     below = height * codec.downsampling - image.height
     if right or below:

@@ -23,7 +23,9 @@ def forward(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Tenso
     cross-attention over it would cost more than another call.
     """
     answers: dict[int, torch.Tensor] = {}
-    for group in groups([_tokens(want) for want in wants]):
+    repeats = all(row.repeats for want in wants for row in want.guidance.rows)
+    every = [[*range(len(wants))]]
+    for group in groups([_tokens(want) for want in wants]) if repeats else every:
         answers |= zip(group, _together(model, [wants[i] for i in group]), strict=True)
     return [answers[i] for i in range(len(wants))]
 
@@ -75,12 +77,29 @@ def stack(rows: Sequence[Conditioning], parts: Sequence[Parts | None] = ()) -> C
     """The conditioning of a batch, one row each, and what changes the model in each.
 
     Prompts of different length are repeated to one length, which leaves cross-attention
-    unchanged: every token's weight is shared among its copies.
+    unchanged: every token's weight is shared among its copies. Zeros follow those that may not be.
     """
     import torch
 
-    length = math.lcm(*(row.context.shape[1] for row in rows))
-    contexts = [row.context.repeat(1, length // row.context.shape[1], 1) for row in rows]
+    lengths = [row.context.shape[1] for row in rows]
+    repeats = all(row.repeats for row in rows)
+    length = math.lcm(*lengths) if repeats else max(lengths)
+    contexts = [_extended(row.context, length, repeats=repeats) for row in rows]
     extras = {name: torch.cat([row.extras[name] for row in rows]) for name in rows[0].extras}
     changed = tuple(parts) if any(parts) else ()
-    return Conditioning(context=torch.cat(contexts), extras=extras, parts=changed)
+    return Conditioning(
+        context=torch.cat(contexts),
+        extras=extras,
+        parts=changed,
+        repeats=repeats,
+        lengths=() if repeats else tuple(lengths),
+    )
+
+
+def _extended(context: torch.Tensor, length: int, *, repeats: bool) -> torch.Tensor:
+    import torch
+
+    tokens = context.shape[1]
+    if repeats:
+        return context.repeat(1, length // tokens, 1)
+    return torch.nn.functional.pad(context, (0, 0, 0, length - tokens))

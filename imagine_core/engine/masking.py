@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
     from PIL import Image
 
-    from imagine_core.types import GenerationRequest, MaskFill
+    from imagine_core.types import MaskFill, ResolvedRequest
 
 Box = tuple[int, int, int, int]
 
@@ -120,7 +120,7 @@ class Repaint:
         return most == 0
 
 
-def canvas_of(request: GenerationRequest) -> tuple[Canvas, list[str]]:
+def canvas_of(request: ResolvedRequest) -> tuple[Canvas, list[str]]:
     """The picture of `request` and its mask, and remarks for the caller.
 
     Raises:
@@ -139,7 +139,7 @@ def canvas_of(request: GenerationRequest) -> tuple[Canvas, list[str]]:
     return _extended(picture, mask, request.extend), remarks
 
 
-def repaint_of(request: GenerationRequest, canvas: Canvas) -> Repaint:
+def repaint_of(request: ResolvedRequest, canvas: Canvas) -> Repaint:
     """What `request` draws of its canvas."""
     box = None
     picture, mask, shown = canvas.picture, canvas.mask, canvas.feathered(request.mask_blur)
@@ -151,7 +151,7 @@ def repaint_of(request: GenerationRequest, canvas: Canvas) -> Repaint:
     return whole if box is None else whole.at(size)
 
 
-def _mask(request: GenerationRequest, size: tuple[int, int]) -> tuple[Image.Image, str | None]:
+def _mask(request: ResolvedRequest, size: tuple[int, int]) -> tuple[Image.Image, str | None]:
     """The mask of `request` at `size`; without one, nothing is repainted but what is added."""
     from PIL import Image, ImageOps
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from imagine_core.interfaces import steps_to_run
 
 if TYPE_CHECKING:
-    from imagine_core.types import GenerationRequest
+    from imagine_core.types import ResolvedRequest
 
 CELL = 8
 
@@ -28,7 +28,7 @@ class Pass:
         return self.width, self.height
 
 
-def passes(request: GenerationRequest) -> list[Pass]:
+def passes(request: ResolvedRequest) -> list[Pass]:
     """The samplings that make the picture of `request`: one, or two with the hires fix."""
     first = Pass(*request.drawn_size, request.steps, request.strength)
     if request.hires_scale is None:
@@ -37,14 +37,14 @@ def passes(request: GenerationRequest) -> list[Pass]:
     return [first, Pass(*hires_size(request), steps, request.hires_strength)]
 
 
-def hires_size(request: GenerationRequest) -> tuple[int, int]:
+def hires_size(request: ResolvedRequest) -> tuple[int, int]:
     """The size of the hires fix's second pass: scaled, to the nearest multiples of 8."""
     scale = request.hires_scale or 1.0
     width, height = (max(CELL, round(side * scale / CELL) * CELL) for side in request.drawn_size)
     return width, height
 
 
-def total_steps(request: GenerationRequest) -> int:
+def total_steps(request: ResolvedRequest) -> int:
     """The steps that run in total: img2img skips the noisiest part of the schedule."""
     first, *second = passes(request)
     strength = 1.0 if request.init_image is None else first.strength

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from imagine_core.engine.masking import Repaint
     from imagine_core.interfaces import Preprocessor
     from imagine_core.registry import Registry
-    from imagine_core.types import ControlUse, GenerationRequest
+    from imagine_core.types import ControlUse, ResolvedRequest
 
 NO_PREPROCESSOR = "none"
 SIZES = frozenset({"width", "height", "extend", "hires_scale"})
@@ -36,7 +36,7 @@ class SentPictures:
 
 
 def read_pictures(
-    request: GenerationRequest,
+    request: ResolvedRequest,
     preprocessors: Registry[Preprocessor],
     found: dict[str, FieldError],
 ) -> SentPictures:
@@ -68,7 +68,7 @@ def read_pictures(
 
 
 def _start(
-    request: GenerationRequest, found: dict[str, FieldError], warnings: list[str]
+    request: ResolvedRequest, found: dict[str, FieldError], warnings: list[str]
 ) -> tuple[Image.Image | None, Repaint | None, Canvas | None]:
     """The picture to start from, or what is repainted of it."""
     if request.init_image is None:
@@ -88,7 +88,7 @@ def _start(
 
 def _hint(
     use: ControlUse,
-    request: GenerationRequest,
+    request: ResolvedRequest,
     preprocessor: Preprocessor | None,
     part: tuple[Canvas, Repaint] | None,
 ) -> tuple[Image.Image, str | None]:

@@ -9,10 +9,10 @@ from imagine_core.engine.passes import hires_size
 from imagine_core.errors import FieldError
 from imagine_core.fields import field_errors
 from imagine_core.settings import Limits
-from imagine_core.types import GenerationRequest
+from imagine_core.types import ResolvedRequest
 
 
-def check_request(request: GenerationRequest, limits: Limits) -> list[FieldError]:
+def check_request(request: ResolvedRequest, limits: Limits) -> list[FieldError]:
     """Everything about `request` that cannot be served, all at once, in the core's field names."""
     errors = list(field_errors(request, limits))
     wrong = {error.field for error in errors}
@@ -23,14 +23,14 @@ def check_request(request: GenerationRequest, limits: Limits) -> list[FieldError
     return errors
 
 
-def _lacks_picture(request: GenerationRequest) -> Iterator[FieldError]:
+def _lacks_picture(request: ResolvedRequest) -> Iterator[FieldError]:
     """Fields that ask for a part of a picture, where there is none."""
     for field, asked in (("mask", request.mask is not None), ("extend", any(request.extend))):
         if asked:
             yield FieldError(field, "needs a picture to start from")
 
 
-def _sizes(request: GenerationRequest, limits: Limits, wrong: set[str]) -> Iterator[FieldError]:
+def _sizes(request: ResolvedRequest, limits: Limits, wrong: set[str]) -> Iterator[FieldError]:
     """What is wrong with sizes whose sides are valid, unless another field is `wrong` already."""
     if request.width * request.height > limits.pixels:
         message = f"width x height must be at most {limits.pixels:,} pixels"

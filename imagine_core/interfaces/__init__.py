@@ -10,6 +10,7 @@ from imagine_core.interfaces.models import (
     Maskable,
     ModelInfo,
     ModelLoader,
+    Sized,
 )
 from imagine_core.interfaces.pictures import Preprocessor, UpscalerSpec
 from imagine_core.interfaces.samplers import (
@@ -37,6 +38,7 @@ __all__ = [
     "SamplerSpec",
     "Sampling",
     "SamplingTask",
+    "Sized",
     "UpscalerSpec",
     "steps_to_run",
 ]

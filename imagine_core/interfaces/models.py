@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from imagine_core.types import USUAL
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +24,7 @@ __all__ = [
     "Maskable",
     "ModelInfo",
     "ModelLoader",
+    "Sized",
 ]
 
 
@@ -39,8 +42,15 @@ class ModelInfo:
         dtype: What they are stored as ("float16"); the kind that most of them have.
         problem: Why it cannot serve and what to do, or None if it can.
         clip_layers: Layers of the text encoder: the largest clip skip. None where unknown.
-        recommended_size: Width and height that the model was trained for.
+        recommended_size: Width and height that the model was trained for; what a request gets that
+            names no size.
+        defaults: What else a request gets that does not say it, by names of `GenerationRequest`:
+            "steps", "guidance_scale", "distilled_guidance", "sampler"; the usual ones where it
+            lacks them (`ResolvedRequest`).
         noise: The kind of its noise, "vp" or "flow": samplers say which they know.
+        guidance: "free" for classifier-free guidance alone. "distilled" models read a guidance in
+            their one forward, from the extra "guidance" of a conditioning, [rows]; "none" were
+            trained to be used without any.
         metadata: What the file says of itself (title, licence, ...).
         kind: "model"; or what changes one: a key of `imagine_core.models.folders.KINDS`.
         fits: The families of the models that it can change; none for a model.
@@ -61,13 +71,21 @@ class ModelInfo:
     dtype: str | None = None
     clip_layers: int | None = None
     recommended_size: tuple[int, int] = (512, 512)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     noise: str = "vp"
+    guidance: Literal["free", "distilled", "none"] = "free"
     metadata: Mapping[str, str] = field(default_factory=dict)
     kind: str = "model"
     fits: tuple[str, ...] = ()
     takes: tuple[str, ...] = ()
     vae: str | None = None
     details: Mapping[str, object] = field(default_factory=dict)
+
+    @property
+    def own(self) -> dict[str, Any]:
+        """What a request gets that leaves it to the model, by names of `GenerationRequest`."""
+        width, height = self.recommended_size
+        return {**USUAL, "width": width, "height": height, **self.defaults}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +97,9 @@ class Conditioning:
         extras: Further per-row inputs of the model by name, each with a leading dimension of 1
             (SDXL: text_embeds, time_ids).
         parts: For each row, what changes the model in it; empty where nothing does in any.
+        repeats: Whether its tokens may be repeated to the length of a longer prompt's, as
+            cross-attention permits. Where they may not, as in joint attention, zeros follow them.
+        lengths: Of several rows that may not be repeated, the tokens of each before its zeros.
         warnings: What the user should know of how the prompt was encoded.
         unread: The words of the prompt that the model leaves out, for want of a meaning.
     """
@@ -86,6 +107,8 @@ class Conditioning:
     context: torch.Tensor
     extras: Mapping[str, torch.Tensor] = field(default_factory=dict)
     parts: tuple[Parts | None, ...] = ()
+    repeats: bool = True
+    lengths: tuple[int, ...] = ()
     warnings: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
 
@@ -137,6 +160,18 @@ class DiffusionModel(Protocol):
 
     def close(self) -> None:
         """Let go of weights and files; the model is not used afterwards."""
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """What models have beside `DiffusionModel` whose noise depends on the size of the picture."""
+
+    @property
+    def latent_step(self) -> int:
+        """The sides of its latents are multiples of so many cells."""
+
+    def noise_at(self, width: int, height: int) -> NoiseModel:
+        """The noise levels of pictures of that size, in pixels."""
 
 
 class Changeable(DiffusionModel, Protocol):

@@ -17,9 +17,10 @@ from imagine_core.lora_field import Loras
 from imagine_core.lora_tags import can_be_tag, read_tags, tag_of
 from imagine_core.pictures.infotext_values import FILLS, MODES, READERS, TILINGS, in_our_words
 from imagine_core.schedules import schedule_label
+from imagine_core.types import USUAL
 
 if TYPE_CHECKING:
-    from imagine_core.types import GenerationRequest
+    from imagine_core.types import ResolvedRequest
 
 __all__ = [
     "infotext_details",
@@ -46,6 +47,7 @@ LABELS = MappingProxyType(
 _FIELDS = {label.lower(): field for label, field in LABELS.items()}
 _ORDER = (
     *("model", "prompt", "width", "height", "steps", "guidance", "sampler", "seed", "neg", "clip"),
+    "distilled_guidance",
     *("strength", "schedule", "hires", "hires_upscaler", "hires_steps", "hires_strength"),
     *("hires_sampler", "subseed", "subseed_strength", "mask_blur", "mask_fill", "mask_invert"),
     *("mask_padding", "tiling", "loras", "vae", "model_hash"),
@@ -53,7 +55,7 @@ _ORDER = (
 
 
 def write_infotext(  # noqa: PLR0913 - what a picture tells
-    request: GenerationRequest,
+    request: ResolvedRequest,
     *,
     seed: int,
     sampler_label: str,
@@ -77,6 +79,7 @@ def write_infotext(  # noqa: PLR0913 - what a picture tells
         "Sampler": sampler_label,
         "Schedule type": None if schedule == "default" else schedule_label(schedule),
         "CFG scale": float(request.guidance_scale),
+        "Distilled CFG Scale": request.distilled_guidance,
         "Seed": seed,
         "Size": f"{request.width}x{request.height}",
         "Model hash": model_hash,
@@ -103,14 +106,14 @@ def write_infotext(  # noqa: PLR0913 - what a picture tells
     return "\n".join(lines)
 
 
-def _variation_details(request: GenerationRequest) -> dict[str, object]:
+def _variation_details(request: ResolvedRequest) -> dict[str, object]:
     if not request.subseed_strength:
         return {}
     strength = request.subseed_strength
     return {"Variation seed": request.subseed, "Variation seed strength": strength}
 
 
-def _mask_details(request: GenerationRequest) -> dict[str, object]:
+def _mask_details(request: ResolvedRequest) -> dict[str, object]:
     """What A1111 writes of a mask; of what it takes for granted, nothing."""
     if request.mask is None:
         return {}
@@ -124,7 +127,7 @@ def _mask_details(request: GenerationRequest) -> dict[str, object]:
     }
 
 
-def _control_details(request: GenerationRequest) -> dict[str, object]:
+def _control_details(request: ResolvedRequest) -> dict[str, object]:
     """A line for each ControlNet, as A1111's extension writes it."""
     return {
         f"ControlNet {place}": ", ".join(
@@ -141,7 +144,7 @@ def _control_details(request: GenerationRequest) -> dict[str, object]:
     }
 
 
-def _hires_details(request: GenerationRequest) -> dict[str, object]:
+def _hires_details(request: ResolvedRequest) -> dict[str, object]:
     """What A1111 needs to switch its hires fix on: a factor and a denoising strength.
 
     A1111 has no hires fix of img2img, where the strength is the first pass's: the second pass's
@@ -201,7 +204,7 @@ def read_infotext(text: str) -> dict[str, Any] | None:
     prompt, negative = prompts
     labels, values = _read(settings)
     meta = {"prompt": prompt, "neg": negative, **in_our_words(values)}
-    meta |= _loras(prompt, steps=values.get("steps", DEFAULTS["steps"]))
+    meta |= _loras(prompt, steps=values.get("steps", USUAL["steps"]))
     if "hires_strength" not in values and any(label.startswith("hires") for label in labels):
         strength = meta.pop("strength", None)  # it is the second pass's
         meta |= {} if strength is None else {"hires_strength": strength}

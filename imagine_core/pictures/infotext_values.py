@@ -108,6 +108,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "sampler": _name,
     "schedule": _schedule,
     "guidance": _decimal,
+    "distilled_guidance": _decimal,
     "seed": _seed,
     "size": _size,
     "model": _model,

@@ -25,7 +25,7 @@ from imagine_core.pictures.pngtext import (
     read_texts,
     replace_texts,
 )
-from imagine_core.types import GeneratedImage, GenerationRequest, GenerationResult
+from imagine_core.types import GeneratedImage, GenerationResult, ResolvedRequest
 from imagine_core.version import version
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = [
     "json_text",
     "meta_of",
     "png_bytes",
+    "png_meta",
     "read_meta",
     "read_picture",
 ]
@@ -70,7 +71,7 @@ class PictureFile:
 
 
 def meta_of(
-    request: GenerationRequest,
+    request: ResolvedRequest,
     *,
     seed: int,
     date: datetime | None = None,
@@ -184,7 +185,7 @@ def read_meta(path: Path) -> dict[str, Any]:
     """
     with reading(path) as file:
         if is_png(file.read(8)):
-            return _png_meta(file)
+            return png_meta(file)
         file.seek(0)
         data = read_all(file, limit=MAX_FILE)
         return _comment_meta(data) if _has_comment(data) else _document(data)[0]
@@ -200,7 +201,7 @@ def read_picture(path: Path) -> PictureFile:
         data = read_all(file, limit=MAX_FILE)
         if is_png(data):
             check_png(data)
-            return PictureFile(meta=_png_meta(file), png=data, source="picture")
+            return PictureFile(meta=png_meta(file), png=data, source="picture")
         if _has_comment(data):
             meta = _comment_meta(data)
             return PictureFile(meta=meta, png=_as_png(data, meta), source="picture")
@@ -225,7 +226,8 @@ def infotext_of(data: bytes) -> str | None:
     return found
 
 
-def _png_meta(file: BinaryIO) -> dict[str, Any]:
+def png_meta(file: BinaryIO) -> dict[str, Any]:
+    """The `meta` object of a PNG; raises `InvalidFile` where it has none that can be read."""
     texts = read_texts(file, (META, INFOTEXT))
     if META in texts:
         meta = _loads(texts[META], "its metadata is damaged: it is not JSON")

@@ -21,6 +21,7 @@ from imagine_core.types import (
     GenerationResult,
     Phase,
     PhaseEvent,
+    ResolvedRequest,
     StepEvent,
     new_id,
 )
@@ -160,7 +161,7 @@ class Record:
     keeps: bool = False
     clients: int = 1
     fetched: bool = False
-    request: GenerationRequest
+    request: ResolvedRequest
     enhancer: str | None = None
     opened: float = field(default_factory=time.monotonic)
     begun: bool = False

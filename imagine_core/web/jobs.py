@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from imagine_core.errors import UnknownName
 from imagine_core.executor import JobStatus
-from imagine_core.types import Phase
+from imagine_core.types import Phase, ResolvedRequest
 from imagine_core.web.app import without_frames
 from imagine_core.web.dialect import Order, Record
 
@@ -82,7 +82,7 @@ class Jobs:
             caller=caller,
             keeps=self.keeps
             and (order.finishes or order.keeps or order.idempotency_key is not None),
-            request=order.request,
+            request=ResolvedRequest.of(order.request, {}),  # until it is admitted
             phase="queued" if order.enhance is None else "enhancing",
         )
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from imagine_core.service import Service
-    from imagine_core.types import GenerationRequest
+    from imagine_core.types import ResolvedRequest
 from imagine_core.uses_field import Uses
 
 __all__ = [
@@ -132,7 +132,7 @@ def known_model(name: str, service: Service) -> tuple[str | None, str]:
         return None, ""
 
 
-def preview_interval(request: GenerationRequest, most: int) -> int:
+def preview_interval(request: ResolvedRequest, most: int) -> int:
     """The steps between two previews, so that a request has at most so many before its end."""
     strength = 1.0 if request.init_image is None else min(max(request.strength, 0.0), 1.0)
     steps = min(max(request.steps, 1), MANY)  # it is checked later

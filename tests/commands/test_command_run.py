@@ -20,9 +20,11 @@ from PIL import Image
 
 from imagine_core import GenerationRequest, PhaseEvent
 from imagine_core.cli import main
+from imagine_core.fields import FIELDS
 from imagine_core.pictures.metadata import read_meta
 from imagine_core.plugins import Plugins
 from imagine_core.testing import FakeModel, FakePlugin
+from imagine_core.types import USUAL
 from imagine_plugins.commands.run import run
 from imagine_plugins.dialects.native.client import NativeClient
 from programs import KEY, Imagine, command, serving
@@ -62,6 +64,9 @@ def test_every_flag_of_the_readme_has_its_short_form_and_its_default() -> None:
     given = run.make_context("run", ["cat"]).params
     exposed = [each for each in run.params if each.expose_value]
     known = {tuple(each.opts): given[each.name or ""] for each in exposed}
+    left = {field.flags: value for field in FIELDS if (value := USUAL.get(field.name)) is not None}
+    assert all(known[flags] is None for flags in left), "they are left to the model"
+    known |= left  # which Stable Diffusion 1 and doodle have
     assert {flags: known.get(flags, "missing") for flags in README} == README
 
 

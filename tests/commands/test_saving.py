@@ -13,11 +13,11 @@ import click
 import pytest
 from PIL import Image
 
-from imagine_core import GeneratedImage, GenerationRequest, GenerationResult, StepEvent
+from imagine_core import GeneratedImage, GenerationResult, ResolvedRequest, StepEvent
 from imagine_core.pictures.metadata import read_meta
 from imagine_plugins.commands.shared.saving import Gallery, open_gallery
 
-REQUEST = GenerationRequest(prompt="cat", model="tiny", width=64, height=64, seed=7)
+REQUEST = ResolvedRequest(prompt="cat", model="tiny", width=64, height=64, seed=7)
 DATE = datetime(2023, 10, 27, 15, 30, 45, tzinfo=UTC)
 
 

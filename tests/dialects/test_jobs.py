@@ -19,8 +19,8 @@ from imagine_core import (
     Enhancement,
     Enhancer,
     EnhanceTask,
-    GenerationRequest,
     GenerationResult,
+    ResolvedRequest,
     hookimpl,
 )
 from imagine_core.errors import GenerationFailed, UnknownName
@@ -347,10 +347,10 @@ def test_other_ways_to_leave_are_refused(start: Callable[..., Server], value: ob
 
 # -- what is kept ----------------------------------------------------------------------------------
 
-REQUEST = GenerationRequest(prompt="red")
+REQUEST = ResolvedRequest(prompt="red")
 
 
-async def make(found: Jobs, png: bytes, request: GenerationRequest = REQUEST) -> str:
+async def make(found: Jobs, png: bytes, request: ResolvedRequest = REQUEST) -> str:
     record = found.open(Order(request=request, finishes=True))
     async with found.at_work(record):
         result = GenerationResult(images=(), request=request)
@@ -401,7 +401,7 @@ def test_the_oldest_results_leave_when_there_are_too_many_or_they_are_too_large(
 def test_a_kept_result_does_not_hold_the_picture_to_start_from() -> None:
     async def main() -> None:
         found = Jobs(keep=600)
-        request = GenerationRequest(prompt="red", init_image=b"x" * 1000)
+        request = ResolvedRequest(prompt="red", init_image=b"x" * 1000)
         record = found.get(await make(found, b"png", request))
         assert record.order.request.init_image is None
         assert record.request.init_image is None

@@ -14,10 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from imagine_core import GeneratedImage, GenerationRequest, GenerationResult, PhaseEvent, StepEvent
+from imagine_core import (
+    GeneratedImage,
+    GenerationRequest,
+    GenerationResult,
+    PhaseEvent,
+    ResolvedRequest,
+    StepEvent,
+)
 from imagine_core.engine.validation import check_request
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import FIELDS, in_core, in_order, on_wire, to_json
+from imagine_core.pictures.metadata import meta_of, png_bytes
 from imagine_core.settings import Limits
 from imagine_core.web.dialect import Finished, Order, Record
 from imagine_plugins.dialects.native import lines
@@ -35,7 +43,7 @@ def png(colour: str = "red") -> bytes:
 def order(**body: Any) -> Order:
     """The order in a body, if a server would take it."""
     found = read_order(json.dumps(body).encode())
-    wrong = check_request(found.request, Limits(steps=100, images=4))
+    wrong = check_request(ResolvedRequest.of(found.request, {}), Limits(steps=100, images=4))
     errors = {error.field: error for error in (*wrong, *found.errors)}
     if errors:
         raise on_wire(RequestError(in_order(errors.values())))
@@ -119,11 +127,12 @@ CONTROL_NONSENSE: list[dict[str, object]] = [
 NONSENSE: dict[str, list[Any]] = {
     "prompt": [None, 5, "", "  ", [], "x" * 20_001],
     "model": [5, [], True, "", " "],
-    "width": [None, "512", 512.0, 500, 0, -8, 56, True, 10**30, 4096 * 4096],
-    "height": [None, "512", 512.5, 511, {}, 10**99],
-    "steps": [None, "25", 0, -1, 101, 2.5, False],
-    "guidance": [None, "7", -0.1, True, float("nan"), float("inf"), -float("inf")],
-    "sampler": [None, 5, ["euler"], "", " "],
+    "width": ["512", 512.0, 500, 0, -8, 56, True, 10**30, 4096 * 4096],
+    "height": ["512", 512.5, 511, {}, 10**99],
+    "steps": ["25", 0, -1, 101, 2.5, False],
+    "guidance": ["7", -0.1, True, float("nan"), float("inf"), -float("inf")],
+    "distilled_guidance": ["7", -0.1, True, float("nan")],
+    "sampler": [5, ["euler"], "", " "],
     "schedule": [None, 5, "", " "],
     "seed": ["", "abc", -2, 2**64, "18446744073709551616", 1.5, True, [], "0x1"],
     "neg": [None, 5, "x" * 20_001],
@@ -239,7 +248,7 @@ def test_enhance_is_any_enhancer_or_one_by_name(value: object, meant: str | None
 
 names = st.text(min_size=1).filter(str.strip)
 requests = st.builds(
-    GenerationRequest,
+    ResolvedRequest,
     prompt=names,
     negative_prompt=st.text(),
     model=st.none() | names,
@@ -262,8 +271,8 @@ requests = st.builds(
 
 
 @given(requests)
-def test_a_request_survives_the_wire(request: GenerationRequest) -> None:
-    assert order(**to_json(request)).request == request
+def test_a_request_survives_the_wire(request: ResolvedRequest) -> None:
+    assert ResolvedRequest.of(order(**to_json(request)).request, {}) == request
 
 
 def test_errors_are_renamed_both_ways() -> None:
@@ -279,7 +288,7 @@ def picture(encoded: str) -> tuple[Image.Image, bytes]:
 
 
 def test_events_survive_the_wire() -> None:
-    request = GenerationRequest(prompt="fox", seed=2**63)
+    request = ResolvedRequest(prompt="fox", seed=2**63)
     phase = PhaseEvent(phase="queued", position=3)
     step = StepEvent(step=2, steps=5, seed=2**64 - 1, image=1)
     assert lines.read_line(lines.phase_line(phase), request, picture) == phase
@@ -292,7 +301,7 @@ def test_events_survive_the_wire() -> None:
 
 
 def test_a_result_survives_the_wire() -> None:
-    ran = GenerationRequest(prompt="fox", seed=7, model="m", sampler="euler", images=2)
+    ran = ResolvedRequest(prompt="fox", seed=7, model="m", sampler="euler", images=2, width=64)
     result = GenerationResult(
         images=(
             GeneratedImage(image=Image.new("RGB", (64, 64), "red"), seed=7),
@@ -305,8 +314,9 @@ def test_a_result_survives_the_wire() -> None:
         steps_run=4,
     )
     asked = Order(request=GenerationRequest(prompt="fox", images=2), warnings=("ignored",))
-    record = Record(order=asked, keeps=False, request=asked.request, phase="queued")
-    done = Finished(result=result, pngs=(png("red"), png("blue")), seeds=(7, 8))
+    record = Record(order=asked, keeps=False, request=ran, phase="queued")
+    told = png_bytes(Image.new("RGB", (64, 64), "red"), meta_of(ran, seed=7))
+    done = Finished(result=result, pngs=(told, png("blue")), seeds=(7, 8))
     line = lines.final_line(done, record)
     back = lines.read_line(json.loads(json.dumps(line)), asked.request, picture)
     assert isinstance(back, GenerationResult)
@@ -321,7 +331,7 @@ def test_a_result_survives_the_wire() -> None:
 
 def test_a_line_of_a_newer_server_is_passed_over() -> None:
     line = {"status": "dreaming"}
-    assert lines.read_line(line, GenerationRequest(prompt="fox"), picture) is None
+    assert lines.read_line(line, ResolvedRequest(prompt="fox"), picture) is None
 
 
 def test_the_document_names_every_field() -> None:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from engines import RED, pixels, png, together
-from imagine_core import GenerationRequest
+from imagine_core import ResolvedRequest
 from imagine_core.engine import Engine
 from imagine_core.engine.masking import FILL_BLURS, canvas_of, repaint_of
 from imagine_core.errors import RequestError
@@ -343,4 +343,4 @@ def test_a_cancelled_repainting_leaves_nothing(engine: Engine) -> None:
 
     asyncio.run(main())
     assert pixels(draw_one(engine, MASKED)).shape == (64, 64, 3)
-    _: GenerationRequest = MASKED
+    _: ResolvedRequest = MASKED

@@ -33,7 +33,7 @@ from imagine_core.models.catalogue import Catalogue
 from imagine_core.models.hashing import file_hash
 from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
-from imagine_core.types import GenerationRequest, GenerationResult
+from imagine_core.types import GenerationResult, ResolvedRequest
 from imagine_plugins.loaders.vae import VaeLoader
 from reference import CPU, Half, load, picture, single_file_pipeline
 from vaes import authors_names, diffusers_shapes, tiny_autoencoder, vae_shapes, write_vae
@@ -417,7 +417,7 @@ def test_an_inpainting_model_takes_what_fits_its_family(tmp_path: Path) -> None:
     write_hollow(tmp_path / "vae" / "sdxl.safetensors", vae_shapes())
     model = models.get("paint")
     assert model.family == "sd1-inpaint"
-    request = GenerationRequest(prompt="a cat", decoder="fast", vae="taesd")
+    request = ResolvedRequest(prompt="a cat", decoder="fast", vae="taesd")
     brought = bring(request, model, models)
     assert [info and info.name for info in (brought.vae, brought.decoder)] == ["taesd", "taesd"]
     with pytest.raises(RequestError, match="vae: 'sdxl' is for sdxl, and the model 'paint' is sd1"):
@@ -436,7 +436,7 @@ def test_requests_draw_with_the_vae_that_they_or_a_sidecar_name(tmp_path: Path, 
         return asyncio.run(generated(**fields))
 
     async def generated(**fields: Any) -> bytes:
-        request = GenerationRequest(prompt="a cat", width=64, height=64, steps=2, seed=1, **fields)
+        request = ResolvedRequest(prompt="a cat", width=64, height=64, steps=2, seed=1, **fields)
         *_, result = [event async for event in engine.generate(request)]
         assert isinstance(result, GenerationResult)
         return result.images[0].image.tobytes()

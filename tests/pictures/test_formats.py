@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageChops
 
-from imagine_core import GenerationRequest
+from imagine_core import ResolvedRequest
 from imagine_core.pictures.exif import COMMENT, EXIF_IFD
 from imagine_core.pictures.formats import MEDIA_TYPES, base64_of, converted, encoded
 from imagine_core.pictures.infotext import write_infotext
@@ -26,7 +26,7 @@ LOSSY = [to for to in MEDIA_TYPES if to != "png"]
 
 
 def infotext(prompt: str = "a cat", negative: str = "") -> str:
-    request = GenerationRequest(prompt=prompt, negative_prompt=negative, model="tiny")
+    request = ResolvedRequest(prompt=prompt, negative_prompt=negative, model="tiny")
     return write_infotext(request, seed=7, sampler_label="Euler", model_hash=None, version="I 1")
 
 

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imagine_core import GenerationRequest
+from imagine_core import ResolvedRequest
 from imagine_core.fields import from_json
 from imagine_core.pictures.infotext import LABELS, infotext_details, read_infotext, write_infotext
 from imagine_core.pictures.infotext_values import READERS
 from imagine_core.types import HIRES_STRENGTH, LoraUse
 
-REQUEST = GenerationRequest(
+REQUEST = ResolvedRequest(
     prompt="a cat, (tiny hat:1.3)", negative_prompt="ugly, blurry", model="dreamshaper_8"
 )
 
 
-def infotext(request: GenerationRequest, **other: str | None) -> str:
+def infotext(request: ResolvedRequest, **other: str | None) -> str:
     given = {"sampler_label": "DPM++ 2M", "model_hash": "0123456789", "version": "Imagine 1"}
     return write_infotext(request, seed=42, **{**given, **other})  # type: ignore[arg-type]
 

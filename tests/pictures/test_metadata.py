@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from exif_blocks import INFOTEXT, PROMPT, SPELLINGS, picture_with
-from imagine_core import GenerationRequest
+from imagine_core import ResolvedRequest
 from imagine_core.errors import InvalidFile
 from imagine_core.pictures import metadata
 from imagine_core.pictures.metadata import (
@@ -28,7 +28,7 @@ from imagine_core.pictures.pngtext import replace_texts
 
 DATE = datetime(2023, 10, 27, 15, 30, 45, tzinfo=UTC)
 PICTURE = Image.new("RGB", (64, 64), "teal")
-REQUEST = GenerationRequest(prompt="кот 猫 🐈 “hat”", model="tiny", seed=2**64 - 1)
+REQUEST = ResolvedRequest(prompt="кот 猫 🐈 “hat”", model="tiny", seed=2**64 - 1)
 META = meta_of(REQUEST, seed=2**64 - 1, date=DATE)
 
 
@@ -42,7 +42,7 @@ def save(folder: Path, data: bytes | str) -> Path:
 
 
 def test_meta_has_the_readmes_fields_in_the_readmes_order_and_then_ours() -> None:
-    request = GenerationRequest(
+    request = ResolvedRequest(
         prompt="a cat",
         negative_prompt="ugly",
         model="dreamshaper_8",

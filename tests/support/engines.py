@@ -12,6 +12,7 @@ import numpy as np
 from imagine_core import (
     GenerationRequest,
     GenerationResult,
+    ResolvedRequest,
 )
 from imagine_core.engine import Engine
 from imagine_core.testing import collect
@@ -22,7 +23,7 @@ TEN_SAMPLERS = (
 )
 """Those that everybody asks for."""
 
-RED = GenerationRequest(
+RED = ResolvedRequest(
     prompt="red",
     sampler="test euler",
     steps=4,
@@ -57,7 +58,7 @@ def png(colour: tuple[int, int, int], size: tuple[int, int] = (64, 64)) -> bytes
     return buffer.getvalue()
 
 
-def mixed(count: int) -> list[GenerationRequest]:
+def mixed(count: int) -> list[ResolvedRequest]:
     """Requests of one size that differ in all else: prompt, seed, steps, guidance, start."""
     return [
         replace(

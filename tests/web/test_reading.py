@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from imagine_core import GenerationRequest
+from imagine_core import ResolvedRequest
 from imagine_core.engine.passes import total_steps
 from imagine_core.errors import FieldError, MalformedBody
 from imagine_core.fields import FIELDS
@@ -214,7 +214,7 @@ def test_without_a_default_model_nothing_is_promised(tmp_path: Path) -> None:
 # -- previews --------------------------------------------------------------------------------------
 
 
-def previews(request: GenerationRequest, every: int) -> int:
+def previews(request: ResolvedRequest, every: int) -> int:
     """Previews of a request before its last step."""
     return len(range(every, total_steps(request), every))
 
@@ -227,7 +227,7 @@ def test_there_are_at_most_so_many_previews_and_no_fewer_than_fit(
 ) -> None:
     start: dict[str, Any] = {} if strength is None else {"init_image": b"", "strength": strength}
     for steps in range(1, 61):
-        request = GenerationRequest(prompt="red", steps=steps, hires_scale=hires, **start)
+        request = ResolvedRequest(prompt="red", steps=steps, hires_scale=hires, **start)
         every = preview_interval(request, most)
         assert previews(request, every) <= most
         assert every == 1 or previews(request, every - 1) > most
@@ -245,4 +245,4 @@ def test_there_are_at_most_so_many_previews_and_no_fewer_than_fit(
     ],
 )
 def test_a_request_that_will_be_refused_has_an_interval_too(wrong: dict[str, Any]) -> None:
-    assert preview_interval(GenerationRequest(prompt="red", **wrong), 3) >= 1
+    assert preview_interval(ResolvedRequest(prompt="red", **wrong), 3) >= 1

@@ -22,7 +22,7 @@ from starlette.routing import BaseRoute, Route
 from calls import LoopClock, live_with_clock
 from engines import png
 from gates import Gate
-from imagine_core import GenerationRequest, GenerationResult, hookimpl
+from imagine_core import GenerationResult, ResolvedRequest, hookimpl
 from imagine_core.engine import Engine
 from imagine_core.errors import Cancelled
 from imagine_core.pictures import images
@@ -56,7 +56,7 @@ class Repeating:
             finishes=given.pop("finishes", False),
             keeps=given.pop("keeps", False),
             streams=given.pop("streams", False),
-            request=GenerationRequest(**given, init_image=picture and picture.encode()),
+            request=ResolvedRequest(**given, init_image=picture and picture.encode()),
             idempotency_key=sha256(body).hexdigest(),
             retry="x-retry" in request.headers,
         )
@@ -425,7 +425,7 @@ def test_a_server_that_keeps_nothing_gives_up_what_was_left(
 
 # -- how long results are kept ---------------------------------------------------------------------
 
-ORDER = Order(request=GenerationRequest(prompt="red"), idempotency_key="key")
+ORDER = Order(request=ResolvedRequest(prompt="red"), idempotency_key="key")
 
 
 async def make(found: Jobs, *, left: bool = False, **changes: Any) -> Record:
@@ -435,7 +435,7 @@ async def make(found: Jobs, *, left: bool = False, **changes: Any) -> Record:
     async with found.at_work(record):
         if left:
             record.leave(RETURN_SECONDS)
-        result = GenerationResult(images=(), request=order.request)
+        result = GenerationResult(images=(), request=ResolvedRequest.of(order.request, {}))
         record.finish(Finished(result=result, pngs=(png((1, 2, 3)),), seeds=(1,)))
     return record
 
@@ -541,7 +541,7 @@ def test_a_result_is_there_for_a_repetition_before_the_first_client_has_read_it(
     async def main() -> None:
         record = Jobs(keep=600).open(ORDER)
         assert not record.ended.is_set()
-        result = GenerationResult(images=(), request=ORDER.request)
+        result = GenerationResult(images=(), request=ResolvedRequest.of(ORDER.request, {}))
         record.finish(Finished(result=result, pngs=(b"png",), seeds=(1,)))
         assert record.ended.is_set()
 

@@ -10,6 +10,7 @@
     'Sampler sigma': 'schedule',
     'CFG scale': 'guidance',
     'Guidance scale': 'guidance',
+    'Distilled CFG Scale': 'distilled_guidance',
     Seed: 'seed',
     Size: 'size',
     Model: 'model',
@@ -90,6 +91,7 @@
     tiling: among(AXES),
     clip: whole,
     guidance: decimal,
+    distilled_guidance: decimal,
     strength: decimal,
     hires_strength: decimal,
     hires: (text) => (decimal(text) > 1 ? decimal(text) : undefined), // others: an upscaler's name

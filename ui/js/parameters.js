@@ -73,6 +73,7 @@
     height:        number(512, 64, 16384, 8),
     steps:         number(25, 1, 10000, 1),
     guidance:      number(7, 0, 1000),
+    distilled_guidance: optional(number(3.5, 0, 1000)),
     sampler:       text('dpm++ 2m'),
     schedule:      text('default'),
     seed:          optional(seed),

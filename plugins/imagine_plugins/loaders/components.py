@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.architectures import Architecture, Config
@@ -136,6 +136,7 @@ class Checkpoint:
         read: Gives the files of its tokenizers.
         metadata: What it says of itself.
         vae: The VAE that its sidecar names, or None.
+        defaults: What a request gets that does not say it.
     """
 
     architecture: Architecture
@@ -143,6 +144,7 @@ class Checkpoint:
     read: Read
     metadata: Mapping[str, str] = field(default_factory=dict)
     vae: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     def info(self, path: Path, *, name: str, loader: str) -> ModelInfo:
         """The model at `path` as it is listed."""
@@ -165,6 +167,7 @@ class Checkpoint:
             metadata=self.metadata,
             takes=(*TAKEN, *(("mask",) if plan.inpainting else ())),
             vae=self.vae,
+            defaults=self.defaults,
         )
 
 

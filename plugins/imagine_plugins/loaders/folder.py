@@ -74,7 +74,13 @@ def examine(folder: Path) -> Checkpoint:
     for name, component in components.items():
         if component.problem is not None:
             raise ProblemError(f"{name}: {component.problem}")
-    return Checkpoint(architecture=plan, components=components, read=read, vae=overrides.vae)
+    return Checkpoint(
+        architecture=plan,
+        components=components,
+        read=read,
+        vae=overrides.vae,
+        defaults=overrides.defaults,
+    )
 
 
 def _overridden(plan: Architecture, overrides: Overrides) -> Architecture:

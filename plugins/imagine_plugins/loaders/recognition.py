@@ -57,6 +57,7 @@ def _recognise(path: Path, header: Header) -> Checkpoint:
         read=files.get,
         metadata=modelspec(header),
         vae=overrides.vae,
+        defaults=overrides.defaults,
     )
 
 

@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imagine_core.fields import FIELDS
 from imagine_core.models.stamps import sidecar_of
+from imagine_core.settings import Limits
+from imagine_core.strict_json import Refused
+from imagine_core.types import OWN
 from imagine_plugins.loaders.problems import ProblemError
 
 SIZE_LIMIT = 2**20
@@ -20,6 +24,8 @@ PREDICTIONS = {
     "v_prediction": "v_prediction",
     "v": "v_prediction",
 }
+
+DEFAULTABLE = {field.wire: field for field in FIELDS if field.name in OWN - {"width", "height"}}
 
 
 class SidecarError(ProblemError):
@@ -35,12 +41,14 @@ class Overrides:
         zero_terminal_snr: Whether the training's last step was pure noise.
         recommended_size: Width and height.
         vae: The name of a VAE to draw with.
+        defaults: What a request gets that does not say it, by names of `GenerationRequest`.
     """
 
     prediction_type: str | None = None
     zero_terminal_snr: bool | None = None
     recommended_size: tuple[int, int] | None = None
     vae: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_sidecar(path: Path) -> Overrides:
@@ -69,6 +77,7 @@ def read_sidecar(path: Path) -> Overrides:
         zero_terminal_snr=_flag(beside.name, content, "zero_terminal_snr"),
         recommended_size=_size(beside.name, content),
         vae=_name(beside.name, content, "vae"),
+        defaults=_defaults(beside.name, content),
     )
 
 
@@ -110,6 +119,26 @@ def _name(file: str, content: Mapping[str, Any], key: str) -> str | None:
     if value is not None and not (isinstance(value, str) and value.strip()):
         raise SidecarError(f'{file}: {key} must be a name, as "imagine list" has it')
     return value and value.strip()
+
+
+def _defaults(file: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    given = content.get("defaults", {})
+    if not isinstance(given, dict):
+        raise SidecarError(f"{file}: defaults must be an object")
+    unknown = [name for name in given if name not in DEFAULTABLE]
+    if unknown:
+        known = ", ".join(DEFAULTABLE)
+        raise SidecarError(f"{file}: defaults has {unknown[0][:80]!r}, which is none of {known}")
+    found = {}
+    for name, value in given.items():
+        row = DEFAULTABLE[name]
+        try:
+            found[row.name] = row.kind.read(value)
+        except Refused as error:
+            raise SidecarError(f"{file}: {name} of defaults {error}") from error
+        if (problem := row.kind.problem(found[row.name], Limits())) is not None:
+            raise SidecarError(f"{file}: {name} of defaults {problem}")
+    return found
 
 
 def _size(file: str, content: Mapping[str, Any]) -> tuple[int, int] | None:

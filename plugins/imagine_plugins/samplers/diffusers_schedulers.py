@@ -18,13 +18,15 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from imagine_core import Evaluation, SamplerSpec, Sampling, SamplingTask, hookimpl
 from imagine_core.noise import VariancePreserving
+from imagine_core.sampling import sigma_sampler
 from imagine_core.schedules import SCHEDULES, noise_levels
+from imagine_plugins.samplers.flow import WALKS
 from imagine_plugins.samplers.scheduler_options import prototype
 
 if TYPE_CHECKING:
@@ -246,8 +248,8 @@ def _given(levels: list[float], **_: Any) -> Any:
 
 
 def spec(row: Row) -> SamplerSpec:
-    """The row as the core knows it."""
-    return SamplerSpec(
+    """The row as the core knows it; `flow` has its method for flow models, if there is one."""
+    own = SamplerSpec(
         name=row.name,
         label=row.label,
         sample=partial(sample, row),
@@ -256,6 +258,17 @@ def spec(row: Row) -> SamplerSpec:
         evaluations=row.evaluations,
         stochastic=row.stochastic,
     )
+    if row.name not in WALKS:
+        return own
+    flow = sigma_sampler(
+        WALKS[row.name], name=row.name, label=row.label, evaluations=row.evaluations
+    )
+    return replace(own, sample=partial(_sample, own, flow), noise=own.noise | {"flow"})
+
+
+def _sample(vp: SamplerSpec, flow: SamplerSpec, task: SamplingTask) -> Sampling:
+    """The sampling by the method for the noise at hand."""
+    return (flow if task.noise_model.kind == "flow" else vp).sample(task)
 
 
 @hookimpl

@@ -30,6 +30,7 @@ from imagine_core.kinds import (
 from imagine_core.lora_field import Loras
 from imagine_core.pictures.files import read_all, reading
 from imagine_core.pictures.metadata import read_meta
+from imagine_core.types import USUAL
 from imagine_core.uses_field import Uses
 from imagine_plugins.commands.shared.parameters import (
     MAX_INPUT,
@@ -87,7 +88,8 @@ def request_again(
     request, errors = from_json({**known, "prompt": PLACEHOLDER})
     request = replace(request, prompt=_unicode(own).strip())
     chosen = [f for f in FIELDS if f.flags and is_given(f.parameter)]
-    values = _values(given, chosen, steps=given["steps"] if is_given("steps") else request.steps)
+    steps = given["steps"] if is_given("steps") else request.steps
+    values = _values(given, chosen, steps=steps)
     values = {**_without_lost_pictures(request), **values}
     remarks = [
         f"{file}: {on_wire(RequestError([error]))}" for error in errors if error.field not in values
@@ -112,17 +114,29 @@ def changed_files(file: Path, result: GenerationResult) -> Iterator[str]:
             yield f"{file}: it was drawn with another file of that name: {name}"
 
 
-def _values(given: Mapping[str, Any], fields: Iterable[Field], *, steps: int) -> dict[str, Any]:
-    """The core's values of flags."""
+def _values(
+    given: Mapping[str, Any], fields: Iterable[Field], *, steps: int | None
+) -> dict[str, Any]:
+    """The core's values of flags; a LoRA may count `steps`, the usual ones where they are None."""
+    count = USUAL["steps"] if steps is None else steps
     values: dict[str, Any] = {}
     for field in fields:
         value = given[field.parameter]
         if isinstance(field.kind, Loras):
             tags = (tag for tag in value or () if tag.name.casefold() != NO_LORA)
-            values[field.name] = tuple(tag.use(steps) for tag in tags)
+            values[field.name] = tuple(tag.use(count) for tag in tags)
         elif value is not None:
             values[field.name] = _core_value(field, value)
     return values
+
+
+def _shown_default(field: Field) -> bool | str:
+    """What the help says of the default; click takes a text for what is decided later."""
+    return (
+        not isinstance(field.kind, Every)
+        if field.usual is None
+        else f"the model's, or {field.usual}"
+    )
 
 
 def _default(field: Field) -> Any:
@@ -138,7 +152,7 @@ def _option(field: Field) -> click.Option:
         type=_type(field),
         multiple=isinstance(field.kind, Uses),
         default=DEFAULT_NEGATIVE if field.wire == "neg" else _default(field),
-        show_default=not isinstance(field.kind, Every),
+        show_default=_shown_default(field),
         metavar=field.metavar,
         help=field.help,
     )

@@ -14,6 +14,7 @@ import click
 
 from imagine_core.pictures.files import check_writable, is_outlet, write_file
 from imagine_core.pictures.metadata import document_bytes, finished, meta_of, png_bytes
+from imagine_core.types import ResolvedRequest
 from imagine_plugins.commands.shared.output import is_stdout, write_stdout
 
 if TYPE_CHECKING:
@@ -50,9 +51,10 @@ class Gallery:
         """Save a preview of a picture, in its final size."""
         if event.preview is None:
             return
-        size, progress = request.drawn_size, f"{event.step}/{event.steps}"
+        ran, progress = ResolvedRequest.of(request, {}), f"{event.step}/{event.steps}"
+        size = ran.drawn_size
         image = event.preview if event.preview.size == size else event.preview.resize(size)
-        meta = meta_of(request, seed=event.seed, date=self.date) | {"unfinished": progress}
+        meta = meta_of(ran, seed=event.seed, date=self.date) | {"unfinished": progress}
         self._write(event.image, png_bytes(image, meta))
         self.partial[event.image] = f"{event.step} of {event.steps}"
 

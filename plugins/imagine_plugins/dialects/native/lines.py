@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from io import BytesIO
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from imagine_core.fields import FIELDS
+from imagine_core.errors import InvalidFile
+from imagine_core.fields import FIELDS, PLACEHOLDER, from_json
 from imagine_core.lora_tags import read_tags
 from imagine_core.pictures.formats import base64_of
+from imagine_core.pictures.metadata import png_meta
 from imagine_core.types import (
+    OWN,
     GeneratedImage,
     GenerationEvent,
     GenerationRequest,
     GenerationResult,
     Phase,
     PhaseEvent,
+    ResolvedRequest,
     StepEvent,
 )
 from imagine_core.version import version
@@ -178,7 +184,7 @@ def _result(
 ) -> GenerationResult:
     made = tuple(_made(each, *picture(each["img"])) for each in line.get("images", [line]))
     ran = replace(
-        request,
+        ResolvedRequest.of(request, _own(made[0].png)),
         model=line.get("model", request.model),
         sampler=line.get("sampler", request.sampler),
         noise_schedule=line.get("schedule", request.noise_schedule),
@@ -198,6 +204,16 @@ def _result(
         warnings=tuple(str(warning) for warning in line.get("warnings", ())),
         timings={str(k): float(v) for k, v in dict(line.get("timings", {})).items()},
     )
+
+
+def _own(png: bytes | None) -> dict[str, Any]:
+    """What the model of a picture decided of it, by its metadata."""
+    meta: dict[str, Any] = {}
+    with suppress(InvalidFile):  # it has none
+        meta = png_meta(BytesIO(png or b""))
+    known = {field.wire: meta[field.wire] for field in FIELDS if field.wire in meta}
+    asked, _ = from_json({**known, "prompt": PLACEHOLDER})
+    return {name: getattr(asked, name) for name in OWN if getattr(asked, name) is not None}
 
 
 def _made(each: Mapping[str, Any], image: Image.Image, png: bytes) -> GeneratedImage:

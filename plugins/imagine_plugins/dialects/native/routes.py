@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from imagine_core import strict_json
 from imagine_core.errors import FieldError, RequestError, UnknownName, UnusableModel
+from imagine_core.fields import WIRE_NAMES
 from imagine_core.kinds import SIDE_STEP, SMALLEST_SIDE
 from imagine_core.models.folders import KINDS
 from imagine_core.models.hashing import file_hash
@@ -164,6 +165,7 @@ def _statuses(service: Service) -> dict[str, JobStatus]:
 
 
 def _model(info: ModelInfo) -> dict[str, Any]:
+    own = {WIRE_NAMES[name]: value for name, value in info.own.items()}
     return {
         "name": info.name,
         "family": info.family,
@@ -174,6 +176,8 @@ def _model(info: ModelInfo) -> dict[str, Any]:
         "dtype": info.dtype,
         "clip_layers": info.clip_layers,
         "recommended_size": list(info.recommended_size) if info.kind == "model" else None,
+        "defaults": own if info.kind == "model" else {},
+        "guidance": info.guidance,
         "metadata": dict(info.metadata),
         "kind": info.kind,
         "fits": list(info.fits),

@@ -173,6 +173,8 @@ MODEL_FIELDS: dict[str, Json] = {
     "recommended_size": any_of(
         {"type": "array", "items": COUNT, "minItems": 2, "maxItems": 2}, NULL
     ),
+    "defaults": {"type": "object"},
+    "guidance": one_of("free", "distilled", "none"),
     "metadata": {"type": "object"},
     "kind": KIND,
     "fits": STRINGS,

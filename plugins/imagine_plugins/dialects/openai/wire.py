@@ -16,6 +16,7 @@ from imagine_core.pictures.images import fitting_size, load_alpha
 from imagine_core.pictures.infotext import read_infotext
 from imagine_core.pictures.metadata import infotext_of
 from imagine_core.strict_json import Refused, one_of, picture, within
+from imagine_core.types import USUAL, ResolvedRequest
 from imagine_core.web.dialect import Order
 from imagine_core.web.reading import (
     known_model,
@@ -26,6 +27,8 @@ from imagine_core.web.reading import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from starlette.requests import Request
 
     from imagine_core.service import Service
@@ -104,7 +107,8 @@ def read_order(body: bytes, request: Request, service: Service) -> Order:
     wanted, problems = from_json(given)
     wanted = replace(wanted, **start)
     if asked["stream"] and asked["partial_images"]:
-        wanted = replace(wanted, preview_every=preview_interval(wanted, asked["partial_images"]))
+        drawn = ResolvedRequest.of(wanted, {})
+        wanted = replace(wanted, preview_every=preview_interval(drawn, asked["partial_images"]))
     errors += problems
     extras = read_extras(given, errors, keeps=service.jobs.keeps)
     return Order(
@@ -221,13 +225,13 @@ def _fill(
 ) -> None:
     """Add what the contract's own fields mean to those that draw, which have precedence."""
     model, size = given.get("model"), asked["size"]
-    own = (DEFAULTS["width"], DEFAULTS["height"])
+    own: Mapping[str, Any] = USUAL
     with suppress(ImagineError):  # an unknown model is refused later
         catalogue = service.engine.catalogue
         info = catalogue.get(model) if isinstance(model, str) else catalogue.default()
-        own = info.recommended_size
-    width, height = size or fitting_size(start, own)
-    steps = round(DEFAULTS["steps"] * QUALITIES[asked["quality"] or "auto"])
+        own = info.own
+    width, height = size or fitting_size(start, (own["width"], own["height"]))
+    steps = round(own["steps"] * QUALITIES[asked["quality"] or "auto"])
     strength = VARIED if route == "variations" else FIDELITIES[asked["input_fidelity"] or "low"]
     usual = {"width": width, "height": height, "steps": steps, "strength": strength}
     for field in FIELDS:
