@@ -324,7 +324,7 @@ class UpscaleResult:
     """The last event of an upscaling.
 
     Attributes:
-        image: The enlarged picture, RGB.
+        image: The enlarged picture, RGB, or RGBA if the one before has transparency.
         request: The request as it ran: the upscaler's name and the size resolved.
         warnings: What the user should know.
         timings: Seconds per phase: queued, loading, enlarging.

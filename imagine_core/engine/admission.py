@@ -26,7 +26,8 @@ from imagine_core.interfaces import ModelInfo
 from imagine_core.kinds import LARGEST_SCALE, draw_seed
 from imagine_core.lora_tags import read_tags, untagged
 from imagine_core.models.memory import Work
-from imagine_core.pictures.images import MAX_PIXELS, MAX_SIDE, TOO_LARGE, blamed, load_rgb
+from imagine_core.pictures.images import MAX_PIXELS, MAX_SIDE, TOO_LARGE, blamed, load_rgba
+from imagine_core.pictures.transparency import colours_and_alpha
 from imagine_core.sampling import require_noise, resolve_sampler
 from imagine_core.types import GenerationRequest, ResolvedRequest, UpscaleRequest
 
@@ -211,7 +212,7 @@ def admit_upscale(request: UpscaleRequest, *, known: Known) -> Upscaling:
         UnknownName, UnusableModel: There is no such upscaler, or it is broken.
     """
     with blamed("image"):
-        image = load_rgb(request.image)
+        image, alpha = colours_and_alpha(load_rgba(request.image))
     scale, size = request.scale, request.size
     if size is None:
         if scale is None or not 0 < scale <= LARGEST_SCALE:
@@ -225,7 +226,7 @@ def admit_upscale(request: UpscaleRequest, *, known: Known) -> Upscaling:
     spec, file = known.upscaler(request.upscaler)
     name = spec.name if file is None else file.name
     settled = replace(request, upscaler=name, scale=scale, size=size)
-    return Upscaling(request=settled, image=image, upscaler=spec, file=file)
+    return Upscaling(request=settled, image=image, alpha=alpha, upscaler=spec, file=file)
 
 
 def _enlarges(request: ResolvedRequest) -> bool:

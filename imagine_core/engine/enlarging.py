@@ -22,13 +22,34 @@ MOST_TURNS = 8
 
 
 def enlarge(
-    upscaler: UpscalerSpec | Upscaler, image: Image.Image, size: tuple[int, int]
+    upscaler: UpscalerSpec | Upscaler,
+    image: Image.Image,
+    size: tuple[int, int],
+    *,
+    alpha: Image.Image | None = None,
 ) -> Generator[float, None, Image.Image]:
     """Enlarge `image` to exactly `size`; yields how much is done, 0 .. 1, and returns the picture.
 
     A network is applied until its picture is no smaller than `size`, and at least once; Lanczos
     scales what it made to the size.
+
+    Args:
+        upscaler: What enlarges.
+        image: The picture, RGB.
+        size: Width and height in pixels.
+        alpha: How opaque it is, in 8 bits of grey; the result is RGBA then. Lanczos enlarges it
+            where a network, which knows colours alone, enlarges the picture.
     """
+    larger = yield from _enlarge_colours(upscaler, image, size)
+    if alpha is not None:
+        spec = upscaler if isinstance(upscaler, UpscalerSpec) else LANCZOS
+        larger.putalpha(enlarged_by(spec, alpha.convert("RGB"), size).convert("L"))
+    return larger
+
+
+def _enlarge_colours(
+    upscaler: UpscalerSpec | Upscaler, image: Image.Image, size: tuple[int, int]
+) -> Generator[float, None, Image.Image]:
     if isinstance(upscaler, UpscalerSpec):
         return enlarged_by(upscaler, image, size)
     turns = _turns(upscaler.factor, image.size, size)

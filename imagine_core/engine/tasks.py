@@ -209,7 +209,8 @@ class Upscaling:
 
     Attributes:
         request: The request, its upscaler's name and the size resolved.
-        image: The decoded picture.
+        image: The colours of the decoded picture.
+        alpha: How opaque it is; None for wholly.
         upscaler: What enlarges it, unless that is a file.
         file: The file of the upscaler.
         warnings: Notes for the caller.
@@ -217,6 +218,7 @@ class Upscaling:
 
     request: UpscaleRequest
     image: Image.Image
+    alpha: Image.Image | None = None
     upscaler: UpscalerSpec
     file: ModelInfo | None = None
     warnings: tuple[str, ...] = ()
@@ -254,7 +256,7 @@ class Upscaling:
         return Begun([(Seeds(0), self._drawing(upscaler))])
 
     def _drawing(self, upscaler: UpscalerSpec | Upscaler) -> Drawing:
-        tiles = enlarge(upscaler, self.image, self.size)
+        tiles = enlarge(upscaler, self.image, self.size, alpha=self.alpha)
         return (yield from enlarging(tiles, percent=PERCENT))
 
     def result(self, ended: Ended) -> UpscaleResult:

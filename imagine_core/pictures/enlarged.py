@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from imagine_core.errors import InvalidFile
 from imagine_core.pictures.files import read_all, reading
-from imagine_core.pictures.images import load_rgb
+from imagine_core.pictures.images import load_rgba
 from imagine_core.pictures.metadata import (
     INFOTEXT,
     MAX_FILE,
@@ -57,7 +57,7 @@ def picture_png(data: bytes) -> bytes:
     Raises:
         ValueError: `data` is no picture, or one that is too large, with a reason for people.
     """
-    return replace_texts(png_bytes(load_rgb(data), None), _texts(data))
+    return replace_texts(png_bytes(load_rgba(data), None), _texts(data))
 
 
 def enlarged_png(

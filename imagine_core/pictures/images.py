@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 __all__ = [
+    "alpha_of",
     "blamed",
     "fitting_size",
     "load_alpha",
     "load_mask",
     "load_rgb",
+    "load_rgba",
     "resized",
     "safe_formats",
 ]
@@ -102,10 +104,19 @@ def load_rgb(data: bytes) -> Image.Image:
     Raises:
         ValueError: `data` is no picture, or one that is too large, with a reason for people.
     """
+    return _on_white(load_rgba(data))
+
+
+def load_rgba(data: bytes) -> Image.Image:
+    """As `load_rgb`, in RGBA where the picture may have transparency.
+
+    Raises:
+        ValueError: `data` is no picture, or one that is too large, with a reason for people.
+    """
     image = _decode(data)
     transform = srgb_transform(image)
     image = _plain(_upright(image), transform)
-    return _on_white(image if transform is None else convert(image, transform))
+    return image if transform is None else convert(image, transform)
 
 
 def load_mask(data: bytes) -> Image.Image:
@@ -120,7 +131,7 @@ def load_mask(data: bytes) -> Image.Image:
     from PIL import ImageOps
 
     image = _plain(_upright(_decode(data)), None)
-    alpha = _alpha(image)
+    alpha = alpha_of(image)
     return image.convert("L") if alpha is None else ImageOps.invert(alpha)
 
 
@@ -130,10 +141,11 @@ def load_alpha(data: bytes) -> Image.Image | None:
     Raises:
         ValueError: `data` is no picture, or one that is too large, with a reason for people.
     """
-    return _alpha(_plain(_upright(_decode(data)), None))
+    return alpha_of(_plain(_upright(_decode(data)), None))
 
 
-def _alpha(image: Image.Image) -> Image.Image | None:
+def alpha_of(image: Image.Image) -> Image.Image | None:
+    """How opaque an image in RGB or RGBA is; None if it is wholly so everywhere."""
     if image.mode != "RGBA":
         return None
     alpha = image.getchannel("A")

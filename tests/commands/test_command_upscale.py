@@ -71,6 +71,21 @@ def test_a_network_in_the_folder_enlarges_it(imagine: Imagine, fox: Path, networ
     assert Image.open(run.files[0]).info["postprocessing"].endswith("upscaler: Repeat")
 
 
+@pytest.mark.parametrize("there", [False, True])
+def test_a_see_through_picture_stays_so(
+    imagine: Imagine, work: Path, server: str, *, there: bool
+) -> None:
+    logo = noise(12, 8).convert("RGBA")
+    logo.paste((0, 0, 0, 0), (0, 0, 6, 8))
+    logo.save(work / "logo.png")
+    asked = ("-a", server, "--api-key", KEY) if there else ()
+    (file,) = imagine("upscale", "logo.png", "--upscaler", "nearest", *asked).files
+    larger = np.array(Image.open(file))
+    expected = np.array(logo).repeat(2, 0).repeat(2, 1)
+    assert (larger[..., 3] == expected[..., 3]).all()
+    assert (larger[expected[..., 3] > 0] == expected[expected[..., 3] > 0]).all()
+
+
 def test_a_json_file_of_a_run_is_a_picture_too(imagine: Imagine, work: Path) -> None:
     file = work / "fox.json"
     file.write_bytes(document_bytes(META, png_bytes(noise(12, 8), None)))

@@ -187,3 +187,14 @@ def test_a_client_that_leaves_ends_the_work(
         assert started.wait(30)
         assert closed.wait(30)
         asyncio.run(until(lambda: engine.status().jobs == []))
+
+
+@pytest.mark.parametrize("upscaler", ["None", "Nearest"])
+def test_transparency_is_kept(engine: Engine, upscaler: str) -> None:
+    start = START.convert("RGBA")
+    start.paste((0, 0, 0, 0), (0, 0, 12, 16))
+    sent = base64.b64encode(png_bytes(start, None)).decode()
+    made = shown(enlarge(engine, image=sent, upscaler_1=upscaler)["image"])
+    factor = made.width // START.width
+    alpha = np.asarray(start.getchannel("A")).repeat(factor, 0).repeat(factor, 1)
+    assert (np.asarray(made.getchannel("A")) == alpha).all()

@@ -160,6 +160,41 @@ def test_a_file_enlarges_a_tile_at_a_time(engine: Engine, fake: FakePlugin) -> N
     assert row.kind == "upscaler"
 
 
+def see_through(background: tuple[int, int, int]) -> tuple[Image.Image, Image.Image]:
+    """A red disc whose edge fades out over `background`, and how opaque it is."""
+    across, down = np.meshgrid(np.arange(64) - 31.5, np.arange(48) - 23.5)
+    alpha = Image.fromarray((np.clip(15 - np.hypot(across, down), 0, 1) * 255).astype(np.uint8))
+    image = Image.new("RGB", alpha.size, background)
+    image.paste((200, 30, 30), mask=alpha.point(lambda value: 255 if value else 0))
+    image.putalpha(alpha)
+    return image, alpha
+
+
+@pytest.mark.parametrize("upscaler", ["lanczos", "mirror", "Twice"])
+def test_transparency_is_kept_and_hidden_colours_do_not_show_at_its_edges(
+    engine: Engine, upscaler: str
+) -> None:
+    made = []
+    for background in ((0, 0, 0), (0, 255, 0)):
+        image, alpha = see_through(background)
+        larger = enlarged(engine, image=encoded(image), upscaler=upscaler).image
+        assert larger.mode == "RGBA"
+        spec = UpscalerSpec(name="x", label="X", enlarge=mirrored)
+        expected = (spec if upscaler == "mirror" else LANCZOS).enlarge(alpha, (128, 96))
+        difference = np.asarray(larger.getchannel("A"), int) - np.asarray(expected, int)
+        assert abs(difference).max() <= 1
+        made.append(np.asarray(larger))
+    seen = made[0][..., 3] > 0
+    assert (made[0] == made[1]).all()
+    assert abs(made[0][seen][:, :3].astype(int) - (200, 30, 30)).max() <= 2
+
+
+def test_an_alpha_channel_that_hides_nothing_is_left_out(engine: Engine) -> None:
+    assert enlarged(engine, image=encoded(START.convert("RGBA"))).image.mode == "RGB"
+    hidden = Image.new("RGBA", (8, 8), (9, 8, 7, 0))
+    assert enlarged(engine, image=encoded(hidden)).image.getextrema()[3] == (0, 0)
+
+
 def test_a_size_instead_of_a_factor(engine: Engine) -> None:
     assert enlarged(engine, scale=None, size=(100, 30)).image.size == (100, 30)
 
