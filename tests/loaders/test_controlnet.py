@@ -494,6 +494,16 @@ def test_a_file_whose_shapes_contradict_each_other_is_listed_with_its_size(kept:
     assert info.size == path.stat().st_size > 700_000_000
 
 
+def test_a_folder_that_cannot_be_used_is_listed_with_its_size(kept: Path) -> None:
+    folder_of(kept / "edges", network())
+    config = kept / "edges" / "config.json"
+    config.write_text(config.read_text().replace('"ControlNetModel"', '"ControlNetXSAdapter"'))
+    info = listed(kept.parent)["edges"]
+    assert "is of the class ControlNetXSAdapter" in (info.problem or "")
+    weights = kept / "edges" / "diffusion_pytorch_model.safetensors"
+    assert info.size == weights.stat().st_size + config.stat().st_size
+
+
 def test_an_upscaler_among_the_controlnets_is_told_where_it_belongs(kept: Path) -> None:
     torch.save(compact(), kept / "x4.pth")
     problem = listed(kept.parent)["x4.pth"].problem

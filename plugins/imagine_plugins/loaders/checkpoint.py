@@ -54,7 +54,8 @@ class CheckpointLoader:
             return None
         family, problem = _elsewhere(path) or OTHER_FILES[suffix]
         # Under its whole name, lest it hide the usable model of the same stem.
-        return self._unusable(path, ProblemError(problem, family=family), name=path.name)
+        error = ProblemError(problem, family=family)
+        return error.info(path, name=path.name, loader=self.name)
 
     def load(
         self,
@@ -82,11 +83,7 @@ class CheckpointLoader:
             with explained():
                 return recognise_checkpoint(path).info(path, name=path.stem, loader=self.name)
         except ProblemError as error:
-            return self._unusable(path, error, name=path.stem)
-
-    def _unusable(self, path: Path, error: ProblemError, *, name: str) -> ModelInfo:
-        size = path.stat().st_size if path.is_file() else 0
-        return error.info(path, name=name, loader=self.name, size=size)
+            return error.info(path, name=path.stem, loader=self.name)
 
 
 def _elsewhere(path: Path) -> tuple[str, str] | None:

@@ -64,8 +64,7 @@ def recognised(
             return None
         # Under its whole name, lest it hide the usable one of the same stem.
         shown = name if is_safetensors else path.name
-        size = path.stat().st_size if is_file else 0
-        return replace(error.info(path, name=shown, loader=loader, size=size), kind=kind)
+        return replace(error.info(path, name=shown, loader=loader), kind=kind)
 
 
 def first_tensor(header: Header) -> str:

@@ -25,17 +25,26 @@ class ProblemError(Exception):
         self.family = family
         self.metadata: Mapping[str, str] = {}
 
-    def info(self, path: Path, *, name: str, loader: str, size: int = 0) -> ModelInfo:
+    def info(self, path: Path, *, name: str, loader: str) -> ModelInfo:
         """The model at `path` as it is listed."""
         return ModelInfo(
             name=name,
             path=path,
             loader=loader,
             family=self.family,
-            size=size,
+            size=size_of(path),
             problem=str(self),
             metadata=self.metadata,
         )
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files of a folder; 0 of what cannot be looked into."""
+    try:
+        files = path.rglob("*") if path.is_dir() else (path,)
+        return sum(file.stat().st_size for file in files if file.is_file())
+    except OSError:
+        return 0
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.components import FLOATS, Meter
 from imagine_plugins.loaders.control_layouts import control_problem
-from imagine_plugins.loaders.header import Header, HeaderError, first_tensor, read_header
-from imagine_plugins.loaders.problems import ProblemError, explained, named
+from imagine_plugins.loaders.header import Header, first_tensor, read_header, recognised
+from imagine_plugins.loaders.problems import ProblemError, named
 from imagine_plugins.loaders.recognition import modelspec
 from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
 from imagine_plugins.loaders.upscaler_layouts import UpscalerFile, upscaler_in
@@ -36,18 +36,9 @@ class UpscalerLoader:
 
     def recognise(self, path: Path) -> ModelInfo | None:
         """The network in a file; None for others, of which other loaders know more."""
-        suffix = path.suffix.lower()
-        if path.name.startswith(".") or path.is_dir():
+        if path.is_dir() or path.suffix.lower() not in {".safetensors", *TORCH_FILES}:
             return None
-        if suffix not in {".safetensors", *TORCH_FILES}:
-            return None
-        try:
-            with explained():
-                return self._examined(path)
-        except ProblemError as error:
-            if isinstance(error, HeaderError) and suffix not in TORCH_FILES:
-                return None  # the loader of checkpoints says what is wrong with it
-            return self._unusable(path, error)
+        return recognised(path, kind="upscaler", loader=self.name, look=self._look)
 
     def load(
         self,
@@ -71,21 +62,21 @@ class UpscalerLoader:
             network = _network(found, device, dtype, progress)
             return LoadedUpscaler(network, found, FileHash(info.path).start())
 
-    def _examined(self, path: Path) -> ModelInfo | None:
+    def _look(self, path: Path, name: str) -> ModelInfo | None:
         header = header_of(path)
         found = upscaler_in(path, header)
         if found is not None:
-            return self._info(path, header, found)
+            return self._info(path, name, header, found)
         if path.suffix.lower() in TORCH_FILES:
             raise control_problem(header) or ProblemError(f"{NO_UPSCALER}{first_tensor(header)}")
         return None
 
-    def _info(self, path: Path, header: Header, found: UpscalerFile) -> ModelInfo:
+    def _info(self, path: Path, name: str, header: Header, found: UpscalerFile) -> ModelInfo:
         numbers: Counter[str] = Counter()
         for stored in found.component.read:
             numbers[stored.tensor.dtype] += prod(stored.tensor.shape)
         return ModelInfo(
-            name=path.stem,
+            name=name,
             path=path,
             loader=self.name,
             kind="upscaler",
@@ -95,17 +86,6 @@ class UpscalerLoader:
             dtype=FLOATS.get(max(numbers, key=numbers.__getitem__)),
             metadata=modelspec(header),
             details={"factor": found.factor, "architecture": found.architecture},
-        )
-
-    def _unusable(self, path: Path, error: ProblemError) -> ModelInfo:
-        return ModelInfo(
-            name=path.stem if path.suffix.lower() == ".safetensors" else path.name,
-            path=path,
-            loader=self.name,
-            kind="upscaler",
-            family=error.family,
-            size=path.stat().st_size if path.is_file() else 0,
-            problem=str(error),
         )
 
 
