@@ -164,17 +164,23 @@ class BodyTooLarge(ImagineError):
 
 
 class UnknownName(ImagineError):
-    """No `kind` (model, sampler, ...) is called `name`; `nearest` are the closest known names."""
+    """No `kind` (model, sampler, ...) is called `name`; `nearest` are the closest known names.
+
+    `aliases` may be among the nearest, and are not listed beside the names of what they mean.
+    """
 
     type = "unknown_name"
 
-    def __init__(self, kind: str, name: str, *, known: Iterable[str]) -> None:
+    def __init__(
+        self, kind: str, name: str, *, known: Iterable[str], aliases: Iterable[str] = ()
+    ) -> None:
         import difflib  # only needed here, and slow for `imagine --help`
 
         self.kind, self.name = kind, name
         names = {known_name.casefold(): known_name for known_name in known}
-        matches = difflib.get_close_matches(name.casefold(), names, n=3)
-        self.nearest = tuple(names[match] for match in matches)
+        all_names = {**{alias.casefold(): alias for alias in aliases}, **names}
+        matches = difflib.get_close_matches(name.casefold(), all_names, n=3)
+        self.nearest = tuple(all_names[match] for match in matches)
         if self.nearest:
             hint = "did you mean " + " or ".join(repr(near) for near in self.nearest) + "?"
         elif names:

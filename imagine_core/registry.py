@@ -73,8 +73,8 @@ class Registry(Generic[T]):
         try:
             return self._items[self._aliases.get(key, key)]
         except KeyError:
-            known = [*self.names(), *self._aliases]
-            raise UnknownName(self.kind, name, known=known) from None
+            known, aliases = self.names(), self._aliases
+            raise UnknownName(self.kind, name, known=known, aliases=aliases) from None
 
     def _owner(self, key: str) -> str | None:
         entry = self._items.get(self._aliases.get(key, key))

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 OWN = "none"
 """Names the model's own VAE where it would draw with another."""
 
+MOST_NAMED = 12
+"""Names that an error lists."""
+
 UNTOLD = "unknown"  # the family of a VAE that fits several by its shape
 OWN_SIZES = "sd"  # the family of models whose network is none of the usual ones
 
@@ -76,13 +79,10 @@ def bring(
         RequestError: The model takes none of that kind, or this one is for another family.
         UnknownName, UnusableModel: There is none of that name, or it is broken.
     """
-    loras = tuple(
-        _taken(catalogue.match(use.name, "lora"), model, "loras") for use in request.loras
-    )
+    loras = tuple(_found(catalogue, use.name, "lora", model, "loras") for use in request.loras)
     named = zip(request.loras, loras, strict=True)
     controls = tuple(
-        _taken(catalogue.match(use.name, "controlnet"), model, "controls")
-        for use in request.controls
+        _found(catalogue, use.name, "controlnet", model, "controls") for use in request.controls
     )
     embeddings, warnings = _embeddings(request, model, catalogue, loras)
     decoder = _decoder(model, catalogue) if request.decoder == "fast" else None
@@ -112,7 +112,7 @@ def _vae(request: ResolvedRequest, model: ModelInfo, catalogue: Catalogue) -> Mo
     if name is None or name.casefold() == OWN:
         return None
     try:
-        return _taken(catalogue.match(name, "vae"), model, "vae")
+        return _found(catalogue, name, "vae", model, "vae")
     except (RequestError, UnknownName, UnusableModel) as error:
         if request.vae is not None:
             raise
@@ -185,12 +185,29 @@ def _words(lora: ModelInfo) -> list[object]:
     return words if isinstance(words, list) else []
 
 
-def _taken(info: ModelInfo, model: ModelInfo, field: str) -> ModelInfo:
-    """`info`, which `model` takes."""
+def _found(catalogue: Catalogue, name: str, kind: str, model: ModelInfo, field: str) -> ModelInfo:
+    """The file of `kind` that `model` takes; where there is none, the error says which it does."""
+    try:
+        info = catalogue.match(name, kind)
+    except UnknownName as error:
+        known = _fitting(catalogue, kind, model)
+        if not known and catalogue.usable(kind):
+            label = f"{error.kind} for {model.family}"
+            raise UnknownName(label, name, known=()) from None
+        raise UnknownName(error.kind, name, known=known) from None
     problem = _misfit(info, model)
-    if problem is not None:
-        raise RequestError([FieldError(field, problem)])
-    return info
+    if problem is None:
+        return info
+    if kind in model.takes:
+        others = _fitting(catalogue, kind, model)[:MOST_NAMED]
+        fits = f"there are {', '.join(others)}" if others else "there is none here"
+        problem = f"{problem}; for that {fits}"
+    raise RequestError([FieldError(field, problem)])
+
+
+def _fitting(catalogue: Catalogue, kind: str, model: ModelInfo) -> list[str]:
+    """The names of what a model takes of a kind."""
+    return [info.name for info in catalogue.usable(kind) if _misfit(info, model) is None]
 
 
 def _fits(info: ModelInfo, model: ModelInfo) -> bool:

@@ -276,7 +276,8 @@ def test_a_large_picture_is_scaled_to_what_a_request_may_ask_for(engine: Engine)
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ({}, {"preprocessor": "must be a string, not null"}),
+        ({}, {"preprocessor": "is required: a name"}),
+        ({"img": None, "preprocessor": None}, {"img": "is required", "preprocessor": "required"}),
         ({"img": 1, "preprocessor": 2}, {"img": "in base64", "preprocessor": "a string"}),
         ({"img": "AAAA", "preprocessor": "canny"}, {"img": "not a picture"}),
         ({"preprocessor": "depth"}, {"preprocessor": "it needs a network"}),

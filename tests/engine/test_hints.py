@@ -178,9 +178,22 @@ def test_the_negative_row_leaves_out_what_acts_on_the_prompt_alone() -> None:
 
 def test_a_controlnet_of_another_family_is_refused_by_name(engine: Engine) -> None:
     found = refused(engine, guided(ControlUse(name="other", image=HINT)))
-    assert found == {"controls": "'other' is for other, and the model 'tiny' is fake"}
+    said = "'other' is for other, and the model 'tiny' is fake; for that there are edges, pose"
+    assert found == {"controls": said}
     with pytest.raises(UnknownName, match="unknown ControlNet 'edgse'; did you mean 'edges'"):
         asyncio.run(engine.admit(guided(ControlUse(name="edgse", image=HINT))))
+
+
+def test_an_unknown_controlnet_is_told_with_those_that_fit_the_model(engine: Engine) -> None:
+    with pytest.raises(UnknownName) as caught:
+        asyncio.run(engine.admit(guided(ControlUse(name="depth", image=HINT))))
+    assert str(caught.value) == "unknown ControlNet 'depth'; known: edges, pose"
+    for fitting in ("edges", "pose"):
+        (engine.catalogue.folder / "controlnet" / f"{fitting}.fake").unlink()
+    with pytest.raises(UnknownName, match="there is no ControlNet for fake here"):
+        asyncio.run(engine.admit(guided(ControlUse(name="depth", image=HINT))))
+    found = refused(engine, guided(ControlUse(name="other", image=HINT)))
+    assert found["controls"].endswith("; for that there is none here")
 
 
 @pytest.mark.parametrize(

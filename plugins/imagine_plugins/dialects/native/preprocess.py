@@ -26,7 +26,13 @@ FIELDS: dict[str, Callable[[object], Any]] = {
     "img": strict_json.picture,
     "preprocessor": strict_json.name,
 }
-"""The fields of `POST /preprocess`, both required."""
+"""The fields of `POST /preprocess`."""
+
+REQUIRED = {
+    "img": "is required: the picture in base64",
+    "preprocessor": "is required: a name from GET /preprocessors",
+}
+"""What is said of those that are missing or null."""
 
 
 def preprocessors(service: Service) -> dict[str, Any]:
@@ -54,8 +60,12 @@ def preprocess(service: Service, given: dict[str, Any]) -> dict[str, Any]:
     """
     values, errors = {}, []
     for name, read in FIELDS.items():
+        value = given.pop(name, None)
+        if value is None:
+            errors.append(FieldError(name, REQUIRED[name]))
+            continue
         try:
-            values[name] = read(given.pop(name, None))
+            values[name] = read(value)
         except strict_json.Refused as error:
             errors.append(FieldError(name, str(error)))
     if errors:
