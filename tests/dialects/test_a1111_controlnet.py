@@ -6,6 +6,7 @@ import base64
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from PIL import Image
 from starlette.applications import Starlette
 
 from calls import SMALL, app_of, ask, live
-from imagine_core import Preprocessor, hookimpl
+from imagine_core import ModelInfo, Preprocessor, hookimpl
+from imagine_core.models.catalogue import Catalogue
 from imagine_core.pictures.fitting import fitted
 from imagine_core.settings import Limits, Settings
 from imagine_core.testing import FakePlugin, build_test_engine
@@ -263,6 +265,21 @@ def get(app: Starlette, path: str) -> Any:
     answer = ask(app, "GET", f"/controlnet/{path}")
     assert answer.status_code == 200
     return answer.json()
+
+
+def test_a_controlnet_is_listed_with_its_hash_and_found_by_that(
+    app: Starlette, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usable = Catalogue.usable
+
+    def hashed(catalogue: Catalogue, kind: str = "model") -> list[ModelInfo]:
+        found = usable(catalogue, kind)
+        return [replace(info, details={"short_hash": "d14c016b"}) for info in found]
+
+    monkeypatch.setattr(Catalogue, "usable", hashed)
+    listed = get(app, "model_list")["model_list"]
+    assert listed == ["edges [d14c016b]", "lines [d14c016b]"]
+    assert post(app, {"model": listed[0], "image": text(HINT)}).status_code == 200
 
 
 def test_the_lists_of_the_extension_have_what_a_unit_may_name(app: Starlette) -> None:

@@ -27,9 +27,9 @@ from imagine_core.testing import FakeDevice
 from imagine_plugins.loaders.architectures import SD1, SD2, SDXL
 from imagine_plugins.loaders.checkpoint import CheckpointLoader
 from imagine_plugins.loaders.control_layouts import ControlFile, control_in_file
-from imagine_plugins.loaders.control_networks import LoadedControl, short_hash
+from imagine_plugins.loaders.control_networks import LoadedControl
 from imagine_plugins.loaders.control_slots import control_slots
-from imagine_plugins.loaders.controlnet import ControlNetLoader
+from imagine_plugins.loaders.controlnet import ControlNetLoader, short_hash
 from imagine_plugins.loaders.header import read_header
 from imagine_plugins.loaders.layout import own_names
 from imagine_plugins.loaders.torch_file import read_torch_file
@@ -320,6 +320,7 @@ def test_the_hash_is_the_one_that_a1111_writes_behind_a_controlnets_name(tmp_pat
     assert len(data) > 0x110000
     # modules/sd_models.py, model_hash: the old one, of which the extension's names are made
     assert made.hash == hashlib.sha256(data[0x100000:0x110000]).hexdigest()[:8]
+    assert info_of(path).details["short_hash"] == made.hash
     made.close()
     assert made.network is None
 

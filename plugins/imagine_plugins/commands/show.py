@@ -23,7 +23,9 @@ from imagine_plugins.commands.shared.source import ask, choose_by_flags
 
 Model = dict[str, Any]
 
-LABELS = {"triggers": "trigger words", "tags": "training tags", "left_out": "left out"}
+LABELS = {"triggers": "trigger words", "tags": "training tags", "left_out": "left out"} | {
+    "short_hash": "short hash"
+}
 
 
 def show(  # noqa: PLR0913 - the options of the command

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +13,8 @@ from imagine_plugins.loaders.autoencoder import to_tensor
 from imagine_plugins.loaders.seamless import acting
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL import Image
 
-HASHED = slice(2**20, 2**20 + 2**16)  # of a file, by A1111, in the name of a ControlNet
 GREY = 1  # channel of the hints of some adapters
 
 
@@ -31,12 +26,12 @@ class LoadedControl:
 
     Args:
         network: A diffusers ControlNetModel or T2IAdapter on the device.
-        file: Its weights, where they are one file.
+        short_hash: What A1111 writes behind its name.
     """
 
-    def __init__(self, network: Any, file: Path | None = None) -> None:
+    def __init__(self, network: Any, short_hash: str | None = None) -> None:
         self.network = network
-        self.hash = None if file is None else short_hash(file)
+        self.hash = short_hash
         self._reader: Any = network
         self._is_bgr = False
         if not self.is_adapter:
@@ -109,15 +104,3 @@ def fitted_hint(hint: Image.Image, cells: tuple[int, int], downsampling: int) ->
         padded = np.pad(np.asarray(hint), ((0, below), (0, right), (0, 0)), mode="edge")
         return Image.fromarray(padded)
     return hint
-
-
-def short_hash(file: Path) -> str | None:
-    """What A1111 writes behind the name of a ControlNet: 8 hex digits of a sha256 of a part of it.
-
-    None where the file is too short for that, or gone.
-    """
-    with suppress(OSError), file.open("rb") as opened:
-        opened.seek(HASHED.start)
-        part = opened.read(HASHED.stop - HASHED.start)
-        return hashlib.sha256(part).hexdigest()[:8] if part else None
-    return None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +32,9 @@ from imagine_plugins.loaders.upscaler_layouts import upscaler_problem
 if TYPE_CHECKING:
     from imagine_core.interfaces import Device
     from imagine_plugins.loaders.control_networks import LoadedControl
+
+HASHED = slice(2**20, 2**20 + 2**16)
+"""Of a file, by A1111, in the name of a ControlNet."""
 
 CONFIG = "config.json"
 CLASSES = (NET, ADAPTER)
@@ -75,8 +80,7 @@ class ControlNetLoader:
                 device=device.torch_device(),
                 meter=Meter({KIND: control.component}, progress),
             )
-            files = {stored.path for stored in control.component.read}
-            return LoadedControl(network, files.pop() if len(files) == 1 else None)
+            return LoadedControl(network, **_hashes_of(control))
 
     def _look(self, path: Path, name: str) -> ModelInfo | None:
         found = _examine(path)
@@ -100,8 +104,15 @@ class ControlNetLoader:
             parameters=numbers.total(),
             dtype=FLOATS.get(max(numbers, key=numbers.__getitem__)),
             metadata=metadata,
-            details={"class": control.kind},
+            details={"class": control.kind, **_hashes_of(control)},
         )
+
+
+def _hashes_of(control: ControlFile) -> dict[str, str]:
+    """The short hash of a ControlNet that is one file."""
+    files = {stored.path for stored in control.component.read}
+    digits = short_hash(files.pop()) if len(files) == 1 else None
+    return {} if digits is None else {"short_hash": digits}
 
 
 def _examine(path: Path) -> tuple[ControlFile, Mapping[str, str]] | None:
@@ -137,3 +148,15 @@ def _in_folder(folder: Path) -> tuple[ControlFile, Mapping[str, str]] | None:
     if kind == ADAPTER:
         return adapter_of(weights, config), {}
     return control_of(weights, config=config, told=folder.name), {}
+
+
+def short_hash(file: Path) -> str | None:
+    """What A1111 writes behind the name of a ControlNet: 8 hex digits of a sha256 of a part of it.
+
+    None where the file is too short for that, or gone.
+    """
+    with suppress(OSError), file.open("rb") as opened:
+        opened.seek(HASHED.start)
+        part = opened.read(HASHED.stop - HASHED.start)
+        return hashlib.sha256(part).hexdigest()[:8] if part else None
+    return None

@@ -206,7 +206,13 @@ class ControlAnswers:
         return {"images": [self._hint(each, preprocessor) for each in sent], "info": "Success"}
 
     def _models(self) -> list[str]:
-        return [info.name for info in self._service.engine.catalogue.usable("controlnet")]
+        """As the extension names them: "canny [d14c016b]"."""
+        found = self._service.engine.catalogue.usable("controlnet")
+        hashes = [info.details.get("short_hash") for info in found]
+        return [
+            f"{info.name} [{digits}]" if digits else info.name
+            for info, digits in zip(found, hashes, strict=True)
+        ]
 
     def _hint(self, sent: object, preprocessor: Preprocessor | None) -> str:
         with _refused("controlnet_input_images"):
