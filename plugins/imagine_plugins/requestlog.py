@@ -7,6 +7,8 @@ from dataclasses import asdict
 
 from imagine_core import Generation, hookimpl
 
+DRAWING = ("sampler", "schedule", "steps")
+
 log = logging.getLogger("imagine")
 
 
@@ -14,6 +16,8 @@ log = logging.getLogger("imagine")
 def generation_finished(generation: Generation) -> None:
     """Log it, as text and fields."""
     fields = {name: value for name, value in asdict(generation).items() if value is not None}
+    if not generation.sampler:  # an enlarging, whose steps are hundredths
+        fields = {name: value for name, value in fields.items() if name not in DRAWING}
     fields["timings"] = {phase: round(seconds, 4) for phase, seconds in fields["timings"].items()}
     log.info("%s", line(generation), extra={"fields": fields})
 
@@ -21,9 +25,10 @@ def generation_finished(generation: Generation) -> None:
 def line(generation: Generation) -> str:
     """A generation in one line of text."""
     error = f" ({generation.error})" if generation.error else ""
+    how = f"{generation.sampler}, {generation.steps} steps" if generation.sampler else "enlarged"
     timings = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in generation.timings.items())
     return (
         f"{generation.id} {generation.outcome}{error}: "
         f"{generation.model}, {generation.images} x {generation.width}x{generation.height}, "
-        f"{generation.sampler}, {generation.steps} steps; {timings}"
+        f"{how}; {timings}"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import logging
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from calls import SMALL, app_of, ask
 from imagine_core.engine import Engine
@@ -64,6 +66,21 @@ def listening(heard: Heard) -> Iterator[Heard]:
     yield heard
     log.removeHandler(heard.handler)
     log.setLevel(before)
+
+
+def test_an_enlarging_is_a_line_without_sampler_and_steps(
+    engine: Engine, text: Heard, objects: Heard
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (12, 8)).save(buffer, "PNG")
+    body = {"img": base64.b64encode(buffer.getvalue()).decode(), "upscaler": "nearest"}
+    assert ask(app_of(engine), "POST", "/upscale", json=body).status_code == 200
+    engine.close()
+    (line,) = text.lines
+    assert " done: nearest, 1 x 24x16, enlarged; queued" in line
+    (said,) = objects.objects
+    assert (said["model"], said["width"]) == ("nearest", 24)
+    assert said.keys().isdisjoint({"sampler", "schedule", "steps"})
 
 
 def test_a_picture_is_one_line_for_people(engine: Engine, text: Heard) -> None:
