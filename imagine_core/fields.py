@@ -197,7 +197,7 @@ FIELDS = (
         infotext="Hires upscale", flags="-f --hires SCALE",
         help="Hires fix: refine at this times the size, 1.5 for example, and scale back.",
         says="The enlarged picture has at most the server's limit of pixels."),
-    row("hires_keeps",     "keep_size", Flag(), flags="--keep-size",
+    row("hires_keeps",     "keep_size", Flag(), infotext="Keep size", flags="--keep-size",
         help="Keep the larger picture of --hires.",
         says="Whether the larger picture of the hires fix is kept, not scaled back."),
     row("hires_upscaler",  "hires_upscaler", Name(), infotext="Hires upscaler",
@@ -232,7 +232,7 @@ FIELDS = (
         help="Repaint the mask alone, with so many pixels around it, at --width x --height.",
         says="Repaints only the mask and so many pixels around it, at `width` x `height`; the "
              "picture keeps its own size. null repaints the picture as a whole."),
-    row("extend",          "extend",   Borders(), flags="--extend L,T,R,B",
+    row("extend",          "extend",   Borders(), infotext="Extend", flags="--extend L,T,R,B",
         help="Pixels to paint beyond the edges of --img: left, top, right, bottom.",
         says="Pixels to paint beyond the edges of `img`: left, top, right, bottom."),
     row("controls",        "controls", Controls(), flags="--control NAME=FILE",

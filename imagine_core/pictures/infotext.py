@@ -48,9 +48,9 @@ _FIELDS = {label.lower(): field for label, field in LABELS.items()}
 _ORDER = (
     *("model", "prompt", "width", "height", "steps", "guidance", "sampler", "seed", "neg", "clip"),
     "distilled_guidance",
-    *("strength", "schedule", "hires", "hires_upscaler", "hires_steps", "hires_strength"),
-    *("hires_sampler", "subseed", "subseed_strength", "mask_blur", "mask_fill", "mask_invert"),
-    *("mask_padding", "tiling", "loras", "vae", "model_hash"),
+    *("strength", "schedule", "hires", "keep_size", "hires_upscaler", "hires_steps"),
+    *("hires_strength", "hires_sampler", "subseed", "subseed_strength", "mask_blur", "mask_fill"),
+    *("mask_invert", "mask_padding", "extend", "tiling", "loras", "vae", "model_hash"),
 )
 
 
@@ -114,8 +114,12 @@ def _variation_details(request: ResolvedRequest) -> dict[str, object]:
 
 
 def _mask_details(request: ResolvedRequest) -> dict[str, object]:
-    """What A1111 writes of a mask; of what it takes for granted, nothing."""
-    if request.mask is None:
+    """What A1111 writes of a mask; of what it takes for granted, nothing.
+
+    It knows no borders: the label is ours.
+    """
+    extends = any(request.extend)
+    if request.mask is None and not extends:
         return {}
     alone = request.mask_padding is not None
     return {
@@ -124,6 +128,7 @@ def _mask_details(request: ResolvedRequest) -> dict[str, object]:
         "Masked content": None if request.mask_fill == "original" else FILLS[request.mask_fill],
         "Inpaint area": "Only masked" if alone else None,
         "Masked area padding": request.mask_padding,
+        "Extend": ",".join(map(str, request.extend)) if extends else None,
     }
 
 
@@ -147,6 +152,8 @@ def _control_details(request: ResolvedRequest) -> dict[str, object]:
 def _hires_details(request: ResolvedRequest) -> dict[str, object]:
     """What A1111 needs to switch its hires fix on: a factor and a denoising strength.
 
+    It always keeps the larger picture, so that label is ours.
+
     A1111 has no hires fix of img2img, where the strength is the first pass's: the second pass's
     stands under SD.Next's label then.
     """
@@ -157,6 +164,7 @@ def _hires_details(request: ResolvedRequest) -> dict[str, object]:
     return {
         strength: request.hires_strength,
         "Hires upscale": request.hires_scale,
+        "Keep size": True if request.hires_keeps else None,
         "Hires steps": request.hires_steps,
         "Hires upscaler": "Lanczos" if lanczos else request.hires_upscaler,
         "Hires sampler": request.hires_sampler,

@@ -97,6 +97,11 @@ def _fill(value: str) -> str | None:
     return {label: name for name, label in FILLS.items()}.get(value.lower())
 
 
+def _borders(value: str) -> list[int] | None:
+    sides = re.fullmatch(r"([0-9]{1,5}), ?([0-9]{1,5}), ?([0-9]{1,5}), ?([0-9]{1,5})", value)
+    return [int(side) for side in sides.groups()] if sides else None
+
+
 def _axes(value: str) -> str | bool | None:
     axes: dict[str, str | bool] = {"true": True, "x": "x", "y": "y"}
     return axes.get(value.lower())
@@ -118,6 +123,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "clip": _whole,
     "hires": _factor,
     "hires_size": _size,
+    "keep_size": lambda value: value.lower() == "true" or None,
     "hires_strength": _decimal,
     "hires_upscaler": _upscaler,
     "hires_steps": lambda value: _whole(value) or None,
@@ -128,6 +134,7 @@ READERS: dict[str, Callable[[str], Any]] = {
     "mask_fill": _fill,
     "mask_invert": lambda value: value.lower() == "inpaint not masked" or None,
     "mask_padding": _whole,
+    "extend": _borders,
     "tiling": _axes,
 }
 

@@ -21,6 +21,7 @@
     'Hires upscale': 'hires',
     'Hires scale': 'hires',
     'Hires resize': 'hires_size',
+    'Keep size': 'keep_size',
     'Hires strength': 'hires_strength',
     'Hires upscaler': 'hires_upscaler',
     'Hires steps': 'hires_steps',
@@ -31,6 +32,7 @@
     'Masked content': 'mask_fill',
     'Mask mode': 'mask_invert',
     'Masked area padding': 'mask_padding',
+    Extend: 'extend',
     Tiling: 'tiling',
   };
   const FIELDS = new Map(Object.entries(LABELS).map(([label, f]) => [label.toLowerCase(), f]));
@@ -79,6 +81,7 @@
 
   const READERS = {
     steps: whole,
+    keep_size: (text) => lower(text) === 'true' || undefined,
     hires_steps: (text) => whole(text) || undefined,
     hires_upscaler: upscaler,
     hires_sampler: (text) => (lower(text) === 'use same sampler' ? undefined : lower(text)),
@@ -88,6 +91,7 @@
     mask_fill: among(FILLS),
     mask_invert: (text) => lower(text) === 'inpaint not masked' || undefined,
     mask_padding: whole,
+    extend: (text) => /^\d{1,5}(, ?\d{1,5}){3}$/.test(text) ? text.split(',').map(Number) : undefined,
     tiling: among(AXES),
     clip: whole,
     guidance: decimal,
