@@ -270,7 +270,8 @@ class StepEvent:
     """`step` of `steps` is done for picture `image`; `seed` is that picture's own.
 
     `preview` is a small picture of the predicted result where one was asked for and is due.
-    Its size is that of the latent; `resize` it to the size of the request to show it.
+    Its size is that of the latent; `resize` it to the size of the request to show it. `model` is
+    what draws it.
     """
 
     step: int
@@ -278,6 +279,7 @@ class StepEvent:
     seed: int
     image: int = 0
     preview: Image.Image | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -342,6 +344,9 @@ UpscaleEvent = PhaseEvent | StepEvent | UpscaleResult
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Generation:
     """The report on a generation for observers; never holds the prompt.
+
+    Of an enlarging, the model is the upscaler, sampler and schedule are empty, and the steps are
+    hundredths of the work.
 
     Attributes:
         id: Its id, as in the reply and in the log.

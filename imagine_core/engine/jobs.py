@@ -210,6 +210,7 @@ class Job:
                 seed=trajectory.seeds.seed,
                 image=trajectory.index,
                 preview=preview,
+                model=None if preview is None else self.facts.model,
             )
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -293,9 +294,10 @@ def test_events_survive_the_wire() -> None:
     step = StepEvent(step=2, steps=5, seed=2**64 - 1, image=1)
     assert lines.read_line(lines.phase_line(phase), request, picture) == phase
     assert lines.read_line(lines.progress_line(step), request, picture) == step
+    step = replace(step, model="tiny")
     seen = lines.read_line(lines.intermediate_line(step, png("blue")), request, picture)
     assert isinstance(seen, StepEvent)
-    assert (seen.step, seen.seed, seen.image) == (2, 2**64 - 1, 1)
+    assert (seen.step, seen.seed, seen.image, seen.model) == (2, 2**64 - 1, 1, "tiny")
     assert seen.preview is not None
     assert seen.preview.getpixel((0, 0)) == (0, 0, 255)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from imagine_core import GeneratedImage, GenerationRequest, GenerationResult, StepEvent
 
 OTHER_FORMATS = {".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"}
+
+
+CELL = 8
+"""Pixels of a picture for one of a preview, where the size is left to the model."""
 
 
 @dataclass(kw_only=True)
@@ -51,8 +55,10 @@ class Gallery:
         """Save a preview of a picture, in its final size."""
         if event.preview is None:
             return
-        ran, progress = ResolvedRequest.of(request, {}), f"{event.step}/{event.steps}"
-        size = ran.drawn_size
+        width, height = (side * CELL for side in event.preview.size)
+        ran = ResolvedRequest.of(request, {"width": width, "height": height})
+        ran = ran if event.model is None else replace(ran, model=event.model)
+        size, progress = ran.drawn_size, f"{event.step}/{event.steps}"
         image = event.preview if event.preview.size == size else event.preview.resize(size)
         meta = meta_of(ran, seed=event.seed, date=self.date) | {"unfinished": progress}
         self._write(event.image, png_bytes(image, meta))

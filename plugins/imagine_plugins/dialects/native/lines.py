@@ -58,7 +58,8 @@ def progress_line(event: StepEvent) -> dict[str, Any]:
 
 def intermediate_line(event: StepEvent, png: bytes) -> dict[str, Any]:
     """A line with a preview."""
-    return {"img": base64_of(png), "status": "intermediate", **_step(event)}
+    line = {"img": base64_of(png), "status": "intermediate", **_step(event)}
+    return line if event.model is None else {**line, "model": event.model}
 
 
 def _step(event: StepEvent) -> dict[str, Any]:
@@ -174,6 +175,7 @@ def _step_event(line: Mapping[str, Any], preview: Image.Image | None) -> StepEve
         seed=int(line["seed"]),
         image=int(line.get("image", 0)),
         preview=preview,
+        model=line.get("model"),
     )
 
 

@@ -142,7 +142,9 @@ PHASE_LINE = record(
     {"position": COUNT, "wait": SECONDS, "fraction": NUMBER},
 )
 PROGRESS_LINE = record({"id": ID, "status": {"const": "progress"}, **STEP})
-INTERMEDIATE_LINE = record({"id": ID, "status": {"const": "intermediate"}, "img": PICTURE, **STEP})
+INTERMEDIATE_LINE = record(
+    {"id": ID, "status": {"const": "intermediate"}, "img": PICTURE, **STEP, "model": STRING}
+)
 LINE = any_of(
     *(reference(name) for name in ("Phase", "Progress", "Intermediate", "Final", "Error"))
 )
