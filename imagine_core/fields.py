@@ -41,7 +41,9 @@ __all__ = [
     "WIRE_NAMES",
     "Field",
     "from_json",
+    "idle",
     "in_core",
+    "lacks",
     "on_wire",
     "renamed",
     "to_json",
@@ -65,6 +67,7 @@ class Field:
         flags: Its flags of `imagine run`.
         metavar: What its flag's value is called in the help.
         help: What the help says of its flag.
+        needs: It changes nothing unless one of these fields is there.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Field:
     flags: tuple[str, ...] = ()
     metavar: str | None = None
     help: str = ""
+    needs: tuple[str, ...] = ()
 
     @property
     def default(self) -> Any:
@@ -132,8 +136,9 @@ def row(  # noqa: PLR0913 - the columns
     flags: str = "",
     help: str = "",  # noqa: A002 - what click calls it
     says: str = "",
+    needs: str = "",
 ) -> Field:
-    """A row of the table; `flags` are separated by blanks, with the metavar behind them."""
+    """A row of the table; `flags` and `needs` are separated by blanks, the metavar is behind."""
     words = flags.split()
     return Field(
         name=name,
@@ -146,6 +151,7 @@ def row(  # noqa: PLR0913 - the columns
         flags=tuple(word for word in words if word.startswith("-")),
         metavar=next((word for word in words if not word.startswith("-")), None),
         help=help,
+        needs=tuple(needs.split()),
     )
 
 
@@ -190,7 +196,8 @@ FIELDS = (
         says="A picture to start from, in base64, with or without the prefix of a data URL."),
     row("strength",        "strength", Decimal(0.0, 1.0), noted="always",
         infotext="Denoising strength", flags="-d --strength",
-        help="How much of --img to replace, 0.0 to 1.0."),
+        help="How much of --img to replace, 0.0 to 1.0.",
+        needs="init_image"),
     row("noise_schedule",  "schedule", Name(), infotext="Schedule type", flags="--schedule NAME",
         help="Noise schedule of the sampler.", says="One of the sampler's `schedules`."),
     row("hires_scale",     "hires",    Decimal(1, 8, above=True), optional=True,
@@ -199,19 +206,25 @@ FIELDS = (
         says="The enlarged picture has at most the server's limit of pixels."),
     row("hires_keeps",     "keep_size", Flag(), infotext="Keep size", flags="--keep-size",
         help="Keep the larger picture of --hires.",
-        says="Whether the larger picture of the hires fix is kept, not scaled back."),
+        says="Whether the larger picture of the hires fix is kept, not scaled back.",
+        needs="hires_scale"),
     row("hires_upscaler",  "hires_upscaler", Name(), infotext="Hires upscaler",
         flags="--hires-upscaler NAME", help="What enlarges for --hires, see 'imagine upscalers'.",
-        says="A name from `GET /upscalers`."),
+        says="A name from `GET /upscalers`.",
+        needs="hires_scale"),
     row("hires_steps",     "hires_steps", Whole(1, "steps"), optional=True, infotext="Hires steps",
-        flags="--hires-steps", help="Steps of the second pass. [default: as many]"),
+        flags="--hires-steps", help="Steps of the second pass. [default: as many]",
+        needs="hires_scale"),
     row("hires_strength",  "hires_strength", Decimal(0.0, 1.0), flags="--hires-strength",
-        help="How much of the enlarged picture to replace."),
+        help="How much of the enlarged picture to replace.",
+        needs="hires_scale"),
     row("hires_sampler",   "hires_sampler", Name(), optional=True, infotext="Hires sampler",
-        flags="--hires-sampler NAME", help="Sampler of the second pass. [default: the same]"),
+        flags="--hires-sampler NAME", help="Sampler of the second pass. [default: the same]",
+        needs="hires_scale"),
     row("subseed",         "subseed",  Seed(), optional=True, infotext="Variation seed",
         flags="--subseed", help="Seed of a variation of --seed. [default: random]",
-        says="-1 and null draw one where there is a `subseed_strength`."),
+        says="-1 and null draw one where there is a `subseed_strength`.",
+        needs="subseed_strength"),
     row("subseed_strength", "subseed_strength", Decimal(0.0, 1.0),
         infotext="Variation seed strength", flags="--subseed-strength",
         help="How far towards --subseed, 0.0 to 1.0.",
@@ -220,21 +233,27 @@ FIELDS = (
         help="What of --img to repaint: white, or transparent.",
         says="What of `img` to repaint, in base64: white repaints; transparency does, if any."),
     row("mask_blur",       "mask_blur", Decimal(0.0, 256.0), infotext="Mask blur",
-        flags="--mask-blur", help="Pixels by which the mask's edge is feathered."),
+        flags="--mask-blur", help="Pixels by which the mask's edge is feathered.",
+        needs="mask extend"),
     row("mask_fill",       "mask_fill", Choice(("original", "noise", "blank", "average")),
         infotext="Masked content", flags="--mask-fill KIND",
         help="What the masked part starts from: original, noise, blank, average.",
-        says="What the repainted part starts from."),
+        says="What the repainted part starts from.",
+        needs="mask extend"),
     row("mask_invert",     "mask_invert", Flag(), infotext="Mask mode", flags="--mask-invert",
-        help="Repaint what is black in the mask."),
+        help="Repaint what is black in the mask.",
+        needs="mask"),
     row("mask_padding",    "mask_padding", Whole(0, lowest="none"), optional=True,
         infotext="Masked area padding", flags="--mask-padding",
         help="Repaint the mask alone, with so many pixels around it, at --width x --height.",
         says="Repaints only the mask and so many pixels around it, at `width` x `height`; the "
-             "picture keeps its own size. null repaints the picture as a whole."),
+             "picture keeps its own size. null repaints the picture as a whole.",
+        needs="mask extend"),
     row("extend",          "extend",   Borders(), infotext="Extend", flags="--extend L,T,R,B",
-        help="Pixels to paint beyond the edges of --img: left, top, right, bottom.",
-        says="Pixels to paint beyond the edges of `img`: left, top, right, bottom."),
+        help="Pixels to paint beyond the edges of --img: left, top, right, bottom, each a multiple "
+             "of 8.",
+        says="Pixels to paint beyond the edges of `img`: left, top, right, bottom, each a multiple "
+             "of 8."),
     row("controls",        "controls", Controls(), flags="--control NAME=FILE",
         help="ControlNet and its hint, --control canny=edges.png,weight=0.8 for example; may be "
              "given several times.",
@@ -257,7 +276,8 @@ FIELDS = (
     row("deterministic",   "deterministic", Flag(), flags="--deterministic",
         help="The same bytes again whatever else the server does, a little slower."),
     row("original_prompt", "original_prompt", Text(), optional=True),
-    row("preview",         "preview",  Choice(("fast", "vae")), noted="never"),
+    row("preview",         "preview",  Choice(("fast", "vae")), noted="never",
+        needs="preview_every"),
     row("images",          "n",        Whole(1, "images"), noted="never", flags="--count",
         help="Pictures to make, each with a new seed."),
 )
@@ -304,6 +324,17 @@ def noted(request: GenerationRequest) -> dict[str, Any]:
         for field, value in _written(request)
         if field.noted == "always" or (field.noted == "changed" and _changed(request, field))
     }
+
+
+def idle(request: GenerationRequest) -> Iterator[Field]:
+    """The fields of `request` that are not at their default, and change nothing still."""
+    return (field for field in FIELDS if _changed(request, field) and lacks(request, field))
+
+
+def lacks(request: GenerationRequest, field: Field) -> bool:
+    """Whether a field changes nothing, because `request` has none of those that it needs."""
+    needed = (each for each in FIELDS if each.name in field.needs)
+    return bool(field.needs) and not any(_changed(request, each) for each in needed)
 
 
 def without_pictures(request: Request) -> Request:

@@ -13,7 +13,16 @@ import pytest
 
 from imagine_core import GenerationRequest, ResolvedRequest
 from imagine_core.errors import FieldError, RequestError
-from imagine_core.fields import DEFAULTS, FIELDS, Field, from_json, noted, renamed, to_json
+from imagine_core.fields import (
+    DEFAULTS,
+    FIELDS,
+    Field,
+    from_json,
+    idle,
+    noted,
+    renamed,
+    to_json,
+)
 from imagine_core.pictures.infotext import read_infotext, write_infotext
 from imagine_core.settings import Limits
 from imagine_core.types import USUAL, ControlUse, LoraUse
@@ -121,6 +130,15 @@ def test_what_cannot_be_read_is_told_and_leaves_the_default() -> None:
     assert [error.field for error in errors] == ["prompt", "steps"]
     assert request == GenerationRequest(prompt="-", width=64)
     assert from_json({})[1] == [FieldError("prompt", "is required: say what to draw")]
+
+
+@pytest.mark.parametrize("field", [f for f in FIELDS if f.needs], ids=lambda field: field.wire)
+def test_a_field_is_idle_until_one_that_it_needs_is_there(field: Field) -> None:
+    alone = GenerationRequest(prompt="a fox", **{field.name: getattr(FULL, field.name)})
+    assert list(idle(alone)) == [field]
+    for name in field.needs:
+        assert field not in idle(replace(alone, **{name: getattr(FULL, name)}))
+    assert list(idle(replace(alone, **{field.name: field.default}))) == []
 
 
 def test_errors_have_the_names_of_their_dialect_and_keep_those_that_it_lacks() -> None:

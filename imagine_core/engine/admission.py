@@ -21,7 +21,7 @@ from imagine_core.errors import (
     UnknownName,
     UnusableModel,
 )
-from imagine_core.fields import in_order
+from imagine_core.fields import WIRE_NAMES, idle, in_order
 from imagine_core.interfaces import ModelInfo
 from imagine_core.kinds import LARGEST_SCALE, draw_seed
 from imagine_core.lora_tags import read_tags, untagged
@@ -165,6 +165,7 @@ def admit(
         raise RequestError(in_order(found.values()))
     warnings += sent.warnings
     warnings += [] if request.init_image is None else _of_a_step(request)
+    warnings += _of_idle_fields(request)
     sampler, schedule = resolve_sampler(samplers, request.sampler, request.noise_schedule)
     if not isinstance(model, ModelInfo):
         raise model
@@ -299,6 +300,14 @@ def _untagged(
     if negative.loras:
         warnings.append("LoRAs are read in the prompt alone: left out of the negative prompt")
     return replace(found, negative_prompt=negative.prompt)
+
+
+def _of_idle_fields(request: ResolvedRequest) -> list[str]:
+    """What to say of fields that change nothing, under their names in the native JSON."""
+    return [
+        f"{field.wire} changes nothing without {' or '.join(WIRE_NAMES[n] for n in field.needs)}"
+        for field in idle(request)
+    ]
 
 
 def _of_a_step(request: ResolvedRequest) -> list[str]:

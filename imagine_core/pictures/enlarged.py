@@ -1,11 +1,11 @@
-"""Writes an enlarged picture with the metadata of the one that it was made from."""
+"""Writes and reads the metadata of an enlarged picture: that of the one before, and a note."""
 
 from __future__ import annotations
 
 import json
 from contextlib import suppress
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from imagine_core.errors import InvalidFile
 from imagine_core.pictures.files import read_all, reading
@@ -16,6 +16,7 @@ from imagine_core.pictures.metadata import (
     META,
     infotext_of,
     png_bytes,
+    read_meta,
     read_picture,
 )
 from imagine_core.pictures.pngtext import is_png, read_texts, replace_texts
@@ -31,6 +32,7 @@ __all__ = [
     "enlarged_png",
     "picture_in",
     "picture_png",
+    "read_facts",
 ]
 
 POSTPROCESSING = "postprocessing"
@@ -58,6 +60,27 @@ def picture_png(data: bytes) -> bytes:
         ValueError: `data` is no picture, or one that is too large, with a reason for people.
     """
     return replace_texts(png_bytes(load_rgba(data), None), _texts(data))
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The `meta` object of a picture as `read_meta` reads it, and the note of its enlarging.
+
+    A picture that was enlarged and not drawn has the note alone.
+
+    Raises:
+        InvalidFile: The file cannot be read, or holds neither.
+    """
+    with reading(path) as file:
+        texts = read_texts(file, (META, POSTPROCESSING)) if is_png(file.read(8)) else {}
+    if POSTPROCESSING not in texts:
+        return read_meta(path)
+    try:
+        meta = read_meta(path)
+    except InvalidFile:
+        if META in texts:
+            raise
+        meta = {}
+    return {**meta, POSTPROCESSING: texts[POSTPROCESSING]}
 
 
 def enlarged_png(

@@ -70,14 +70,32 @@ def test_every_flag_of_the_readme_has_its_short_form_and_its_default() -> None:
     assert {flags: known.get(flags, "missing") for flags in README} == README
 
 
-def test_a_strength_without_a_picture_to_start_from_is_warned_of(
-    imagine: Imagine, models: str
+def test_flags_that_change_nothing_are_warned_of_and_left_out(
+    imagine: Imagine, models: str, work: Path
 ) -> None:
     small = ("run", "red", "-w", "64", "-h", "64", "-n", "2", "--sampler", "test euler")
-    assert "--strength changes nothing" not in imagine(*small, "--models", models).err
-    ended = imagine(*small, "-d", "0.5", "--models", models)
+    here = (*small, "--models", models, "-o", "red.png")
+    assert "changes nothing" not in imagine(*here).err
+    ended = imagine(
+        *(*here, "-d", "0.5", "--mask-blur", "4", "--mask-fill", "noise", "--mask-padding", "8"),
+        *("--mask-invert", "--keep-size", "--hires-steps", "3", "--subseed", "5"),
+    )
     assert ended.code == 0
-    assert "Warning: --strength changes nothing without --img" in ended.err
+    assert [line for line in ended.err.splitlines() if "Warning" in line] == [
+        "Warning: --strength changes nothing without --img",
+        "Warning: --keep-size changes nothing without --hires",
+        "Warning: --hires-steps changes nothing without --hires",
+        "Warning: --subseed changes nothing without --subseed-strength",
+        "Warning: --mask-blur changes nothing without --mask or --extend",
+        "Warning: --mask-fill changes nothing without --mask or --extend",
+        "Warning: --mask-invert changes nothing without --mask",
+        "Warning: --mask-padding changes nothing without --mask or --extend",
+    ]
+    noted = set(read_meta(work / "red.png"))
+    assert noted.isdisjoint({"keep_size", "hires_steps", "subseed", "mask_fill", "mask_invert"})
+    (work / "in.png").write_bytes(png())
+    acting = imagine(*here, "-i", "in.png", "--extend", "8,0,0,0", "--mask-blur", "2")
+    assert "changes nothing" not in acting.err
 
 
 def test_every_flag_reaches_the_picture(imagine: Imagine, models: str, work: Path) -> None:
@@ -265,7 +283,8 @@ def test_a_model_that_fails_leaves_the_last_intermediate_and_says_so(
     assert said == "cat.png shows it after step 2 of 4"
     assert error.startswith("Error: model 'tiny' failed with ValueError")
     assert error.endswith("(IMAGINE_DEBUG=1 shows the log)")
-    assert read_meta(work / "cat.png")["unfinished"] == "2/4"
+    meta = read_meta(work / "cat.png")
+    assert (meta["unfinished"], meta["model"]) == ("2/4", "tiny")
     assert list(work.iterdir()) == [work / "cat.png"]
 
 

@@ -86,11 +86,13 @@ def test_bad_masks_are_told_under_their_flags(imagine: Imagine, folder: Path) ->
     here = ("run", "red", *SMALL, "--models", folder)
     ended = imagine(*here, "--mask", "no.png", "--extend", "0,0,7,0")
     assert ended.code == 2
-    assert "--mask: needs a picture to start from" in ended.err
+    assert "--mask no.png: needs a picture to start from" in ended.err
     assert "--extend: must be multiples of 8" in ended.err
     Image.new("RGB", (64, 64)).save("start.png")
     ended = imagine(*here, "-i", "start.png", "--mask", "no.png")
-    assert "--mask: is not a picture in a format that is known here" in ended.err
+    assert "--mask no.png: is not a picture in a format that is known here" in ended.err
+    ended = imagine(*here, "-i", "no.png")
+    assert "--img no.png: is not a picture in a format that is known here" in ended.err
     assert imagine(*here, "--mask", "missing.png").code != 0
 
 
@@ -109,6 +111,16 @@ def test_a_controlnet_and_its_hint_are_asked_for_and_noted(imagine: Imagine, fol
     assert (second["start"], second["end"]) == (0.25, 0.75)
     drawn(imagine, folder, "b.png", "--again", "a.png")
     assert (pixels("a.png") == pixels("b.png")).all()
+
+
+def test_a_hint_that_is_no_picture_is_told_by_its_file(imagine: Imagine, folder: Path) -> None:
+    Image.new("RGB", (64, 64)).save("hint.png")
+    Path("no.png").write_bytes(b"no picture")
+    asked = ("run", "red", *SMALL, "--models", folder, "--control", "edges=hint.png,weight=0.5")
+    ended = imagine(*asked, "--control", "lines=no.png")
+    assert "--control no.png: is not a picture in a format that is known here" in ended.err
+    ended = imagine(*asked, "--control", "edges=no.png")  # which of the two is not said
+    assert "--control hint.png or no.png: is not a picture" in ended.err
 
 
 @pytest.mark.parametrize(

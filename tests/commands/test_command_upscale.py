@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from imagine_core.pictures.metadata import document_bytes, png_bytes, read_meta
+from imagine_core.pictures.pngtext import replace_texts
 from programs import KEY, Imagine
 from upscalers import compact, noise, repeating, save
 
@@ -41,6 +42,7 @@ def test_a_picture_is_enlarged_beside_itself_and_keeps_its_settings(
 ) -> None:
     run = imagine("upscale", fox)
     assert run.code == 0, run.err
+    assert run.err == "no server at 127.0.0.1:5000: enlarging in this process\n"
     (file,) = run.files
     assert file == fox.with_name("fox_2x.png")
     assert Image.open(file).size == (24, 16)
@@ -69,6 +71,18 @@ def test_a_network_in_the_folder_enlarges_it(imagine: Imagine, fox: Path, networ
     larger = np.array(Image.open(run.files[0]))
     assert np.array_equal(larger, np.array(Image.open(fox)).repeat(4, 0).repeat(4, 1))
     assert Image.open(run.files[0]).info["postprocessing"].endswith("upscaler: Repeat")
+
+
+def test_info_says_how_a_picture_was_enlarged(imagine: Imagine, fox: Path, work: Path) -> None:
+    noise(12, 8).save(work / "photo.jpg")
+    told = "Postprocess upscale by: 2, Postprocess upscaler: Lanczos"
+    for name, meta in (("fox.png", META), ("photo.jpg", {})):
+        (larger,) = imagine("upscale", name).files
+        shown = imagine("info", larger)
+        assert (shown.code, json.loads(shown.out)) == (0, {**meta, "postprocessing": told})
+    damaged = replace_texts(larger.read_bytes(), {"meta": "{", "postprocessing": told})
+    larger.write_bytes(damaged)
+    assert "its metadata is damaged" in imagine("info", larger).err
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -123,15 +137,17 @@ def test_what_cannot_be_done_is_an_error_in_words(
 
 def test_a_file_that_is_no_picture_is_an_error_in_words(imagine: Imagine, work: Path) -> None:
     (work / "x.png").write_bytes(b"no")
-    assert "FILE: is not a picture" in imagine("upscale", "x.png").err
+    assert "x.png: is not a picture in a format" in imagine("upscale", "x.png").err
     assert "cannot be read" in imagine("upscale", "y.png").err
     assert imagine("upscale").code == 2
 
 
 def test_upscalers_are_listed_with_what_is_wrong_with_some(imagine: Imagine, networks: str) -> None:
     run = imagine("upscalers", "--models", networks)
-    rows = [line.split(maxsplit=2) for line in run.out.splitlines()]
-    assert [row[:2] for row in rows[1:]] == [
+    header, *rows = [line.split(maxsplit=2) for line in run.out.splitlines()]
+    assert header[2].split() == ["ARCHITECTURE", "PLUGIN", "PROBLEM"]
+    assert rows[0][2].split() == ["-", "imagine-upscalers"]
+    assert [row[:2] for row in rows] == [
         ["bicubic", "any"],
         ["lanczos", "any"],
         ["nearest", "any"],
@@ -153,7 +169,7 @@ def test_a_server_enlarges_it_and_lists_its_upscalers(
     larger = np.array(Image.open(run.files[0]))
     assert np.array_equal(larger, np.array(Image.open(fox)).repeat(2, 0).repeat(2, 1))
     assert read_meta(run.files[0]) == META
-    assert "FILE: is not a picture" in imagine("upscale", __file__, *asked).err
+    assert f"{__file__}: is not a picture" in imagine("upscale", __file__, *asked).err
     assert "--size: must be" in imagine("upscale", fox, "--size", "9000x9000", *asked).err
     assert "lanczos" in imagine("upscalers", *asked).out
 

@@ -184,3 +184,15 @@ def test_an_engine_that_was_closed_admits_nothing(engine: Engine, tmp_path: Path
     engine.close()
     with pytest.raises(ShuttingDown):
         admitted(engine, sampler="test euler")
+
+
+def test_fields_that_change_nothing_are_warned_of(engine: Engine) -> None:
+    fields = {"sampler": "test euler", "mask_blur": 8.0, "hires_keeps": True}
+    assert admitted(engine, **fields).warnings == (
+        "keep_size changes nothing without hires",
+        "mask_blur changes nothing without mask or extend",
+    )
+    assert admitted(engine, sampler="test euler", subseed=5).warnings == (
+        "subseed changes nothing without subseed_strength",
+    )
+    assert admitted(engine, sampler="test euler", subseed=5, subseed_strength=0.5).warnings == ()

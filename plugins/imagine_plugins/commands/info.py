@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from imagine_core import hookimpl
-from imagine_core.pictures.metadata import read_meta
+from imagine_core.pictures.enlarged import read_facts
 from imagine_plugins.commands.shared.output import file_size, print_json
 
 LONGEST = 100
@@ -28,9 +28,10 @@ def info(file: str) -> None:
     """Print the metadata of a picture as JSON.
 
     FILE is a PNG, a JPEG or WebP of another tool, or a JSON file that 'imagine run --meta' wrote.
-    On a terminal, the kind and the size of an input picture stand for its base64.
+    How it was enlarged stands under "postprocessing". On a terminal, the kind and the size of an
+    input picture stand for its base64.
     """
-    meta = read_meta(Path(file))
+    meta = read_facts(Path(file))
     print_json(_shortened(meta) if sys.stdout.isatty() else meta)
 
 

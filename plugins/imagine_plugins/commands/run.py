@@ -16,7 +16,7 @@ import click
 from imagine_core import GenerationRequest, GenerationResult, StepEvent, hookimpl
 from imagine_core.cli import plugins_of
 from imagine_core.errors import ServerFailed, UnknownName
-from imagine_core.fields import with_pictures
+from imagine_core.fields import FIELDS, idle, lacks, with_pictures
 from imagine_core.lora_tags import untagged
 from imagine_core.settings import Settings, default_models_folder
 from imagine_plugins.commands.shared.enhancing import with_better_prompt
@@ -125,15 +125,17 @@ def make_pictures(options: Options, plugins: Plugins) -> list[Path]:
     if options.enhance or options.enhancer is not None:
         request, _ = untagged(request)  # where no enhancer rewrites them
         request = with_better_prompt(request, plugins, options.enhancer, quiet=options.quiet)
-    if request.init_image is None and on_command_line("strength"):
-        note("Warning: --strength changes nothing without --img")
+    request = _without_idle(request)
     progress = Progress(sys.stderr, images=request.images, quiet=options.quiet)
     if not where.remote and not options.quiet:
         note(where.reason)
     if options.models is not None:
         _warn_of_folder(options.settings().models)
     started = time.monotonic()
-    with open_source(where, options.settings(), plugins) as source, _leaving(gallery, progress):
+    with (
+        open_source(where, options.settings(), plugins) as source,
+        _leaving(gallery, progress, request),
+    ):
         progress.say(f"asking {where.address}" if where.remote else "starting")
         show = partial(_show, request=request, gallery=gallery, progress=progress)
         result = asyncio.run(_follow(source, request, show))
@@ -171,10 +173,10 @@ def _show(
 
 
 @contextmanager
-def _leaving(gallery: Gallery, progress: Progress) -> Iterator[None]:
+def _leaving(gallery: Gallery, progress: Progress, request: GenerationRequest) -> Iterator[None]:
     """Tidy the terminal at the end, and say what a run that ends early leaves behind."""
     try:
-        with in_flags():
+        with in_flags(request):
             yield
     except BaseException:
         progress.clear()
@@ -182,6 +184,17 @@ def _leaving(gallery: Gallery, progress: Progress) -> Iterator[None]:
             note(line)
         raise
     progress.clear()
+
+
+def _without_idle(request: GenerationRequest) -> GenerationRequest:
+    """`request` without what changes nothing, which is told under the names of flags."""
+    flags = {field.name: field.flag for field in FIELDS}
+    unused = list(idle(request))
+    for field in FIELDS:
+        if field in unused or (on_command_line(field.parameter) and lacks(request, field)):
+            needed = " or ".join(flags[name] for name in field.needs)
+            note(f"Warning: {field.flag} changes nothing without {needed}")
+    return replace(request, **{field.name: field.default for field in unused})
 
 
 def _warn_of_folder(models: Path) -> None:

@@ -28,15 +28,6 @@ if TYPE_CHECKING:
     from imagine_core.plugins import Plugins
     from imagine_core.types import UpscaleEvent
 
-FLAGS = {
-    "--img": "FILE",
-    "--init_image": "FILE",
-    "--image": "FILE",
-    "--width": "--size",
-    "--height": "--size",
-}
-"""What this command calls fields that have other names elsewhere."""
-
 
 class Size(click.ParamType[tuple[int, int]]):
     """Width and height: 1024x768."""
@@ -107,11 +98,15 @@ def enlarge(options: Options, plugins: Plugins) -> list[Path]:
         address=options.address,
         api_key=options.api_key,
         flags=["models", "device", "full_prec"],
+        doing="enlarging",
     )
     progress = Progress(sys.stderr, doing="enlarging", quiet=options.quiet)
     if not where.remote and not options.quiet:
         note(where.reason)
-    with open_source(where, options.settings(), plugins) as source, _in_own_flags(progress):
+    with (
+        open_source(where, options.settings(), plugins) as source,
+        _in_own_flags(options, progress),
+    ):
         progress.say(f"asking {where.address}" if where.remote else "starting")
         result = asyncio.run(_follow(source, request, progress))
         files = _save(result, request, gallery, plugins)
@@ -141,13 +136,15 @@ def _save(
 
 
 @contextmanager
-def _in_own_flags(progress: Progress) -> Iterator[None]:
+def _in_own_flags(options: Options, progress: Progress) -> Iterator[None]:
     """Tidy the terminal at the end, and name what this command calls fields in errors."""
+    flags = dict.fromkeys(("--img", "--init_image", "--image"), options.file)
+    flags |= {"--width": "--size", "--height": "--size"}
     try:
         with in_flags():
             yield
     except RequestError as error:
-        fields = [FieldError(FLAGS.get(e.field, e.field), e.message) for e in error.fields]
+        fields = [FieldError(flags.get(e.field, e.field), e.message) for e in error.fields]
         raise RequestError(fields) from error
     finally:
         progress.clear()

@@ -41,11 +41,12 @@ def _upscalers(
             upscaler["name"],
             _factor(upscaler),
             upscaler.get("architecture") or "-",
+            upscaler.get("plugin") or "-",
             upscaler.get("problem") or "",
         )
         for upscaler in found
     ]
-    print_table(("NAME", "FACTOR", "ARCHITECTURE", "PROBLEM"), rows)
+    print_table(("NAME", "FACTOR", "ARCHITECTURE", "PLUGIN", "PROBLEM"), rows)
 
 
 def _factor(upscaler: dict[str, object]) -> str:

@@ -18,6 +18,20 @@ MAX_INPUT = 40 * 2**20
 """Bytes of an input picture, which must fit a server's body limit as base64."""
 
 
+class InputFile(bytes):
+    """The content of a file that goes into a request, which errors name by its path."""
+
+    path: str
+
+
+def read_input(file: str) -> InputFile:
+    """The file at the path `file`; raises `InvalidFile`."""
+    with reading(Path(file)) as opened:
+        data = InputFile(read_all(opened, limit=MAX_INPUT))
+    data.path = file
+    return data
+
+
 class LoraParameter(click.ParamType[LoraTag]):
     """A LoRA as a tag in a prompt has it: `ink`, `ink:0.8`, `ink:te=0:unet=0.8`."""
 
@@ -65,9 +79,7 @@ class ControlParameter(click.ParamType[ControlUse]):
                 settings[member.attribute] = loosely(member.kind, text.strip())
             except strict_json.Refused as error:
                 self.fail(f"{key} {error}", param, ctx)
-        with reading(Path(file)) as opened:
-            image = read_all(opened, limit=MAX_INPUT)
-        return ControlUse(name=name, image=image, **settings)
+        return ControlUse(name=name, image=read_input(file), **settings)
 
 
 class BordersParameter(click.ParamType[tuple[int, int, int, int]]):

@@ -28,15 +28,14 @@ from imagine_core.kinds import (
     Whole,
 )
 from imagine_core.lora_field import Loras
-from imagine_core.pictures.files import read_all, reading
 from imagine_core.pictures.metadata import read_meta
 from imagine_core.types import USUAL
 from imagine_core.uses_field import Uses
 from imagine_plugins.commands.shared.parameters import (
-    MAX_INPUT,
     BordersParameter,
     ControlParameter,
     LoraParameter,
+    read_input,
 )
 from imagine_plugins.commands.shared.values import Finite
 
@@ -178,8 +177,7 @@ def _type(field: Field) -> click.ParamType[Any]:
 def _core_value(field: Field, value: Any) -> Any:
     match field.kind:
         case Picture():
-            with reading(Path(value)) as file:
-                return read_all(file, limit=MAX_INPUT)
+            return read_input(value)
         case Seed():
             return field.kind.read(value)
         case Text():

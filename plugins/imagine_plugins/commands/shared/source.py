@@ -26,6 +26,7 @@ from imagine_core.fields import FIELDS
 from imagine_core.settings import DEFAULT_PORT, Settings
 from imagine_plugins.commands.shared.options import on_command_line
 from imagine_plugins.commands.shared.output import note
+from imagine_plugins.commands.shared.parameters import InputFile
 
 if TYPE_CHECKING:
     from imagine_core.engine import Engine
@@ -81,7 +82,12 @@ class Where:
 
 
 def choose(
-    *, address: str | None, api_key: str | None, here: bool, probe: Callable[[], bool] | None = None
+    *,
+    address: str | None,
+    api_key: str | None,
+    here: bool,
+    doing: str = "generating",
+    probe: Callable[[], bool] | None = None,
 ) -> Where:
     """The named server; else the one on this machine, if running; else this process.
 
@@ -89,6 +95,7 @@ def choose(
         address: The value of `-a`.
         api_key: The key of the server.
         here: Whether an option applies only to this process.
+        doing: What is done, for the reason.
         probe: Tells whether a server runs at the default address.
     """
     if address is not None and here:
@@ -97,13 +104,19 @@ def choose(
     if address is not None:
         return Where(address=address, api_key=api_key)
     if here:
-        return Where(address=None, reason="generating in this process")
+        return Where(address=None, reason=f"{doing} in this process")
     if (probe or server_runs_here)():
         return Where(address=default, api_key=api_key)
-    return Where(address=None, reason=f"no server at {default}: generating in this process")
+    return Where(address=None, reason=f"no server at {default}: {doing} in this process")
 
 
-def choose_by_flags(*, address: str | None, api_key: str | None, flags: Sequence[str]) -> Where:
+def choose_by_flags(
+    *,
+    address: str | None,
+    api_key: str | None,
+    flags: Sequence[str],
+    doing: str = "generating",
+) -> Where:
     """`choose`, with options that may come from the settings.
 
     Settings describe this process and the server; only flags choose between them.
@@ -112,11 +125,12 @@ def choose_by_flags(*, address: str | None, api_key: str | None, flags: Sequence
         address: The server's, from any source.
         api_key: Its key, likewise.
         flags: The options that apply only to this process.
+        doing: What is done, for the reason.
     """
     here = on_command_line(*flags)
     if here and not on_command_line("address"):
         address = None
-    return choose(address=address, api_key=api_key, here=here)
+    return choose(address=address, api_key=api_key, here=here, doing=doing)
 
 
 def server_runs_here() -> bool:
@@ -219,15 +233,28 @@ def ask_for_details(
 
 
 @contextmanager
-def in_flags() -> Iterator[None]:
-    """Translate errors into the words of the command line."""
+def in_flags(request: GenerationRequest | None = None) -> Iterator[None]:
+    """Translate errors into the words of the command line, with the files that `request` sent."""
     try:
         yield
     except RequestError as error:
-        fields = [FieldError(FLAGS.get(e.field, f"--{e.field}"), e.message) for e in error.fields]
-        raise RequestError(fields) from error
+        raise RequestError(_in_flags(each, request) for each in error.fields) from error
     except Unauthorized as error:
         raise ServerFailed(
             "the server wants its API key, and got none or another one: "
             "give it with --api-key or in IMAGINE_API_KEY"
         ) from error
+
+
+def _in_flags(error: FieldError, request: GenerationRequest | None) -> FieldError:
+    flag = FLAGS.get(error.field, f"--{error.field}")
+    sent = getattr(request, error.field, None)
+    if isinstance(sent, InputFile):
+        return FieldError(f"{flag} {sent.path}", error.message)
+    for use in sent if error.field == "controls" and sent is not None else ():
+        whose = f"the picture of {use.name[:80]!r} "
+        if error.message.startswith(whose):
+            same = [each.image for each in sent if each.name == use.name]
+            files = dict.fromkeys(file.path for file in same if isinstance(file, InputFile))
+            return FieldError(f"{flag} {' or '.join(files)}", error.message.removeprefix(whose))
+    return FieldError(flag, error.message)
