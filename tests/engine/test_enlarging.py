@@ -192,7 +192,8 @@ def test_transparency_is_kept_and_hidden_colours_do_not_show_at_its_edges(
 def test_an_alpha_channel_that_hides_nothing_is_left_out(engine: Engine) -> None:
     assert enlarged(engine, image=encoded(START.convert("RGBA"))).image.mode == "RGB"
     hidden = Image.new("RGBA", (8, 8), (9, 8, 7, 0))
-    assert enlarged(engine, image=encoded(hidden)).image.getextrema()[3] == (0, 0)
+    image = enlarged(engine, image=encoded(hidden)).image
+    assert image.getchannel("A").getextrema() == (0, 0)
 
 
 def test_a_size_instead_of_a_factor(engine: Engine) -> None:

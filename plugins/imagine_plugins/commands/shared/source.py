@@ -251,7 +251,7 @@ def _in_flags(error: FieldError, request: GenerationRequest | None) -> FieldErro
     sent = getattr(request, error.field, None)
     if isinstance(sent, InputFile):
         return FieldError(f"{flag} {sent.path}", error.message)
-    for use in sent if error.field == "controls" and sent is not None else ():
+    for use in (sent or ()) if error.field == "controls" else ():
         whose = f"the picture of {use.name[:80]!r} "
         if error.message.startswith(whose):
             same = [each.image for each in sent if each.name == use.name]
