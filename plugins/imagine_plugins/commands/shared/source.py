@@ -248,7 +248,7 @@ def in_flags(request: GenerationRequest | None = None) -> Iterator[None]:
 
 def _in_flags(error: FieldError, request: GenerationRequest | None) -> FieldError:
     flag = FLAGS.get(error.field, f"--{error.field}")
-    sent = getattr(request, error.field, None)
+    sent: Any = getattr(request, error.field, None)
     if isinstance(sent, InputFile):
         return FieldError(f"{flag} {sent.path}", error.message)
     for use in (sent or ()) if error.field == "controls" else ():
