@@ -25,8 +25,14 @@ EXAMPLES = pathlib.Path("docs/examples")
 CONSTRAINTS = ("--constraint", "constraints.txt")
 
 
-PLAIN_TESTS = ("hypothesis", "pytest", "pytest-timeout")
+PLAIN_TESTS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist")
 """The packages of tests that need neither a browser nor schemathesis."""
+
+IN_PARALLEL = ("--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
+"""Neighbours run in one process, which keeps their fixtures; `-- -n 0` uses no other process."""
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""The processes of tests fill the cores already."""
 
 FAST = tuple(
     f"tests/{name}"
@@ -88,7 +94,7 @@ def types(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Every test that a machine without an accelerator can run, docs among them."""
     session.install(*CONSTRAINTS, "-e", ".", *groups("test", "node"))
-    session.run("pytest", "-m", "not slow", *session.posargs)
+    session.run("pytest", "-m", "not slow", *IN_PARALLEL, *session.posargs, env=ONE_THREAD)
 
 
 @nox.session(default=False)
@@ -106,7 +112,8 @@ def minimums(session: nox.Session) -> None:
     session.run("pip", "freeze")
     # Older libraries give back a per cent less memory than the bound of the pinned ones.
     figures = ("--deselect", "tests/models/test_switching.py")
-    session.run("pytest", "-m", "not slow", *figures, *(session.posargs or FAST))
+    chosen = session.posargs or FAST
+    session.run("pytest", "-m", "not slow", *IN_PARALLEL, *figures, *chosen, env=ONE_THREAD)
 
 
 @nox.session(default=False)
