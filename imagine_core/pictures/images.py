@@ -90,11 +90,11 @@ def load_init_image(data: bytes, width: int, height: int) -> tuple[Image.Image, 
     """
     with blamed("init_image"):
         image = _decode(data)
-    transform = srgb_transform(image)
-    image = _upright(image)
+        transform = srgb_transform(image)
+        image = _plain(_upright(image), transform)
     remark = distorted(image.size, (width, height), "the picture to start from")
     # Colours are converted last, so that the work depends on the size of the result alone.
-    image = resized(_plain(image, transform), (width, height))
+    image = resized(image, (width, height))
     return _on_white(image if transform is None else convert(image, transform)), remark
 
 
@@ -188,13 +188,21 @@ def load_picture(data: bytes) -> Image.Image:
 
 def _decode(data: bytes) -> Image.Image:
     """The picture as it is stored; raises ValueError with a reason to show."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
+    with _reasons():
         image = _open(data)
         _check(image)
         image.load()
         _check(image)  # containers (ICO, ICNS) know their size only now
+    return image
+
+
+@contextmanager
+def _reasons() -> Iterator[None]:
+    """Turn whatever Pillow raises for a picture into a ValueError with a reason to show."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        yield
     except UnidentifiedImageError:
         raise ValueError("is not a picture in a format that is known here") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -205,7 +213,6 @@ def _decode(data: bytes) -> Image.Image:
         raise ValueError("takes more memory than there is") from None
     except Exception as error:  # decoders raise whatever broken bytes lead them to
         raise ValueError(f"is a broken picture: {_what_broke(error)}") from error
-    return image
 
 
 def _open(data: bytes) -> Image.Image:
@@ -277,7 +284,8 @@ def _plain(image: Image.Image, transform: ImageCmsTransform | None) -> Image.Ima
         image = image.convert("I").point(lambda value: value * (1 / 256)).convert("L")
     alpha = image.mode.endswith(("A", "a")) or "transparency" in image.info
     wanted = "RGBA" if alpha else "RGB"
-    return image if image.mode == wanted else image.convert(wanted)
+    with _reasons():  # a palette's transparency is read only now
+        return image if image.mode == wanted else image.convert(wanted)
 
 
 def _on_white(image: Image.Image) -> Image.Image:

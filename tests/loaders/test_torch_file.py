@@ -6,6 +6,7 @@ import io
 import os
 import pickle
 import time
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 from contextlib import suppress
@@ -156,6 +157,31 @@ def test_a_dictionary_in_itself_ends(tmp_path: Path) -> None:
     endless |= {f"again{number}": endless for number in range(60)}
     path = save(tmp_path / "x.pth", endless)
     with pytest.raises(TorchFileError, match="far more tensors"):
+        read_torch_file(path)
+
+
+@pytest.mark.parametrize("options", [{}, OLD], ids=["zip", "before torch 1.6"])
+def test_long_names_of_many_tensors_take_no_memory(tmp_path: Path, options: Any) -> None:
+    one = torch.ones(1)
+    inner = {str(number): one for number in range(1000)}
+    long: dict[str, Any] = {}
+    for length in range(3):
+        long = {f"{'x' * 400_000}{length}": long or inner}
+    path = save(tmp_path / "x.pth", long, **options)
+    tracemalloc.start()
+    with pytest.raises(TorchFileError, match="far longer names"):
+        read_torch_file(path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 100 * 2**20  # a thousand names of a megabyte would take ten times that
+
+
+def test_an_old_file_whose_storages_have_no_texts_for_keys_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    with path.open("wb") as file:
+        for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {}, [{}, "0"]):
+            pickle.dump(part, file, protocol=2)
+    with pytest.raises(TorchFileError, match="the file is damaged"):
         read_torch_file(path)
 
 

@@ -53,6 +53,24 @@ def test_each_layout_is_known_with_its_factor(tmp_path: Path, name: str, suffix:
     assert (info.fits, info.takes, info.loader) == ((), (), "upscaler")
 
 
+@pytest.mark.parametrize(
+    ("name", "factor"),
+    [
+        *(("3x_Loyal", 3), ("Loyal-3X", 3), ("RRDB.x3", 3), ("003_RRDB_PSNR_x3_DF2K", 3)),
+        *(("2x_Loyal", 2), ("Loyal", 2), ("13x_Loyal", 2), ("3xtra", 2), ("box3", 2)),
+    ],
+)
+@pytest.mark.parametrize("layout", ["first", "basicsr"])
+def test_a_network_of_3x_has_the_tensors_of_one_of_2x_and_is_told_by_its_name(
+    tmp_path: Path, layout: str, name: str, factor: int
+) -> None:
+    path = save(tmp_path / f"{name}.pth", rrdb(layout, doublings=1))
+    assert recognise(path).details["factor"] == factor
+    for other in (rrdb(layout), rrdb(layout, doublings=0), rrdb(channels=12)):
+        told = recognise(save(path, other)).details["factor"]
+        assert told == recognise(save(tmp_path / "Loyal.pth", other)).details["factor"]
+
+
 @pytest.mark.parametrize("name", ["first", "second", "basicsr", "compact, x4"])
 @pytest.mark.parametrize("wrapper", WRAPPED)
 def test_what_trainers_put_around_a_network_is_seen_through(

@@ -93,6 +93,14 @@ def test_pictures_of_odd_sides_pass_networks_of_squares(
     assert np.abs(whole.astype(int) - cut).max() <= 1
 
 
+def test_a_network_of_3x_enlarges_by_3(tmp_path: Path) -> None:
+    loaded = load(tmp_path / "3x_y.pth", repeating("first", doublings=1), tiles=SMALL)
+    image = noise(150, 97)
+    larger = np.array(image).repeat(3, 0).repeat(3, 1)
+    assert loaded.factor == 3
+    assert np.array_equal(enlarged(loaded, image), larger)
+
+
 def test_tiles_that_share_all_that_the_network_sees_join_exactly(tmp_path: Path) -> None:
     tensors = compact(blocks=4)
     path = save(tmp_path / "x.pth", tensors)

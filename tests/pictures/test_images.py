@@ -13,7 +13,13 @@ from PIL import Image, ImageChops, ImageStat
 
 from imagine_core.errors import RequestError
 from imagine_core.pictures import images
-from imagine_core.pictures.images import fitting_size, load_init_image
+from imagine_core.pictures.images import (
+    fitting_size,
+    load_alpha,
+    load_init_image,
+    load_mask,
+    load_rgb,
+)
 from judged import init_image_problem
 
 # Pillow warns of odd files; a server shows the first of each kind and goes on.
@@ -215,6 +221,18 @@ def test_an_upload_that_broke_off_is_told_from_a_damaged_one() -> None:
     damaged = bytearray(encoded(Image.effect_noise((64, 64), 90)))
     damaged[60:90] = b"x" * 30
     assert "its data is damaged" in str(init_image_problem(bytes(damaged)))
+
+
+def test_a_palette_whose_transparency_is_too_long_is_damaged() -> None:
+    data = encoded(Image.new("P", (64, 64)))
+    kind = b"tRNS" + bytes(257)
+    chunk = struct.pack(">I", 257) + kind + struct.pack(">I", zlib.crc32(kind))
+    before = data.index(b"IDAT") - 4
+    broken = data[:before] + chunk + data[before:]
+    assert init_image_problem(broken) == "is a broken picture: its data is damaged"
+    for read in (load_rgb, load_mask, load_alpha):
+        with pytest.raises(ValueError, match=r"^is a broken picture: its data is damaged$"):
+            read(broken)
 
 
 def bomb(width: int, height: int) -> bytes:

@@ -9,6 +9,7 @@ import os
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from io import FileIO
 from math import prod
 from pathlib import Path
@@ -32,6 +33,9 @@ PICKLE_LIMIT = 4 * 2**20
 
 DIRECTORY_LIMIT = 16 * 2**20
 MOST_TENSORS = 100_000
+NAMES_LIMIT = 8 * 2**20
+"""Characters of all names together: a hundred for each of most tensors."""
+
 DEEPEST = 3
 ZIP = b"PK\x03\x04"
 MAGIC = 0x1950A86A20F9469CFC6C
@@ -165,7 +169,9 @@ def _plain(file: FileIO, size: int) -> tuple[Any, Mapping[str, tuple[int, int]]]
     found, at = read_pickle(data, at)
     keys, at = read_pickle(data, at)
     storages = {each.storage.key: each.storage for _, each in _named(found)}
-    if not isinstance(keys, list) or not set(storages) <= set(keys):
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
+        raise TorchFileError(DAMAGED)
+    if not set(storages) <= set(keys):
         raise TorchFileError(DAMAGED)
     return found, dict(_in_order(file, keys, storages, at, size))
 
@@ -195,22 +201,39 @@ def _in_order(
 
 def _named(found: object) -> Iterator[tuple[str, StoredTensor]]:
     """The tensors in dictionaries in dictionaries, each with the path to it."""
-    return _within(found, "", 0, [MOST_TENSORS])
+    return _within(found, "", 0, _Left())
+
+
+@dataclass(slots=True)
+class _Left:
+    """What names may still take: a dictionary may be in many others, and its names with it."""
+
+    tensors: int = MOST_TENSORS
+    characters: int = NAMES_LIMIT
+
+    def named(self, prefix: str, key: object) -> str:
+        """The name of `key` in the dictionary called `prefix`."""
+        name = str(key)
+        self.tensors -= 1
+        self.characters -= len(prefix) + len(name)
+        if min(self.tensors, self.characters) < 0:
+            raise TorchFileError(
+                "it holds far more tensors, or far longer names, than a network has"
+            )
+        return prefix + name
 
 
 def _within(
-    found: object, prefix: str, depth: int, left: list[int]
+    found: object, prefix: str, depth: int, left: _Left
 ) -> Iterator[tuple[str, StoredTensor]]:
     if not isinstance(found, dict):
         return
     for key, value in found.items():
-        left[0] -= 1
-        if left[0] < 0:
-            raise TorchFileError("it holds far more tensors than a network has")
+        name = left.named(prefix, key)
         if isinstance(value, StoredTensor):
-            yield f"{prefix}{key}", value
+            yield name, value
         elif depth < DEEPEST:
-            yield from _within(value, f"{prefix}{key}.", depth + 1, left)
+            yield from _within(value, f"{name}.", depth + 1, left)
 
 
 def _tensor(name: str, stored: StoredTensor, places: Mapping[str, tuple[int, int]]) -> Tensor:

@@ -36,6 +36,9 @@ WRAPPERS = (
 FIRST = ("model.0.weight", "conv_first.weight", "body.0.weight")
 """Where a picture enters, in the layouts that are known."""
 
+THRICE = re.compile(r"(?<![a-z0-9])(?:3x|x3)(?![a-z0-9])", re.IGNORECASE)
+"""How the names of networks that enlarge by 3 tell it: "3x_Name", "RRDB_x3"."""
+
 OTHERS = (
     ("layers.0.residual_group.blocks.0.conv_block.cab.0.weight", "HAT"),
     ("layers.0.residual_group.blocks.0.attn.relative_position_bias_table", "SwinIR"),
@@ -64,7 +67,8 @@ class UpscalerFile:
         features: Channels inside it.
         growth: Channels that each convolution of a dense block adds; 0 where there are none.
         blocks: How many blocks or convolutions are in a row.
-        doublings: How often its features become twice as large at the end.
+        doublings: How often its features become larger at the end.
+        step: How many times larger each time.
         unshuffle: Side of the squares of pixels that become channels at the beginning.
         component: Its tensors.
     """
@@ -76,6 +80,7 @@ class UpscalerFile:
     growth: int = 0
     blocks: int
     doublings: int = 0
+    step: int = 2
     unshuffle: int = 1
     component: Component
 
@@ -174,7 +179,9 @@ def _rrdb(path: Path, tensors: Tensors, wrapper: str) -> UpscalerFile | None:
     pattern = pattern.replace(r"\{dense\}", "1").replace(r"\{layer\}", "1")
     blocks = (_highest(tensors, pattern + "weight") or 0) + 1
     _require(colours=(first[1] / max(1, unshuffle**2), last[0]), features=max(features, growth))
-    factor = _factor(2**doublings, unshuffle)
+    # The one enlarging layer of a network of 3x has the tensors of one of 2x: only names differ.
+    step = 3 if doublings == unshuffle == 1 and THRICE.search(path.stem) else 2
+    factor = _factor(step**doublings, unshuffle)
     slots = list(_rrdb_slots(layers, block, (features, growth, blocks), first[1]))
     return UpscalerFile(
         architecture=ESRGAN,
@@ -184,6 +191,7 @@ def _rrdb(path: Path, tensors: Tensors, wrapper: str) -> UpscalerFile | None:
         growth=growth,
         blocks=blocks,
         doublings=doublings,
+        step=step,
         unshuffle=unshuffle,
         component=_component(path, tensors, wrapper, slots),
     )

@@ -50,15 +50,16 @@ class DenseBlock(nn.Module):
 class RRDBNet(nn.Module):
     """ESRGAN's generator (Wang et al. 2018, section 3.1), and Real-ESRGAN's.
 
-    Blocks of dense blocks at the picture's size, then the features are doubled by repetition, and
-    smoothed, as often as needed. Networks of smaller factors turn squares of pixels into channels
-    first (Wang et al. 2021, section 3.3).
+    Blocks of dense blocks at the picture's size, then the features are doubled (or tripled) by
+    repetition, and smoothed, as often as needed. Networks of smaller factors turn squares of
+    pixels into channels first (Wang et al. 2021, section 3.3).
     """
 
     def __init__(self, plan: UpscalerFile) -> None:
         super().__init__()
         features = plan.features
         self.unshuffle = plan.unshuffle
+        self.step = plan.step
         self.first = _convolution(COLOURS * plan.unshuffle**2, features)
         self.blocks = nn.ModuleList(
             nn.Sequential(*(DenseBlock(features, plan.growth) for _ in range(DENSE)))
@@ -77,7 +78,8 @@ class RRDBNet(nn.Module):
             values = torch.add(values, block(values), alpha=RESIDUAL)
         values = self.trunk(values).add_(first)
         for up in self.ups:
-            values = _leaky(up(functional.interpolate(values, scale_factor=2, mode="nearest")))
+            larger = functional.interpolate(values, scale_factor=self.step, mode="nearest")
+            values = _leaky(up(larger))
         result: torch.Tensor = self.last(_leaky(self.smooth(values)))
         return result
 
