@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 from imagine_core.types import Phase
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from imagine_core.engine.admission import Admitted
     from imagine_core.engine.tasks import Upscaling
     from imagine_core.errors import FieldError, Stalled
+    from imagine_core.interfaces import Preprocessor
     from imagine_core.models.cache import LoadedModel, Unloaded
     from imagine_core.models.catalogue import Catalogue
     from imagine_core.settings import Settings
@@ -122,6 +125,9 @@ class Executor(Protocol):
         id: str | None = None,  # noqa: A002 - the public name
     ) -> AsyncGenerator[UpscaleEvent, None]:
         """The events of enlarging a picture; see `Engine.upscale`."""
+
+    def prepare(self, preprocessor: Preprocessor, image: Image.Image) -> Image.Image:
+        """The hint that a preprocessor makes of a picture; see `Engine.prepare`."""
 
     def unload(self, name: str) -> Unloaded:
         """Take the model `name` out of memory, at once or when its pictures are done."""

@@ -34,6 +34,7 @@ from imagine_core.types import GenerationRequest, ResolvedRequest, UpscaleReques
 if TYPE_CHECKING:
     from PIL import Image
 
+    from imagine_core.engine.guarded import Guard
     from imagine_core.engine.masking import Repaint
     from imagine_core.interfaces import Preprocessor, SamplerSpec, UpscalerSpec
     from imagine_core.models.catalogue import Catalogue
@@ -139,6 +140,7 @@ def admit(
     *,
     known: Known,
     limits: Limits,
+    guard: Guard,
     errors: Sequence[FieldError] = (),
 ) -> Admitted:
     """Validate and resolve a request.
@@ -147,6 +149,7 @@ def admit(
         asked: The request.
         known: What it may name.
         limits: The bounds of one request.
+        guard: Runs preprocessors.
         errors: Fields that could not be parsed.
 
     Raises:
@@ -160,7 +163,7 @@ def admit(
     info = model if isinstance(model, ModelInfo) else None
     request = _untagged(resolved(asked, info, limits), warnings, errors)
     found = {error.field: error for error in (*check_request(request, limits), *errors)}
-    sent = read_pictures(request, known.preprocessors, found)
+    sent = read_pictures(request, known.preprocessors, found, guard=guard)
     if found:
         raise RequestError(in_order(found.values()))
     warnings += sent.warnings

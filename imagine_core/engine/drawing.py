@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from imagine_core.engine.admission import Admitted
     from imagine_core.engine.changed import ChangedModel
+    from imagine_core.engine.guarded import Guard
     from imagine_core.engine.masking import Repaint
     from imagine_core.engine.passes import Pass
     from imagine_core.interfaces import DiffusionModel
@@ -133,7 +134,7 @@ def draw(
     schedules = (schedule for _, schedule in admitted.schedules)
     for each, sampler, schedule in zip(passes(request), samplers, schedules, strict=True):
         if image is not None and image.size != each.size:
-            image = yield from _enlarged(model, image, each.size)
+            image = yield from _enlarged(model, image, each.size, sampler.guard)
             image = image if repaint is None else repaint.at(each.size).over(image)
         start = yield from _started(model, admitted, each, image, seeds)
         task = SamplingTask(
@@ -233,12 +234,12 @@ def _mask_extras(model: Any, repaint: Repaint, generator: torch.Generator) -> An
 
 
 def _enlarged(
-    model: ChangedModel, image: Image.Image, size: tuple[int, int]
+    model: ChangedModel, image: Image.Image, size: tuple[int, int], guard: Guard
 ) -> Generator[Want, Any, Image.Image]:
     """The picture at the size of the next pass, a tile at a time."""
     if size[0] < image.width and size[1] < image.height:
         return resized(image, size)
-    return (yield from enlarging(enlarge(model.upscaler, image, size)))
+    return (yield from enlarging(enlarge(model.upscaler, image, size, guard=guard)))
 
 
 def enlarging(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from imagine_core.engine.admission import Admitted, Known, admit, admit_upscale
+from imagine_core.engine.admitting import Admitting
 from imagine_core.engine.jobs import Job
 from imagine_core.engine.observers import Observers
 from imagine_core.engine.tasks import Generating, Upscaling
@@ -27,9 +27,11 @@ from imagine_core.models.memory import keep_freed
 from imagine_core.types import PhaseEvent, new_id
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from imagine_core.engine.jobs import JobEvent
     from imagine_core.engine.tasks import Task
-    from imagine_core.interfaces import Device, ModelInfo
+    from imagine_core.interfaces import Device, ModelInfo, Preprocessor
     from imagine_core.models.cache import Unloaded
     from imagine_core.plugins import Plugins
     from imagine_core.settings import Settings
@@ -40,11 +42,6 @@ if TYPE_CHECKING:
         UpscaleRequest,
     )
 
-
-T = TypeVar("T")
-
-ADMITTING = 2
-"""Requests that are admitted at once."""
 
 LOST = "the engine's thread has ended; the log says why, and the server must be started again"
 
@@ -67,8 +64,7 @@ class Engine:
             self._observers,
             preload=self._first_models,
         )
-        self._admitting = ThreadPoolExecutor(ADMITTING, thread_name_prefix="imagine-admit")
-        self._looking = 0
+        self._admitting = Admitting(most=settings.limits.queue, seconds=settings.sampler_seconds)
         self._started = self._closed = False
 
     def start(self) -> None:
@@ -100,8 +96,7 @@ class Engine:
     ) -> Admitted:
         """Validate and resolve `request`, once for all later stages.
 
-        At most `ADMITTING` requests with pictures are admitted at once: decoding one may take a
-        quarter of a gigabyte. Requests without one do not wait for them.
+        Few requests with pictures are admitted at once; those without one do not wait for them.
 
         Args:
             request: What to make.
@@ -118,26 +113,25 @@ class Engine:
             request,
             known=self._known(),
             limits=self.settings.limits,
+            guard=self._admitting.guard,
             errors=errors,
         )
         if request.init_image is None and not request.controls:
             return await asyncio.to_thread(look)  # does not wait for the pictures of others
-        return await self._with_pictures(look)
+        return await self._admitting.admit(look)
 
     async def admit_upscale(self, request: UpscaleRequest) -> Upscaling:
         """Validate and resolve a request to enlarge a picture; errors as in `admit`."""
         self._require_open()
-        return await self._with_pictures(partial(admit_upscale, request, known=self._known()))
+        return await self._admitting.admit(partial(admit_upscale, request, known=self._known()))
 
-    async def _with_pictures(self, look: Callable[[], T]) -> T:
-        """Admit a request that has pictures, a few at a time."""
-        if self._looking >= self.settings.limits.queue:
-            raise Busy(f"{self._looking} pictures to start from are waiting; try again later")
-        self._looking += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._admitting, look)
-        finally:
-            self._looking -= 1
+    def prepare(self, preprocessor: Preprocessor, image: Image.Image) -> Image.Image:
+        """The hint that a preprocessor makes of an RGB picture, RGB, of the same size; blocks.
+
+        Raises:
+            GenerationFailed: It raises, gives something else, or does not return in time.
+        """
+        return self._admitting.prepare(preprocessor, image)
 
     def _known(self) -> Known:
         return Known(

@@ -20,10 +20,10 @@ T = TypeVar("T")
 
 
 class Guard(Protocol):
-    """Runs code of a sampler under a time limit."""
+    """Runs plugins' code under a time limit."""
 
-    def __call__(self, work: Callable[[], T], /) -> T:
-        """The result of `work`."""
+    def __call__(self, culprit: str, work: Callable[[], T], /) -> T:
+        """The result of `work`, which is code of `culprit`; GenerationFailed if it is late."""
 
 
 class Finished(NamedTuple):
@@ -49,7 +49,8 @@ class Run:
     """A sampling in progress; every failure in it becomes a `GenerationFailed`."""
 
     def __init__(self, sampler: GuardedSampler, task: SamplingTask) -> None:
-        self._sampler, self._task, self._guard = sampler, task, sampler.guard
+        self._sampler, self._task = sampler, task
+        self._guard = partial(sampler.guard, sampler.culprit)
         self._at = "at its start"
         self._sampling = self._begin()
 

@@ -157,7 +157,7 @@ class Job:
         """Start one drawing per picture.
 
         `resources` hold the leases of the model and what changes it; it computes in less than
-        float32 if `halved`. `guard` runs the sampler's code.
+        float32 if `halved`. `guard` runs plugins' code.
         """
         self.resources = resources
         drawings, self.changed = self.task.begin(leased, guard=guard, halved=halved)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from imagine_core.engine.masking import Box, Canvas, canvas_of, repaint_of
 from imagine_core.engine.passes import passes
+from imagine_core.engine.plugged import hint_of
 from imagine_core.errors import FieldError, RequestError, UnknownName
 from imagine_core.kinds import SMALLEST_SIDE
-from imagine_core.pictures.hints import hint_of
 from imagine_core.pictures.images import blamed, distorted, load_init_image, load_rgb, resized
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from imagine_core.engine.guarded import Guard
     from imagine_core.engine.masking import Repaint
     from imagine_core.interfaces import Preprocessor
     from imagine_core.registry import Registry
@@ -39,6 +40,8 @@ def read_pictures(
     request: ResolvedRequest,
     preprocessors: Registry[Preprocessor],
     found: dict[str, FieldError],
+    *,
+    guard: Guard,
 ) -> SentPictures:
     """Decode what `request` came with; what cannot be read is added to the errors `found`.
 
@@ -58,7 +61,9 @@ def read_pictures(
             if found.keys() & SIZES:  # it is still looked at
                 _picture(use)
                 continue
-            hint, remark = _hint(use, request, preprocessor, part)
+            hint, remark = _hint(use, request, part)
+            if preprocessor is not None:
+                hint = hint_of(preprocessor, hint, guard=guard)
             hints.append(hint)
             warnings += [] if remark is None else [remark]
         except RequestError as error:
@@ -89,18 +94,14 @@ def _start(
 def _hint(
     use: ControlUse,
     request: ResolvedRequest,
-    preprocessor: Preprocessor | None,
     part: tuple[Canvas, Repaint] | None,
 ) -> tuple[Image.Image, str | None]:
-    """The finished hint of a ControlNet for the largest pass, and a remark if it is distorted."""
+    """The picture of a ControlNet for the largest pass, and a remark if it is distorted."""
     picture = _picture(use)
     if part is not None and (box := part[1].box) is not None:
         picture = _cropped(picture, box, part[0].picture.size)
     remark = distorted(picture.size, request.drawn_size, f"the hint of {use.name[:80]!r}")
-    picture = resized(picture, passes(request)[-1].size)
-    if preprocessor is None:
-        return picture, remark
-    return hint_of(preprocessor, picture), remark
+    return resized(picture, passes(request)[-1].size), remark
 
 
 def _picture(use: ControlUse) -> Image.Image:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from imagine_core.engine.admission import Admitted
     from imagine_core.interfaces import ModelInfo, UpscalerSpec
-    from imagine_core.parts import Upscaler
     from imagine_core.types import UpscaleRequest
 
 PERCENT = 100
@@ -251,12 +250,12 @@ class Upscaling:
         return f"upscaler {self.request.upscaler!r}"
 
     def begin(self, leased: Mapping[Path, Any], *, guard: Guard, halved: bool) -> Begun:
-        del guard, halved
+        del halved
         upscaler = self.upscaler if self.file is None else leased[self.file.path]
-        return Begun([(Seeds(0), self._drawing(upscaler))])
+        return Begun([(Seeds(0), self._drawing(upscaler, guard))])
 
-    def _drawing(self, upscaler: UpscalerSpec | Upscaler) -> Drawing:
-        tiles = enlarge(upscaler, self.image, self.size, alpha=self.alpha)
+    def _drawing(self, upscaler: UpscalerSpec | Upscaler, guard: Guard) -> Drawing:
+        tiles = enlarge(upscaler, self.image, self.size, guard=guard, alpha=self.alpha)
         return (yield from enlarging(tiles, percent=PERCENT))
 
     def result(self, ended: Ended) -> UpscaleResult:

@@ -289,8 +289,7 @@ class Worker:
 
     def _start(self, job: Job, leased: Mapping[Path, Any], resources: ExitStack) -> None:
         self._running.append(job)
-        guard = partial(self._watchdog.guard, job.culprit)
-        job.start(leased, resources, guard=guard, halved=self._loading.halved)
+        job.start(leased, resources, guard=self._watchdog.guard, halved=self._loading.halved)
         job.enter(job.first_phase)
 
     # -- work ------------------------------------------------------------------------------

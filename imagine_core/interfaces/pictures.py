@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,14 +22,17 @@ class UpscalerSpec:
     Attributes:
         name: What requests ask for, lower case: "lanczos".
         label: A1111's spelling, for people and for infotext: "Lanczos".
-        enlarge: The RGB picture at a size of (width, height) pixels; called on the device's
-            thread, so it should take less than a second.
+        enlarge: The RGB picture at a size of (width, height) pixels. It is called on the device's
+            thread; where it may take more than a second, a generator, which yields how much is
+            done, 0 .. 1, and returns the picture: other requests' work is done between two steps.
         aliases: Other names for it.
     """
 
     name: str
     label: str
-    enlarge: Callable[[Image.Image, tuple[int, int]], Image.Image]
+    enlarge: Callable[
+        [Image.Image, tuple[int, int]], Image.Image | Generator[float, None, Image.Image]
+    ]
     aliases: tuple[str, ...] = ()
 
 
@@ -40,7 +43,8 @@ class Preprocessor:
     Attributes:
         name: What requests ask for, lower case: "canny".
         label: What people read: "Canny edges".
-        prepare: The RGB hint of an RGB picture, of the same size. Called on a thread.
+        prepare: The RGB hint of an RGB picture, of the same size. Called on a thread
+            of its own, which is given up where it does not return in time.
         aliases: Other names for it, those of A1111's ControlNet extension among them.
         unavailable: Why it cannot be used here (a package that is not installed), or None.
     """

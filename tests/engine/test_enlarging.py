@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
@@ -16,11 +16,16 @@ from PIL import Image
 from engines import RED, pixels, until
 from imagine_core import UpscaleRequest, UpscaleResult, UpscalerSpec, hookimpl
 from imagine_core.engine import Engine
-from imagine_core.engine.enlarging import LANCZOS, enlarge
+from imagine_core.engine.enlarging import MOST_MADE, enlarge
 from imagine_core.errors import GenerationFailed, RequestError, UnknownName, UnusableModel
+from imagine_core.pictures.images import resized
+from imagine_core.pictures.resizing import resizing
 from imagine_core.settings import Settings
 from imagine_core.testing import FakePlugin, build_test_engine, draw_one
 from imagine_core.types import PhaseEvent, StepEvent
+from upscalers import run as finished
+
+T = TypeVar("T")
 
 
 class Mirror:
@@ -89,6 +94,10 @@ def enlarged(engine: Engine, **changes: Any) -> UpscaleResult:
     return result
 
 
+def trusted(culprit: str, work: Callable[[], T]) -> T:
+    return work()
+
+
 def run(tiles: Generator[float, None, Image.Image]) -> Image.Image:
     try:
         while True:
@@ -101,11 +110,103 @@ def run(tiles: Generator[float, None, Image.Image]) -> Image.Image:
 def test_a_network_is_applied_until_its_picture_is_large_enough() -> None:
     for factor, size, calls in ((2, (128, 96), 1), (2, (130, 96), 2), (4, (65, 48), 1)):
         network = Wrong(factor)
-        assert run(enlarge(network, START, size)).size == size
+        assert run(enlarge(network, START, size, guard=trusted)).size == size
         assert network.calls == calls
     one = Wrong(1)  # it restores and enlarges nothing
-    assert run(enlarge(one, START, (640, 480))).size == (640, 480)
+    assert run(enlarge(one, START, (640, 480), guard=trusted)).size == (640, 480)
     assert one.calls == 1
+
+
+class Sizes(Wrong):
+    """A network that makes no pixels, and notes how many it was to make."""
+
+    def __init__(self, factor: int) -> None:
+        super().__init__(factor)
+        self.made: list[tuple[int, int]] = []
+
+    def enlarge(self, image: Image.Image) -> Generator[float, None, Image.Image]:
+        self.made.append((image.width * self.factor, image.height * self.factor))
+        assert self.made[-1][0] * self.made[-1][1] <= MOST_MADE
+        return (yield from super().enlarge(image))
+
+
+@pytest.mark.parametrize(
+    ("factor", "before", "after", "made"),
+    [
+        (4, (64, 48), (128, 96), [(256, 192)]),  # as ever: more than is asked for is better
+        (2, (64, 48), (256, 192), [(128, 96), (256, 192)]),
+        (4, (1600, 1200), (1600, 1200), [(6400, 4800)]),
+        (4, (8, 1), (8, 512), [(32, 4), (32, 16), (32, 64), (32, 256), (32, 1024)]),
+        (4, (4000, 4000), (40, 40), [(11584, 11584)]),
+        (16, (3000, 1000), (300, 100), [(20064, 6688)]),
+    ],
+)
+def test_a_network_makes_no_more_pixels_than_memory_holds(
+    factor: int, before: tuple[int, int], after: tuple[int, int], made: list[tuple[int, int]]
+) -> None:
+    network = Sizes(factor)
+    image = Image.new("RGB", before)
+    assert run(enlarge(network, image, after, guard=trusted)).size == after
+    assert network.made == made
+
+
+@pytest.mark.parametrize("kernel", ["LANCZOS", "BICUBIC", "NEAREST"])
+@pytest.mark.parametrize("size", [(150, 97), (20, 200), (1, 1), (64, 48), (63, 300), (300, 48)])
+def test_strips_make_exactly_the_whole(
+    monkeypatch: pytest.MonkeyPatch, kernel: str, size: tuple[int, int]
+) -> None:
+    monkeypatch.setattr("imagine_core.pictures.resizing.STRIP", 700)
+    given, told = finished(resizing(START, size, kernel=kernel))
+    assert (np.asarray(given) == np.asarray(resized(START, size, kernel=kernel))).all()
+    assert told == sorted(told)
+    assert len(told) > 2 or size == (64, 48)
+    assert all(0 < each < 1 for each in told)
+
+
+def test_a_registered_upscaler_may_work_in_parts() -> None:
+    closed = []
+
+    def parts(image: Image.Image, size: tuple[int, int]) -> Generator[float, None, Image.Image]:
+        try:
+            yield 0.5
+            yield 7.0
+        finally:
+            closed.append(1)
+        return image.resize(size)
+
+    spec = UpscalerSpec(name="parts", label="Parts", enlarge=parts)
+    given, told = finished(enlarge(spec, START, (100, 100), guard=trusted))
+    assert (given.size, told, closed) == ((100, 100), [0.5, 1.0], [1])
+    begun = enlarge(spec, START, (100, 100), guard=trusted)
+    next(begun)
+    begun.close()
+    assert closed == [1, 1]
+
+    def wrong(image: Image.Image, size: tuple[int, int]) -> Generator[Any, None, Image.Image]:
+        yield "half"
+        return image
+
+    spec = UpscalerSpec(name="wrong", label="Wrong", enlarge=wrong)
+    with pytest.raises(GenerationFailed, match="upscaler 'wrong' failed: ValueError"):
+        run(enlarge(spec, START, (100, 100), guard=trusted))
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), ValueError("no")])
+def test_an_upscaler_that_ends_the_process_fails_its_request_alone(
+    error: BaseException,
+) -> None:
+    def raises(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        raise error
+
+    def unreadable(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+        made = Image.new("RGB", size)
+        made.convert = lambda mode: raises(image, size)  # type: ignore[method-assign,assignment,misc]
+        return made
+
+    for enlarge_ in (raises, unreadable):
+        spec = UpscalerSpec(name="bad", label="Bad", enlarge=enlarge_)
+        with pytest.raises(GenerationFailed, match="upscaler 'bad' failed"):
+            run(enlarge(spec, START, (100, 100), guard=trusted))
 
 
 def test_a_registered_upscaler_must_give_the_size() -> None:
@@ -114,7 +215,7 @@ def test_a_registered_upscaler_must_give_the_size() -> None:
         GenerationFailed,
         match=r"upscaler 'wrong' must give a picture of \(100, 100\), and gave \(64, 48\)",
     ):
-        run(enlarge(wrong, START, (100, 100)))
+        run(enlarge(wrong, START, (100, 100), guard=trusted))
 
 
 def test_a_registered_upscaler_that_fails_is_named() -> None:
@@ -124,15 +225,15 @@ def test_a_registered_upscaler_that_fails_is_named() -> None:
     ):
         bad = UpscalerSpec(name="bad", label="Bad", enlarge=enlarge_)  # type: ignore[arg-type]
         with pytest.raises(GenerationFailed, match=said):
-            run(enlarge(bad, START, (100, 100)))
+            run(enlarge(bad, START, (100, 100), guard=trusted))
     grey = UpscalerSpec(name="grey", label="Grey", enlarge=lambda i, s: i.resize(s).convert("LA"))
-    assert run(enlarge(grey, START, (100, 100))).mode == "RGB"
+    assert run(enlarge(grey, START, (100, 100), guard=trusted)).mode == "RGB"
 
 
 def test_a_picture_is_enlarged_without_any_model(engine: Engine, fake: FakePlugin) -> None:
     result = enlarged(engine)
     assert result.request.size == (128, 96)
-    assert (np.asarray(result.image) == np.asarray(LANCZOS.enlarge(START, (128, 96)))).all()
+    assert (np.asarray(result.image) == np.asarray(resized(START, (128, 96)))).all()
     assert not fake.loader.models
     assert not fake.loader.parts
     assert set(result.timings) >= {"queued", "enlarging"}

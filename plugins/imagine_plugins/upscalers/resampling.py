@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,13 @@ if TYPE_CHECKING:
     from PIL import Image
 
 
-def resample(image: Image.Image, size: tuple[int, int], *, kernel: str) -> Image.Image:
-    """The picture at a size, by one of Pillow's kernels."""
-    from imagine_core.pictures.images import resized
+def resample(
+    image: Image.Image, size: tuple[int, int], *, kernel: str
+) -> Generator[float, None, Image.Image]:
+    """The picture at a size, by one of Pillow's kernels, a strip at a time."""
+    from imagine_core.pictures.resizing import resizing
 
-    return resized(image, size, kernel=kernel)
+    return resizing(image, size, kernel=kernel)
 
 
 def row(name: str, label: str, kernel: str) -> UpscalerSpec:

@@ -14,7 +14,6 @@ from imagine_core.errors import FieldError, RequestError, UnknownName
 from imagine_core.kinds import Decimal, Flag, Json, Picture, Text, loosely
 from imagine_core.pictures.fitting import load_bounded
 from imagine_core.pictures.formats import base64_of
-from imagine_core.pictures.hints import hint_of
 from imagine_core.pictures.images import blamed
 from imagine_core.pictures.infotext_values import MODES
 from imagine_core.pictures.metadata import png_bytes
@@ -219,8 +218,9 @@ class ControlAnswers:
             data = strict_json.picture(sent)
         with blamed("controlnet_input_images"):
             image = load_bounded(data, self._service.engine.settings.limits.pixels)
-        hint = image if preprocessor is None else hint_of(preprocessor, image)
-        return base64_of(png_bytes(hint, None))
+        if preprocessor is not None:
+            image = self._service.engine.prepare(preprocessor, image)
+        return base64_of(png_bytes(image, None))
 
 
 class _refused:  # noqa: N801 - reads as a statement

@@ -10,7 +10,6 @@ from imagine_core.errors import FieldError, RequestError
 from imagine_core.listing import preprocessor_details
 from imagine_core.pictures.fitting import load_bounded
 from imagine_core.pictures.formats import base64_of
-from imagine_core.pictures.hints import hint_of
 from imagine_core.pictures.images import blamed
 from imagine_core.pictures.metadata import png_bytes
 from imagine_core.web.answers import Call, answering
@@ -76,7 +75,7 @@ def preprocess(service: Service, given: dict[str, Any]) -> dict[str, Any]:
         raise RequestError([FieldError("preprocessor", f"cannot be used: {problem}")])
     with blamed("img"):
         image = load_bounded(values["img"], service.engine.settings.limits.pixels)
-    hint = hint_of(preprocessor, image)
+    hint = service.engine.prepare(preprocessor, image)
     return {
         "img": base64_of(png_bytes(hint, None)),
         "preprocessor": preprocessor.name,
