@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,9 +14,15 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from engines import RED, pixels, png, together
-from imagine_core import GenerationRequest, Preprocessor, hookimpl
-from imagine_core.engine import Engine
+from engines import RED, pixels, png, together, until
+from imagine_core import (
+    GenerationRequest,
+    Preprocessor,
+    UpscaleRequest,
+    UpscalerSpec,
+    hookimpl,
+)
+from imagine_core.engine import Engine, admitting
 from imagine_core.errors import GenerationFailed, RequestError, UnknownName
 from imagine_core.parts import AppliedControl, AppliedLora, Parts
 from imagine_core.settings import Settings
@@ -237,3 +244,115 @@ def test_a_hint_of_another_size_is_scaled_and_of_other_proportions_remarked_on(
 
 def test_hashes_name_the_controlnets(engine: Engine) -> None:
     assert draw_one(engine, guided(edges())).hashes == {"control:edges": "abcdef012345"}
+
+
+# ------------------------------------------------------------- preprocessors that do not return
+
+
+class Hanging:
+    """Registers preprocessors that wait in C until `release` is set, or loop in Python."""
+
+    def __init__(self) -> None:
+        self.release = threading.Event()
+
+    @hookimpl
+    def register_preprocessors(self, register: Callable[[Preprocessor], None]) -> None:
+        for name, prepare in (("waits", self._waits), ("loops", self._loops), ("ends", self._ends)):
+            register(Preprocessor(name=name, label=name, prepare=prepare))
+
+    @hookimpl
+    def register_upscalers(self, register: Callable[[UpscalerSpec], None]) -> None:
+        register(UpscalerSpec(name="loops", label="Loops", enlarge=self._loops))
+
+    def _waits(self, image: Image.Image) -> Image.Image:
+        self.release.wait(60)
+        return image
+
+    def _loops(self, image: Image.Image, size: object = None) -> Image.Image:
+        while not self.release.is_set():
+            pass
+        return image
+
+    def _ends(self, image: Image.Image) -> Image.Image:
+        raise SystemExit(3)
+
+
+@pytest.fixture
+def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    monkeypatch.setattr(admitting, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(admitting, "MERCY_SECONDS", 1.0)
+    folder = tmp_path / "hanging"
+    for name in ("tiny.fake", "controlnet/edges.fake"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"fake")
+    plugin = Hanging()
+    settings = Settings(models=folder, sampler_seconds=1.0)
+    engine = build_test_engine(folder, settings=settings, extra=[("hanging", plugin)])
+    yield engine
+    plugin.release.set()
+    engine.close(grace=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("waits", "did not come back within 1 s and cannot be stopped"),
+        ("loops", "did not come back within 1 s; it was stopped"),
+        ("ends", "failed: SystemExit"),
+    ],
+)
+def test_a_preprocessor_that_hangs_fails_its_own_request_alone(
+    hanging: Engine, name: str, said: str
+) -> None:
+    async def main() -> None:
+        bad = [
+            asyncio.create_task(hanging.admit(guided(edges(preprocessor=name)))) for _ in range(3)
+        ]
+        good = asyncio.create_task(hanging.admit(guided(edges())))
+        if name == "waits":
+            await good
+            assert not any(each.done() for each in bad)  # it did not wait for them
+        for each in bad:
+            with pytest.raises(GenerationFailed, match=f"preprocessor '{name}' {said}"):
+                await each
+        await good
+
+    asyncio.run(main())
+
+
+def test_a_preprocessor_that_never_returns_is_called_no_more(hanging: Engine) -> None:
+    preprocessor = hanging.plugins.preprocessors.get("waits")
+    for _ in range(admitting.MOST_LOST):
+        with pytest.raises(GenerationFailed, match="cannot be stopped"):
+            hanging.prepare(preprocessor, Image.new("RGB", (8, 8)))
+    with pytest.raises(GenerationFailed, match="has not come back 4 times; start the server"):
+        hanging.prepare(preprocessor, Image.new("RGB", (8, 8)))
+
+
+def test_an_admission_keeps_its_place_until_it_ends_although_its_caller_left(
+    hanging: Engine,
+) -> None:
+    async def main() -> None:
+        task = asyncio.create_task(hanging.admit(guided(edges(preprocessor="waits"))))
+        await asyncio.sleep(0.2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(hanging._admitting._busy) == 1
+        await until(lambda: not hanging._admitting._busy)
+
+    asyncio.run(main())
+
+
+def test_an_upscaler_that_loops_is_stopped_and_named(hanging: Engine) -> None:
+    said = "upscaler 'loops' did not come back within 1 s; it was stopped"
+    with pytest.raises(GenerationFailed, match=said):
+        draw_one(hanging, replace(RED, hires_scale=2.0, hires_upscaler="loops"))
+
+    async def alone() -> None:
+        async for _ in hanging.upscale(UpscaleRequest(image=HINT, upscaler="loops")):
+            pass
+
+    with pytest.raises(GenerationFailed, match=said):
+        asyncio.run(alone())
+    assert draw_one(hanging, RED).images

@@ -37,7 +37,7 @@ FIRST = ("model.0.weight", "conv_first.weight", "body.0.weight")
 """Where a picture enters, in the layouts that are known."""
 
 THRICE = re.compile(r"(?<![a-z0-9])(?:3x|x3)(?![a-z0-9])", re.IGNORECASE)
-"""How the names of networks that enlarge by 3 tell it: "3x_Name", "RRDB_x3"."""
+"""In the names of networks that enlarge by 3, whose tensors are those of 2x: "3x_Name"."""
 
 OTHERS = (
     ("layers.0.residual_group.blocks.0.conv_block.cab.0.weight", "HAT"),
@@ -179,14 +179,12 @@ def _rrdb(path: Path, tensors: Tensors, wrapper: str) -> UpscalerFile | None:
     pattern = pattern.replace(r"\{dense\}", "1").replace(r"\{layer\}", "1")
     blocks = (_highest(tensors, pattern + "weight") or 0) + 1
     _require(colours=(first[1] / max(1, unshuffle**2), last[0]), features=max(features, growth))
-    # The one enlarging layer of a network of 3x has the tensors of one of 2x: only names differ.
     step = 3 if doublings == unshuffle == 1 and THRICE.search(path.stem) else 2
-    factor = _factor(step**doublings, unshuffle)
     slots = list(_rrdb_slots(layers, block, (features, growth, blocks), first[1]))
     return UpscalerFile(
         architecture=ESRGAN,
         family="esrgan",
-        factor=factor,
+        factor=_factor(step**doublings, unshuffle),
         features=features,
         growth=growth,
         blocks=blocks,
