@@ -200,7 +200,7 @@ FIELDS = (
         needs="init_image"),
     row("noise_schedule",  "schedule", Name(), infotext="Schedule type", flags="--schedule NAME",
         help="Noise schedule of the sampler.", says="One of the sampler's `schedules`."),
-    row("hires_scale",     "hires",    Decimal(1, 8, above=True), optional=True,
+    row("hires_scale",     "hires",    Decimal(1, 8), optional=True,
         infotext="Hires upscale", flags="-f --hires SCALE",
         help="Hires fix: refine at this times the size, 1.5 for example, and scale back.",
         says="The enlarged picture has at most the server's limit of pixels."),

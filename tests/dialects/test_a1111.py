@@ -178,9 +178,12 @@ def test_wrong_values_are_refused_under_the_names_of_the_client(app: Starlette) 
     assert "batch_size x n_iter: " in refusal(app, "txt2img", 422, **BODY, batch_size=3, n_iter=2)
     assert "cfg_scale: " in refusal(app, "txt2img", 422, cfg_scale=1001)
     assert "override_settings: must be" in refusal(app, "txt2img", 422, override_settings=[1])
-    assert "hr_scale: must be more than 1" in refusal(
-        app, "txt2img", 422, **BODY, enable_hr=True, hr_scale=1
-    )
+    hires: dict[str, Any] = {**BODY, "enable_hr": True}
+    assert "hr_scale: must be from 1 to 8" in refusal(app, "txt2img", 422, **hires, hr_scale=0.5)
+    for field in ("hr_resize_x", "hr_resize_y"):
+        words = refusal(app, "txt2img", 422, **hires, **{field: 8})
+        assert f"{field}: must be from 64 to 512" in words
+        assert "hr_scale" not in words
     empty = ask(app, "POST", V1 + "txt2img", content="nonsense")
     assert empty.status_code == 400
     assert "not JSON" in said(empty)

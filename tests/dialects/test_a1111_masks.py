@@ -234,6 +234,15 @@ def test_the_larger_picture_of_the_hires_fix_is_kept(app: Starlette) -> None:
     assert "Hires" not in draw(app, denoising_strength=0.5)["info"]["infotexts"][0]
 
 
+def test_a_second_pass_of_the_same_size_refines_the_picture(app: Starlette) -> None:
+    for asked in ({"hr_scale": 1}, {"hr_resize_x": 64}):
+        reply = draw(app, enable_hr=True, denoising_strength=0.5, **asked)
+        assert reply["warnings"] == []
+        assert first(reply).shape == (64, 64, 3)
+        assert np.array_equal(first(reply), native(app, hires=1, hires_strength=0.5))
+        assert not np.array_equal(first(reply), native(app))
+
+
 def test_the_second_pass_has_its_own_steps_sampler_schedule_and_upscaler(app: Starlette) -> None:
     asked: dict[str, Any] = {"enable_hr": True, "hr_scale": 2, "hr_second_pass_steps": 6}
     asked |= {"hr_sampler_name": "DPM++ 2M", "hr_scheduler": "Karras", "hr_upscaler": "Twice"}
@@ -255,6 +264,8 @@ def test_the_second_pass_has_its_own_steps_sampler_schedule_and_upscaler(app: St
         ({"hr_upscaler": "Latent (nearest)"}, "enlarges latents: Lanczos enlarges instead"),
         ({"hr_upscaler": "SwinIR 4x"}, "unknown upscaler 'SwinIR 4x'"),
         ({"hr_sampler_name": "Eulerish"}, "unknown sampler 'Eulerish'"),
+        ({"hr_resize_x": 100}, "hr_resize_x makes 96 x 96: sides are multiples of 8"),
+        ({"hr_resize_y": 100, "hr_resize_x": 100}, "makes 96 x 96: sides are multiples of 8"),
         ({"hr_resize_x": 128, "hr_resize_y": 96}, "not cut out here: 128 x 128 are kept"),
     ],
 )

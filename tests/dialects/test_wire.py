@@ -142,7 +142,7 @@ NONSENSE: dict[str, list[Any]] = {
     "clip": [None, 0, -1, "1", 1.5],
     "stream": [-1, "5", True, 2.5],
     "preview": [None, "slow", 1],
-    "hires": ["2", 1, 0, -1, 9, 1.4e308, float("inf")],
+    "hires": ["2", 0.99, 0, -1, 9, 1.4e308, float("inf")],
     "loras": [
         *(None, 5, "ink", [5], [{}], [{"name": ""}], [{"name": "ink", "weights": 1}]),
         *([{"name": "ink", "weight": w}] for w in ("1", True, 101, -101, float("nan"), 10**30)),

@@ -98,7 +98,7 @@
     distilled_guidance: decimal,
     strength: decimal,
     hires_strength: decimal,
-    hires: (text) => (decimal(text) > 1 ? decimal(text) : undefined), // others: an upscaler's name
+    hires: (text) => (decimal(text) >= 1 ? decimal(text) : undefined), // others: an upscaler's name
     size,
     hires_size: size,
     schedule,

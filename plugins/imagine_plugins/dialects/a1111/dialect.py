@@ -139,7 +139,7 @@ class A1111:
             "images": values["batch_size"] * values["n_iter"],
             "tiling": "xy" if values["tiling"] else "",
             "preview_every": max(1, values["steps"] // PREVIEWS),
-            **hires_fields(values, service, spec, warnings),
+            **hires_fields(values, service, spec, warnings=warnings, errors=errors),
             **start_fields(values, warnings, most=service.engine.settings.limits.pixels),
         }
         if not self._img2img:

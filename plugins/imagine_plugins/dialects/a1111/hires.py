@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
-from imagine_core.errors import UnknownName, UnusableModel
+from imagine_core.errors import FieldError, UnknownName, UnusableModel
 from imagine_core.fields import DEFAULTS
+from imagine_core.kinds import SIDE_STEP
 from imagine_core.sampling import resolve_or_default
 
 if TYPE_CHECKING:
@@ -15,18 +17,25 @@ if TYPE_CHECKING:
 LANCZOS = str(DEFAULTS["hires_upscaler"])
 FIELDS = tuple(name for name in DEFAULTS if name.startswith("hires_"))
 SAME = ("use same sampler", "use same scheduler")
+MOST_SCALE = 8
 SCALE = 4
 """What the list says of upscalers for any factor, as A1111 does."""
 
 
 def hires_fields(
-    values: dict[str, Any], service: Service, first: SamplerSpec, warnings: list[str]
+    values: dict[str, Any],
+    service: Service,
+    first: SamplerSpec,
+    *,
+    warnings: list[str],
+    errors: list[FieldError],
 ) -> dict[str, Any]:
     """The second pass; `first` is the first one's sampler."""
     if not values["enable_hr"]:
         return {name: DEFAULTS[name] for name in FIELDS}
+    most = service.engine.settings.limits.pixels
     return {
-        "hires_scale": _scale(values, warnings),
+        "hires_scale": _scale(values, most, warnings, errors),
         "hires_keeps": True,
         "hires_upscaler": _upscaler(values["hr_upscaler"] or "", service, warnings),
         "hires_steps": values["hr_second_pass_steps"] or None,
@@ -69,14 +78,31 @@ def upscaler_list(service: Service) -> list[dict[str, Any]]:
     ]
 
 
-def _scale(values: dict[str, Any], warnings: list[str]) -> float:
-    width, height = values["hr_resize_x"], values["hr_resize_y"]
-    across, down = width / values["width"], height / values["height"]
-    scale: float = max(across, down) or values["hr_scale"]
-    if across and down and across != down:
-        sides = (round(values[side] * scale) for side in ("width", "height"))
-        larger = " x ".join(map(str, sides))
-        warnings.append(f"hr_resize_x x hr_resize_y is not cut out here: {larger} are kept")
+def _scale(
+    values: dict[str, Any], most: int, warnings: list[str], errors: list[FieldError]
+) -> float:
+    """The factor; of two sizes, the one that covers both. At most `most` pixels are drawn."""
+    before = [values["width"], values["height"]]
+    asked = [values["hr_resize_x"], values["hr_resize_y"]]
+    scales = [after / side for after, side in zip(asked, before, strict=True)]
+    scale: float = max(scales)
+    if not scale:
+        return float(values["hr_scale"])
+    field = ("hr_resize_x", "hr_resize_y")[scales.index(scale)]
+    sides = [round(side * scale / SIDE_STEP) * SIDE_STEP for side in before]
+    if not 1 <= scale <= MOST_SCALE:
+        side = before[scales.index(scale)]
+        message = f"must be from {side} to {side * MOST_SCALE}: as large to {MOST_SCALE} times"
+        errors.append(FieldError(field, message))
+        return 1.0
+    if math.prod(sides) > most:
+        errors.append(FieldError(field, f"the scaled size must be at most {most:,} pixels"))
+        return 1.0
+    drawn = " x ".join(map(str, sides))
+    if min(scales) and scales[0] != scales[1]:
+        warnings.append(f"hr_resize_x x hr_resize_y is not cut out here: {drawn} are kept")
+    elif any(after not in (0, side) for after, side in zip(asked, sides, strict=True)):
+        warnings.append(f"{field} makes {drawn}: sides are multiples of {SIDE_STEP}")
     return scale
 
 
