@@ -294,3 +294,39 @@ def test_what_cannot_be_prepared_is_named(
 def test_an_unknown_preprocessor_is_not_found(engine: Engine) -> None:
     reply = post(engine, "/preprocess", preprocessor="kanny")
     assert (reply.status_code, error_of(reply)["nearest"]) == (404, ["canny"])
+
+
+def test_an_enlarging_is_listed_and_cancelled_by_its_id(engine: Engine) -> None:
+    app = app_of(engine)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def tiles(self: FakePart, image: Image.Image) -> Generator[float, None, Image.Image]:
+        begun.set()
+        while not go_on.wait(0.01):
+            yield 0.5
+        return image.resize((image.width * 2, image.height * 2))
+
+    async def main() -> None:
+        transport = httpx.ASGITransport(app=app)
+        base = "http://localhost:5000"
+        async with httpx.AsyncClient(transport=transport, base_url=base, timeout=60) as client:
+            body = {"img": IMG, "upscaler": "Twice"}
+            asked = asyncio.create_task(client.post("/upscale", json=body))
+            await until(begun.is_set)
+            (listed,) = (await client.get("/jobs")).json()["jobs"]
+            await until(lambda: engine.status().jobs[0].step == 50)
+            standing = (await client.get(f"/jobs/{listed['id']}")).json()
+            assert standing["status"] == "enlarging"
+            assert (standing["step"], standing["steps"]) == (50, 100)
+            gone = (await client.post(f"/jobs/{listed['id']}/cancel")).json()
+            assert gone == {"id": listed["id"], "status": "cancelled"}
+            reply = await asked
+            assert reply.json()["error"]["type"] == "cancelled"
+            assert (await client.get("/jobs")).json() == {"jobs": []}
+            await until(lambda: not engine.status().jobs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakePart, "enlarge", tiles)
+        asyncio.run(main())
+    reply = post(engine, upscaler="Twice")
+    assert reply.headers["x-job-id"] == reply.json()["id"]

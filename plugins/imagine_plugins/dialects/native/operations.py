@@ -57,6 +57,7 @@ ENLARGING: tuple[type[ImagineError], ...] = (
     Busy,
     ShuttingDown,
     Stalled,
+    Cancelled,
     GenerationFailed,
     OutOfMemory,
 )
@@ -170,6 +171,7 @@ OPERATIONS: dict[str, Json] = {
         *ENLARGING,
         body="UpscaleRequest",
         lines="EnlargedLine",
+        headers=JOB_ID,
     ),
     "/upscalers": operation("The upscalers: those that need no file, then the files", "Upscalers"),
     "/preprocess": operation(

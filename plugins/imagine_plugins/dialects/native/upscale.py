@@ -9,16 +9,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from imagine_core import UpscaleRequest, UpscaleResult, strict_json
+from imagine_core import GenerationRequest, UpscaleRequest, UpscaleResult, strict_json
 from imagine_core.errors import FieldError, RequestError
 from imagine_core.fields import renamed
 from imagine_core.listing import upscaler_details
 from imagine_core.pictures.enlarged import enlarged_png
 from imagine_core.pictures.formats import base64_of
-from imagine_core.types import PhaseEvent, StepEvent, new_id
+from imagine_core.types import PhaseEvent, StepEvent
 from imagine_core.version import version
 from imagine_core.web.app import json_line
-from imagine_core.web.dialect import LINES
+from imagine_core.web.callers import caller_of
+from imagine_core.web.dialect import LINES, Order
 from imagine_core.web.exchange import Exchange, Output
 from imagine_core.web.reading import ignored
 from imagine_plugins.dialects.native.lines import phase_line
@@ -45,6 +46,9 @@ FIELDS: dict[str, Callable[[object], Any]] = {
 READING = 2
 """Bodies that are parsed at once: each may be JSON of some 64 MB."""
 
+PERCENT = 100
+"""Steps of an enlarging."""
+
 WIRE_NAMES = {"image": "img", "size": "width"}
 ONE_SIZE = "say how large by scale, or by width and height, not by both"
 
@@ -66,7 +70,7 @@ def upscale_endpoint(service: Service) -> Callable[[Request], Coroutine[Any, Any
         body = await request.body()
         async with reading:
             wish = await asyncio.to_thread(read_wish, body)
-        return UpscaleExchange(service, wish)
+        return UpscaleExchange(service, wish, caller=caller_of(request))
 
     return endpoint
 
@@ -81,28 +85,37 @@ def upscalers(service: Service) -> dict[str, Any]:
 class UpscaleExchange(Exchange):
     """The answer to `POST /upscale`; the work ends with its client."""
 
-    def __init__(self, service: Service, wish: Wish) -> None:
+    def __init__(self, service: Service, wish: Wish, *, caller: str) -> None:
+        order = Order(request=GenerationRequest(prompt="", steps=PERCENT))
+        self._record = service.jobs.open(order, caller=caller)
         super().__init__(
-            framing=LINES if wish.progress else None, heartbeat=service.settings.heartbeat
+            framing=LINES if wish.progress else None,
+            heartbeat=service.settings.heartbeat,
+            headers=[(b"x-job-id", self._record.id.encode())],
         )
         self._service = service
         self._wish = wish
-        self._id = new_id()
 
     async def work(self, out: Output) -> None:
         """Enlarge the picture."""
-        engine = self._service.engine
+        async with self._service.jobs.at_work(self._record):
+            await self._enlarge(out)
+
+    async def _enlarge(self, out: Output) -> None:
+        engine, own = self._service.engine, self._record.id
         try:
             task = await engine.admit_upscale(self._wish.request)
         except RequestError as error:
             raise renamed(error, WIRE_NAMES) from error
-        async with aclosing(engine.upscale(task, id=self._id)) as events:
+        async with aclosing(engine.upscale(task, id=own)) as events:
             async for event in events:
                 self.logged = True  # from here on, observers report how it ends
+                if isinstance(event, PhaseEvent):
+                    self._record.take(event)
                 line = await self._line(event)
                 if line is not None:
                     last = isinstance(event, UpscaleResult)
-                    await out.send(json_line({"id": self._id, **line}), last=last)
+                    await out.send(json_line({"id": own, **line}), last=last)
 
     async def _line(self, event: UpscaleEvent) -> dict[str, Any] | None:
         match event:
