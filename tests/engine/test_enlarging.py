@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import threading
+import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +19,12 @@ from engines import RED, pixels, until
 from imagine_core import UpscaleRequest, UpscaleResult, UpscalerSpec, hookimpl
 from imagine_core.engine import Engine
 from imagine_core.engine.enlarging import MOST_MADE, enlarge
-from imagine_core.errors import GenerationFailed, RequestError, UnknownName, UnusableModel
+from imagine_core.errors import Busy, GenerationFailed, RequestError, UnknownName, UnusableModel
 from imagine_core.pictures.images import resized
 from imagine_core.pictures.resizing import resizing
-from imagine_core.settings import Settings
+from imagine_core.settings import Limits, Settings
 from imagine_core.testing import FakePlugin, build_test_engine, draw_one
+from imagine_core.testing.fake_parts import FakePart
 from imagine_core.types import PhaseEvent, StepEvent
 from upscalers import run as finished
 
@@ -420,3 +423,46 @@ def test_unknown_names_of_the_second_pass_are_refused(engine: Engine) -> None:
         with pytest.raises(UnknownName):
             draw_one(engine, request)
     assert draw_one(engine, replace(RED, hires_upscaler="none")).images  # not asked for
+
+
+def test_a_full_queue_refuses_further_enlargings_and_goes_on(
+    tmp_path: Path, fake: FakePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+
+    def tiles(self: FakePart, image: Image.Image) -> Generator[float, None, Image.Image]:
+        while not go_on.is_set():
+            time.sleep(0.01)
+            yield 0.5
+        return image.resize((image.width * 2, image.height * 2))
+
+    monkeypatch.setattr(FakePart, "enlarge", tiles)
+    folder = tmp_path / "few"
+    (folder / "upscale_models").mkdir(parents=True)
+    for name in ("tiny.fake", "upscale_models/Twice.fake"):
+        (folder / name).write_bytes(b"fake")
+    settings = Settings(models=folder, max_rows=1, limits=Limits(queue=2))
+    engine = build_test_engine(folder, fake, settings=settings)
+    request = UpscaleRequest(image=encoded(START), upscaler="Twice")
+
+    async def one() -> str:
+        try:
+            async for event in engine.upscale(request):
+                last = type(event).__name__
+        except Busy:
+            return "Busy"
+        return last
+
+    async def main() -> list[str]:
+        first = asyncio.create_task(one())
+        await until(lambda: any(job.phase == "enlarging" for job in engine.status().jobs))
+        two = []
+        for number in (2, 3):
+            two.append(asyncio.create_task(one()))
+            await until(lambda number=number: len(engine.status().jobs) == number)
+        ends = [await one()]
+        go_on.set()
+        return [*ends, *[await task for task in (first, *two)]]
+
+    assert asyncio.run(main()) == ["Busy", *["UpscaleResult"] * 3]
+    engine.close(grace=0)
