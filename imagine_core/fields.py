@@ -243,7 +243,7 @@ FIELDS = (
     row("mask_invert",     "mask_invert", Flag(), infotext="Mask mode", flags="--mask-invert",
         help="Repaint what is black in the mask.",
         needs="mask"),
-    row("mask_padding",    "mask_padding", Whole(0, lowest="none"), optional=True,
+    row("mask_padding",    "mask_padding", Whole(0, lowest="the mask alone"), optional=True,
         infotext="Masked area padding", flags="--mask-padding",
         help="Repaint the mask alone, with so many pixels around it, at --width x --height.",
         says="Repaints only the mask and so many pixels around it, at `width` x `height`; the "

@@ -26,7 +26,14 @@ from imagine_core.interfaces import ModelInfo
 from imagine_core.kinds import LARGEST_SCALE, draw_seed
 from imagine_core.lora_tags import read_tags, untagged
 from imagine_core.models.memory import Work
-from imagine_core.pictures.images import MAX_PIXELS, MAX_SIDE, TOO_LARGE, blamed, load_rgba
+from imagine_core.pictures.images import (
+    MAX_PIXELS,
+    MAX_SIDE,
+    TOO_LARGE,
+    blamed,
+    held_by,
+    load_rgba,
+)
 from imagine_core.pictures.transparency import colours_and_alpha
 from imagine_core.sampling import require_noise, resolve_sampler
 from imagine_core.types import GenerationRequest, ResolvedRequest, UpscaleRequest
@@ -60,7 +67,7 @@ class Admitted:
         brought: What it brings to its model.
         upscaler: What enlarges for the hires fix, unless that is a file.
         init_image: The decoded picture to start from, at the size of the first pass.
-        repaint: What of that picture is repainted; None for all of it.
+        repaints: What each pass repaints of that picture; none for all of it.
         hints: The hint of each of its ControlNets, at the size of the largest pass.
         warnings: Notes for the caller.
     """
@@ -73,7 +80,7 @@ class Admitted:
     brought: Brought = field(default_factory=Brought)
     upscaler: UpscalerSpec = LANCZOS
     init_image: Image.Image | None = None
-    repaint: Repaint | None = None
+    repaints: tuple[Repaint, ...] = ()
     hints: tuple[Image.Image, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -81,6 +88,13 @@ class Admitted:
     def work(self) -> Work:
         """The model and size of its first pass."""
         return Work(self.info.path, *self.request.drawn_size)
+
+    @property
+    def held(self) -> int:
+        """Bytes of its decoded pictures."""
+        parts = [each for one in self.repaints for each in (one.picture, one.mask, one.shown)]
+        start = () if self.init_image is None else (self.init_image,)
+        return held_by((*start, *parts, *self.hints))
 
     @property
     def infos(self) -> tuple[ModelInfo, ...]:
@@ -202,7 +216,7 @@ def admit(
         brought=brought,
         upscaler=upscaler,
         init_image=sent.init_image,
-        repaint=sent.repaint,
+        repaints=sent.repaints,
         hints=sent.hints,
         warnings=(*warnings, *brought.warnings),
     )

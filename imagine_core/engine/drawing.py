@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from imagine_core.engine.enlarging import enlarge
 from imagine_core.engine.guarded import Finished, GuardedSampler
 from imagine_core.engine.guiding import Guidance, Kept
-from imagine_core.engine.masking import canvas_of
-from imagine_core.engine.passes import hires_size, passes, total_steps
+from imagine_core.engine.passes import passes, total_steps
 from imagine_core.engine.variation import varied
 from imagine_core.errors import FieldError, GenerationFailed, RequestError
 from imagine_core.interfaces import Evaluation, SamplingTask, Sized
@@ -113,7 +112,7 @@ def draw(
     *,
     halved: bool,
 ) -> Drawing:
-    """Draw one picture of a request.
+    """Draw one picture of a request; of one that repaints a part, that as it was drawn.
 
     Args:
         model: The model, as the request changes it.
@@ -124,19 +123,20 @@ def draw(
     """
     from PIL import Image
 
-    request, repaint = admitted.request, admitted.repaint
-    image = admitted.init_image
-    if repaint is not None:
-        image = repaint.start
-        if repaint.is_idle:
-            return (yield from _alone(_finished, request, repaint, repaint.picture))
+    request, repaints, image = admitted.request, admitted.repaints, admitted.init_image
+    if repaints and repaints[0].is_idle:
+        kept: Image.Image = yield Alone("decoding", lambda: image)
+        return kept
     progress = Progress(0, total_steps(request))
     schedules = (schedule for _, schedule in admitted.schedules)
-    for each, sampler, schedule in zip(passes(request), samplers, schedules, strict=True):
+    parts = repaints or (None,) * len(samplers)
+    for each, sampler, schedule, repaint in zip(
+        passes(request), samplers, schedules, parts, strict=True
+    ):
         if image is not None and image.size != each.size:
             image = yield from _enlarged(model, image, each.size, sampler.guard)
-            image = image if repaint is None else repaint.at(each.size).over(image)
-        start = yield from _started(model, admitted, each, image, seeds)
+            image = image if repaint is None else repaint.over(image)
+        start = yield from _started(model, request, each, image=image, repaint=repaint, seeds=seeds)
         task = SamplingTask(
             noise=start.noise,
             steps=each.steps,
@@ -153,10 +153,9 @@ def draw(
         image = picture.crop((0, 0, each.width, each.height))
         progress = Progress(progress.done + task.steps - task.first_step, progress.steps)
     assert image is not None
-    if repaint is not None:
-        return (yield from _alone(_finished, request, repaint, image))
-    kept_size = request.hires_keeps or image.size == request.drawn_size
-    return image if kept_size else image.resize(request.drawn_size, Image.Resampling.LANCZOS)
+    if repaints or request.hires_keeps or image.size == request.drawn_size:
+        return image
+    return image.resize(request.drawn_size, Image.Resampling.LANCZOS)
 
 
 class Start(NamedTuple):
@@ -169,13 +168,18 @@ class Start(NamedTuple):
     kept: Kept | None = None
 
 
-def _started(
-    model: ChangedModel, admitted: Admitted, size: Pass, image: Image.Image | None, seeds: Seeds
+def _started(  # noqa: PLR0913 - what a pass depends on
+    model: ChangedModel,
+    request: ResolvedRequest,
+    size: Pass,
+    *,
+    image: Image.Image | None,
+    repaint: Repaint | None,
+    seeds: Seeds,
 ) -> Generator[Want, Any, Start]:
     """Encode the prompts and the picture of a pass, and draw its noise."""
     import torch
 
-    request = admitted.request
     guidance = yield Alone("encoding", partial(_guidance, model, request, size))
     for message in guidance.warnings:
         yield Note(message)
@@ -188,9 +192,8 @@ def _started(
         init = yield Alone("encoding", encode)
     noise = _noise(model.model, size, generator, seeds, request.subseed_strength)
     noise = noise.to(guidance.positive.context.device)
-    if admitted.repaint is None or init is None:
+    if repaint is None or init is None:
         return Start(generator, guidance, noise, init)
-    repaint = admitted.repaint.at(size.size)
     cells = repaint.kept_cells(tuple(init.shape[-2:]), model.model.downsampling).to(init.device)
     filled = _filled(request.mask_fill, init, noise, cells)
     if not model.is_maskable:
@@ -199,23 +202,6 @@ def _started(
     own = partial(_mask_extras, model.model, repaint, generator)
     guidance = guidance.with_extras((yield Alone("encoding", own)))
     return Start(generator, guidance, noise, filled)
-
-
-def _alone(work: Callable[..., Image.Image], *arguments: Any) -> Generator[Want, Any, Image.Image]:
-    image: Image.Image = yield Alone("decoding", partial(work, *arguments))
-    return image
-
-
-def _finished(request: ResolvedRequest, repaint: Repaint, image: Image.Image) -> Image.Image:
-    """The whole picture of a request that repaints part of one."""
-    if request.mask_padding is None:
-        keeps = request.hires_keeps and not repaint.is_idle
-        size = hires_size(request) if keeps else request.drawn_size
-        return repaint.at(size).over(resized(image, size))
-    canvas, _ = canvas_of(request)  # decoded again: it may be far larger than what is drawn
-    if repaint.box is None:
-        return canvas.picture
-    return canvas.pasted(image, repaint.box, request.mask_blur)
 
 
 def _filled(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from imagine_core.engine.admission import Admitted, Known, admit, admit_upscale
 from imagine_core.engine.admitting import Admitting
 from imagine_core.engine.jobs import Job
+from imagine_core.engine.masking import finished
 from imagine_core.engine.observers import Observers
 from imagine_core.engine.tasks import Generating, Upscaling
 from imagine_core.engine.worker import Worker
@@ -24,7 +27,7 @@ from imagine_core.errors import (
 )
 from imagine_core.executor import EngineStatus
 from imagine_core.models.memory import keep_freed
-from imagine_core.types import PhaseEvent, new_id
+from imagine_core.types import GenerationResult, PhaseEvent, new_id
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
         UpscaleRequest,
     )
 
+
+PUT_BACK = 2
+"""Requests whose pictures are put together at once."""
 
 LOST = "the engine's thread has ended; the log says why, and the server must be started again"
 
@@ -65,6 +71,7 @@ class Engine:
             preload=self._first_models,
         )
         self._admitting = Admitting(most=settings.limits.queue, seconds=settings.sampler_seconds)
+        self._finishing = ThreadPoolExecutor(PUT_BACK, thread_name_prefix="imagine-finish")
         self._started = self._closed = False
 
     def start(self) -> None:
@@ -161,7 +168,22 @@ class Engine:
         admitted = request if isinstance(request, Admitted) else await self.admit(request)
         async with aclosing(self._run(Generating(admitted), id)) as events:
             async for event in events:
-                yield cast("GenerationEvent", event)
+                if isinstance(event, GenerationResult) and admitted.repaints:
+                    yield await self._put_back(admitted, event)
+                else:
+                    yield cast("GenerationEvent", event)
+
+    async def _put_back(self, admitted: Admitted, result: GenerationResult) -> GenerationResult:
+        """`result` with what was drawn in the pictures that it is a part of."""
+        work = partial(
+            finished,
+            result.request,
+            admitted.repaints,
+            [each.image for each in result.images],
+        )
+        pictures = await asyncio.get_running_loop().run_in_executor(self._finishing, work)
+        images = zip(result.images, pictures, strict=True)
+        return replace(result, images=tuple(replace(each, image=image) for each, image in images))
 
     async def upscale(
         self,

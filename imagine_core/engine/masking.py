@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from imagine_core.engine.passes import passes
+from imagine_core.errors import FieldError, RequestError
 from imagine_core.pictures.images import (
+    MAX_PIXELS,
+    MAX_SIDE,
+    TOO_LARGE,
     blamed,
     distorted,
     load_init_image,
@@ -25,6 +32,9 @@ Box = tuple[int, int, int, int]
 HALF = 128
 """Masks of latents know no grey: from here on, a pixel repaints."""
 
+BLUR_REACH = 3
+"""Pillow's Gaussian is three boxes, none of which reaches further than its deviation rounded up."""
+
 FILL_BLURS = ((256, 1), (64, 1), (16, 2), (4, 4), (2, 2))
 """Standard deviations of the blurs that carry colours into the masked part, as A1111 has them, and
 how often each is laid over the wider ones."""
@@ -42,18 +52,11 @@ class Canvas:
     picture: Image.Image
     mask: Image.Image
 
-    def feathered(self, blur: float) -> Image.Image:
-        """The mask with a soft edge: how much of the result shows."""
-        from PIL import ImageFilter
-
-        return self.mask.filter(ImageFilter.GaussianBlur(blur)) if blur else self.mask
-
     def pasted(self, drawn: Image.Image, box: Box, blur: float) -> Image.Image:
-        """The picture with `drawn` in `box`, as far as the mask shows it."""
+        """The picture with `drawn` in `box`, which has room for the feather, as the mask shows."""
         whole = self.picture.copy()
-        part = self.picture.crop(box)
-        fitting = resized(drawn, part.size)
-        whole.paste(_over(part, fitting, self.feathered(blur).crop(box)), box[:2])
+        shown = _feathered(self.mask.crop(box), blur)
+        whole.paste(resized(drawn, shown.size), box[:2], shown)
         return whole
 
 
@@ -65,40 +68,33 @@ class Repaint:
         picture: RGB, what is there.
         mask: 255 repaints, 0 keeps, nothing between.
         shown: How much of the result shows.
-        fill: What the repainted part starts from.
         box: The place of this part in the canvas; None where it is all of it.
     """
 
     picture: Image.Image
     mask: Image.Image
     shown: Image.Image
-    fill: MaskFill
     box: Box | None = None
 
     @property
-    def is_idle(self) -> bool:
-        """Whether the mask keeps everything."""
-        return self.mask.getbbox() is None
+    def most_shown(self) -> int:
+        """How much of the result shows where most of it does, 0 .. 255."""
+        return max(map(int, self.shown.getextrema()))  # type: ignore[arg-type]
 
     @property
-    def start(self) -> Image.Image:
-        """The picture that the latent to start from is encoded of."""
-        return _filled(self.picture, self.mask) if self.fill == "average" else self.picture
+    def is_idle(self) -> bool:
+        """Whether nothing of the result would show."""
+        return self.mask.getbbox() is None or not self.most_shown
 
-    def at(self, size: tuple[int, int]) -> Repaint:
-        """The same at the size of another pass."""
-        if size == self.picture.size:
-            return self
-        return replace(
-            self,
-            picture=resized(self.picture, size),
-            mask=_hard(resized(self.mask, size)),
-            shown=resized(self.shown, size),
-        )
+    def filled(self, fill: MaskFill) -> Image.Image:
+        """The picture that the latent to start from is encoded of."""
+        return _averaged(self.picture, self.mask) if fill == "average" else self.picture
 
     def over(self, drawn: Image.Image) -> Image.Image:
         """The picture with what was drawn, as far as the mask shows it."""
-        return _over(self.picture, drawn, self.shown)
+        from PIL import Image
+
+        return Image.composite(drawn, self.picture, self.shown)
 
     def kept_cells(self, cells: tuple[int, int], downsampling: int) -> torch.Tensor:
         """Whether the mask keeps a latent cell as a whole: booleans, [1, 1, height, width].
@@ -139,16 +135,38 @@ def canvas_of(request: ResolvedRequest) -> tuple[Canvas, list[str]]:
     return _extended(picture, mask, request.extend), remarks
 
 
-def repaint_of(request: ResolvedRequest, canvas: Canvas) -> Repaint:
-    """What `request` draws of its canvas."""
-    box = None
-    picture, mask, shown = canvas.picture, canvas.mask, canvas.feathered(request.mask_blur)
-    size = request.drawn_size
+def repaints_of(request: ResolvedRequest, canvas: Canvas) -> tuple[Repaint, ...]:
+    """What each pass of `request` draws of its canvas."""
+    box, picture, mask = None, canvas.picture, canvas.mask
     if request.mask_padding is not None and (around := mask.getbbox()) is not None:
-        box = _surroundings(around, request.mask_padding, size, within=picture.size)
-        picture, mask, shown = (each.crop(box) for each in (picture, mask, shown))
-    whole = Repaint(picture=picture, mask=mask, shown=shown, fill=request.mask_fill, box=box)
-    return whole if box is None else whole.at(size)
+        margin = request.mask_padding + BLUR_REACH * math.ceil(request.mask_blur)
+        box = _surroundings(around, margin, request.drawn_size, within=picture.size)
+        picture, mask = picture.crop(box), mask.crop(box)
+    shown = _feathered(mask, request.mask_blur)
+    return tuple(
+        Repaint(
+            picture=_at(picture, each.size),
+            mask=_hard(_at(mask, each.size)),
+            shown=_at(shown, each.size),
+            box=box,
+        )
+        for each in passes(request)
+    )
+
+
+def finished(
+    request: ResolvedRequest, repaints: Sequence[Repaint], drawn: Sequence[Image.Image]
+) -> list[Image.Image]:
+    """The whole pictures of `request`, from what was drawn of each."""
+    first, last = repaints[0], repaints[-1]
+    if request.mask_padding is None:
+        repaint = last if request.hires_keeps and not first.is_idle else first
+        return [repaint.over(_at(each, repaint.picture.size)) for each in drawn]
+    canvas, _ = canvas_of(request)  # decoded again: it may be far larger than what is drawn
+    box = first.box
+    if box is None:
+        return [canvas.picture] * len(drawn)
+    return [canvas.pasted(each, box, request.mask_blur) for each in drawn]
 
 
 def _mask(request: ResolvedRequest, size: tuple[int, int]) -> tuple[Image.Image, str | None]:
@@ -160,18 +178,26 @@ def _mask(request: ResolvedRequest, size: tuple[int, int]) -> tuple[Image.Image,
     with blamed("mask"):
         mask = load_mask(request.mask)
     remark = distorted(mask.size, size, "the mask")
-    mask = _hard(mask if mask.size == size else resized(mask, size))
+    mask = _hard(_at(mask, size))
     return ImageOps.invert(mask) if request.mask_invert else mask, remark
 
 
 def _extended(picture: Image.Image, mask: Image.Image, extend: Box) -> Canvas:
-    """The canvas with borders, which are painted, and start as the nearest pixels."""
+    """The canvas with borders, which are painted, and start as the nearest pixels.
+
+    Raises:
+        RequestError: It would be larger than the largest picture.
+    """
     import numpy as np
     from PIL import Image
 
     if not any(extend):
         return Canvas(picture=picture, mask=mask)
     left, top, right, bottom = extend
+    size = picture.width + left + right, picture.height + top + bottom
+    if math.prod(size) > MAX_PIXELS or max(size) > MAX_SIDE:
+        message = f"makes {size[0]} x {size[1]} pixels of it; the largest picture {TOO_LARGE}"
+        raise RequestError([FieldError("extend", message)])
     pixels = np.pad(np.asarray(picture), ((top, bottom), (left, right), (0, 0)), mode="edge")
     around = np.pad(np.asarray(mask), ((top, bottom), (left, right)), constant_values=255)
     return Canvas(picture=Image.fromarray(pixels), mask=Image.fromarray(around))
@@ -200,7 +226,14 @@ def _surroundings(
     return left, top, right, bottom
 
 
-def _filled(picture: Image.Image, mask: Image.Image) -> Image.Image:
+def _feathered(mask: Image.Image, blur: float) -> Image.Image:
+    """The mask with a soft edge: how much of the result shows."""
+    from PIL import ImageFilter
+
+    return mask.filter(ImageFilter.GaussianBlur(blur)) if blur else mask
+
+
+def _averaged(picture: Image.Image, mask: Image.Image) -> Image.Image:
     """The picture with the colours around the masked part carried into it."""
     from PIL import Image, ImageFilter, ImageOps
 
@@ -220,7 +253,5 @@ def _hard(mask: Image.Image) -> Image.Image:
     return mask.point([255 if value >= HALF else 0 for value in range(256)])
 
 
-def _over(picture: Image.Image, drawn: Image.Image, shown: Any) -> Image.Image:
-    from PIL import Image
-
-    return Image.composite(drawn, picture, shown)
+def _at(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    return image if image.size == size else resized(image, size)

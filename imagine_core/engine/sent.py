@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from imagine_core.engine.masking import Box, Canvas, canvas_of, repaint_of
+from imagine_core.engine.masking import HALF, Box, Canvas, canvas_of, repaints_of
 from imagine_core.engine.passes import passes
 from imagine_core.engine.plugged import hint_of
 from imagine_core.errors import FieldError, RequestError, UnknownName
 from imagine_core.kinds import SMALLEST_SIDE
-from imagine_core.pictures.images import blamed, distorted, load_init_image, load_rgb, resized
+from imagine_core.pictures.images import (
+    MAX_PIXELS,
+    TOO_LARGE,
+    blamed,
+    distorted,
+    load_init_image,
+    load_mask,
+    load_rgb,
+    resized,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,7 +32,12 @@ if TYPE_CHECKING:
     from imagine_core.types import ControlUse, ResolvedRequest
 
 NO_PREPROCESSOR = "none"
-SIZES = frozenset({"width", "height", "extend", "hires_scale"})
+OPAQUE = 255
+SHAPES = frozenset(
+    {"width", "height", "extend", "hires_scale", "images", "mask_blur", "mask_fill", "mask_padding"}
+)
+"""Fields that what is drawn depends on."""
+
 IDLE = "the mask repaints nothing: the picture stays as it is"
 
 
@@ -31,7 +46,7 @@ class SentPictures:
     """The decoded pictures of a request; see `Admitted`."""
 
     init_image: Image.Image | None = None
-    repaint: Repaint | None = None
+    repaints: tuple[Repaint, ...] = ()
     hints: tuple[Image.Image, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -49,16 +64,17 @@ def read_pictures(
     """
     warnings: list[str] = []
     try:
-        init_image, repaint, canvas = _start(request, found, warnings)
+        init_image, repaints, canvas = _start(request, found, warnings)
     except RequestError as error:
         found |= {each.field: each for each in error.fields}
-        init_image, repaint, canvas = None, None, None
-    part = None if canvas is None or repaint is None else (canvas, repaint)
+        init_image, repaints, canvas = None, (), None
+    box = None if canvas is None else repaints[0].box
+    part = None if canvas is None or box is None else (canvas.picture.size, box)
     hints: list[Image.Image] = []
     for use in request.controls if "controls" not in found else ():
         try:
             preprocessor = _preprocessor(use, preprocessors)
-            if found.keys() & SIZES:  # it is still looked at
+            if found.keys() & SHAPES:  # it is still looked at
                 _picture(use)
                 continue
             hint, remark = _hint(use, request, part)
@@ -69,37 +85,62 @@ def read_pictures(
         except RequestError as error:
             found |= {each.field: each for each in error.fields}
             break
-    return SentPictures(init_image, repaint, tuple(hints), tuple(warnings))
+    return SentPictures(init_image, repaints, tuple(hints), tuple(warnings))
 
 
 def _start(
     request: ResolvedRequest, found: dict[str, FieldError], warnings: list[str]
-) -> tuple[Image.Image | None, Repaint | None, Canvas | None]:
-    """The picture to start from, or what is repainted of it."""
+) -> tuple[Image.Image | None, tuple[Repaint, ...], Canvas | None]:
+    """The picture to start from, what each pass repaints of it, and the whole of it."""
     if request.init_image is None:
-        return None, None, None
-    if found.keys() & SIZES:  # it is still looked at
+        return None, (), None
+    if found.keys() & SHAPES:  # they are still looked at
         load_init_image(request.init_image, SMALLEST_SIDE, SMALLEST_SIDE)
-        return None, None, None
+        if request.mask is not None:
+            with blamed("mask"):
+                load_mask(request.mask)
+        return None, (), None
     if request.mask is None and not any(request.extend):
         image, remark = load_init_image(request.init_image, request.width, request.height)
         warnings += [] if remark is None else [remark]
-        return image, None, None
+        return image, (), None
     canvas, remarks = canvas_of(request)
-    repaint = repaint_of(request, canvas)
-    warnings += [*remarks, *([IDLE] if repaint.is_idle else [])]
-    return None, repaint, canvas
+    _require_room(request, canvas.picture.size)
+    repaints = repaints_of(request, canvas)
+    first = repaints[0]
+    warnings += [*remarks, *_of_what_shows(request, first)]
+    return first.picture if first.is_idle else first.filled(request.mask_fill), repaints, canvas
+
+
+def _require_room(request: ResolvedRequest, size: tuple[int, int]) -> None:
+    """Refuse pictures of `size` that are larger together than the largest picture."""
+    if request.mask_padding is not None and request.images * math.prod(size) > MAX_PIXELS:
+        message = f"makes {size[0]} x {size[1]} pixels of each; together they {TOO_LARGE}"
+        raise RequestError([FieldError("images", message)])
+
+
+def _of_what_shows(request: ResolvedRequest, repaint: Repaint) -> list[str]:
+    """What to say of a mask that shows nothing of the result, or little."""
+    if repaint.mask.getbbox() is None:
+        return [IDLE]
+    if (most := repaint.most_shown) >= HALF:
+        return []
+    blur = f"mask_blur {request.mask_blur:g} is too wide for the mask"
+    shows = f"at most {most / OPAQUE:.0%} of the result shows" if most else IDLE
+    return [f"{blur}: {shows}"]
 
 
 def _hint(
     use: ControlUse,
     request: ResolvedRequest,
-    part: tuple[Canvas, Repaint] | None,
+    part: tuple[tuple[int, int], Box] | None,
 ) -> tuple[Image.Image, str | None]:
-    """The picture of a ControlNet for the largest pass, and a remark if it is distorted."""
+    """The picture of a ControlNet for the largest pass, and a remark if it is distorted.
+
+    Of a `part` of a larger picture: its size, and the place of the part.
+    """
     picture = _picture(use)
-    if part is not None and (box := part[1].box) is not None:
-        picture = _cropped(picture, box, part[0].picture.size)
+    picture = picture if part is None else _cropped(picture, *part)
     remark = distorted(picture.size, request.drawn_size, f"the hint of {use.name[:80]!r}")
     return resized(picture, passes(request)[-1].size), remark
 
@@ -112,12 +153,17 @@ def _picture(use: ControlUse) -> Image.Image:
             raise ValueError(f"the picture of {use.name[:80]!r} {error}") from error
 
 
-def _cropped(picture: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
-    """The part of a hint for a part of a picture of `size`."""
-    across, down = (ours / theirs for ours, theirs in zip(picture.size, size, strict=True))
+def _cropped(picture: Image.Image, size: tuple[int, int], box: Box) -> Image.Image:
+    """The pixels of a hint, one at least, for a part of a picture of `size`."""
+    (width, height), (across, down) = picture.size, size
     left, top, right, bottom = box
     return picture.crop(
-        (round(left * across), round(top * down), round(right * across), round(bottom * down))
+        (
+            left * width // across,
+            top * height // down,
+            -(-right * width // across),
+            -(-bottom * height // down),
+        )
     )
 
 

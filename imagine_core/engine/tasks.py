@@ -14,6 +14,7 @@ from imagine_core.engine.guarded import Guard, GuardedSampler
 from imagine_core.engine.passes import total_steps
 from imagine_core.kinds import SEEDS
 from imagine_core.models.memory import Work
+from imagine_core.pictures.images import held_by
 from imagine_core.types import GeneratedImage, GenerationResult, UpscaleResult
 
 if TYPE_CHECKING:
@@ -149,8 +150,8 @@ class Generating:
 
     @property
     def steps(self) -> int:
-        repaint = self.admitted.repaint
-        return 0 if repaint is not None and repaint.is_idle else total_steps(self.admitted.request)
+        idle = any(repaint.is_idle for repaint in self.admitted.repaints[:1])
+        return 0 if idle else total_steps(self.admitted.request)
 
     @property
     def evaluations(self) -> int:
@@ -234,6 +235,11 @@ class Upscaling:
     @property
     def work(self) -> Work:
         return Work(NO_MODEL if self.file is None else self.file.path, TILE, TILE)
+
+    @property
+    def held(self) -> int:
+        """Bytes of its decoded picture."""
+        return held_by((self.image,))
 
     @property
     def size(self) -> tuple[int, int]:

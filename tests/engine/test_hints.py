@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,6 +28,7 @@ from imagine_core.settings import Settings
 from imagine_core.testing import FakePlugin, build_test_engine, draw_one
 from imagine_core.testing.fake_parts import FakePart
 from imagine_core.types import ControlUse, LoraUse
+from sent_pictures import box_mask, encoded, noise
 
 
 class Preparing:
@@ -151,9 +151,9 @@ def test_a_hint_for_a_part_of_the_picture_is_cut_out_of_it(engine: Engine) -> No
     mask = Image.new("L", (128, 128), 0)
     mask.paste(255, (80, 80, 112, 112))
     request = guided(
-        edges(image=_encoded(hint)),
+        edges(image=encoded(hint)),
         init_image=png((9, 9, 9), (128, 128)),
-        mask=_encoded(mask),
+        mask=encoded(mask),
         mask_padding=0,
     )
     admitted = asyncio.run(engine.admit(request))
@@ -161,10 +161,16 @@ def test_a_hint_for_a_part_of_the_picture_is_cut_out_of_it(engine: Engine) -> No
     assert np.asarray(admitted.hints[0]).reshape(-1, 3).mean(0).tolist() == [0, 0, 255]
 
 
-def _encoded(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+def test_a_hint_far_smaller_than_the_picture_has_a_pixel_for_every_part(engine: Engine) -> None:
+    photo, mask = encoded(noise((256, 256))), encoded(box_mask((100, 100, 104, 104), (256, 256)))
+    for side in (1, 8):
+        hint = Image.new("RGB", (side, side), (255, 0, 0))
+        hint.putpixel((side * 100 // 256, side * 100 // 256), (0, 0, 255))
+        use = edges(image=encoded(hint))
+        request = guided(use, init_image=photo, mask=mask, mask_padding=0, mask_blur=0.0)
+        (found,) = asyncio.run(engine.admit(request)).hints
+        assert found.size == (64, 64)
+        assert np.asarray(found).reshape(-1, 3).mean(0).tolist() == [0, 0, 255]
 
 
 def test_the_negative_row_leaves_out_what_acts_on_the_prompt_alone() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,34 +11,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
+from PIL import Image, ImageFilter
 
 from engines import RED, pixels, png, together
 from imagine_core import ResolvedRequest
 from imagine_core.engine import Engine
-from imagine_core.engine.masking import FILL_BLURS, canvas_of, repaint_of
+from imagine_core.engine.masking import FILL_BLURS, canvas_of, finished, repaints_of
 from imagine_core.errors import RequestError
 from imagine_core.settings import Settings
 from imagine_core.testing import FakePlugin, build_test_engine, draw_one
 from imagine_core.types import MaskFill
-
-
-def encoded(image: Image.Image, form: str = "PNG", **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def noise(size: tuple[int, int] = (64, 64), seed: int = 0) -> Image.Image:
-    generator = np.random.default_rng(seed)
-    return Image.fromarray(generator.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
-
-
-def box_mask(box: tuple[int, int, int, int], size: tuple[int, int] = (64, 64)) -> Image.Image:
-    mask = Image.new("L", size, 0)
-    ImageDraw.Draw(mask).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), fill=255)
-    return mask
-
+from sent_pictures import Box, box_mask, encoded, inside, noise
 
 START = noise()
 BOX = (16, 16, 40, 48)
@@ -57,10 +40,6 @@ def engine(tmp_path: Path, fake: FakePlugin) -> Iterator[Engine]:
     engine = build_test_engine(folder, fake, settings=settings)
     yield engine
     engine.close(grace=0)
-
-
-def inside(box: tuple[int, int, int, int], size: tuple[int, int] = (64, 64)) -> np.ndarray:
-    return np.asarray(box_mask(box, size)) > 0
 
 
 def refused(engine: Engine, **changes: Any) -> dict[str, str]:
@@ -93,10 +72,13 @@ def test_only_the_feathered_edge_is_mixed(engine: Engine) -> None:
     assert (drawn[32, 32] == hard[32, 32]).all()
 
 
-def test_a_mask_that_is_white_all_over_is_img2img(engine: Engine) -> None:
+def test_a_mask_that_is_white_all_over_is_img2img_of_what_it_starts_from(engine: Engine) -> None:
     white = replace(MASKED, mask=encoded(Image.new("L", (64, 64), 255)), mask_blur=4.0)
     plain = replace(MASKED, mask=None)
     assert (pixels(draw_one(engine, white)) == pixels(draw_one(engine, plain))).all()
+    average = replace(white, mask_fill="average")
+    grey = replace(plain, init_image=png((127, 127, 127)))  # there are no colours around it
+    assert (pixels(draw_one(engine, average)) == pixels(draw_one(engine, grey))).all()
 
 
 @pytest.mark.parametrize("padding", [None, 8])
@@ -208,7 +190,7 @@ def test_only_masked_draws_the_surroundings_large_and_keeps_the_size_of_the_pict
     assert (drawn[~painted] == np.asarray(start)[~painted]).all()
     assert (drawn[painted] != np.asarray(start)[painted]).any(axis=1).mean() > 0.9
     canvas, _ = canvas_of(request)
-    part = repaint_of(request, canvas)
+    (part,) = repaints_of(request, canvas)
     assert part.box == (90, 30, 130, 70)
     assert part.picture.size == part.mask.size == (64, 64)
 
@@ -238,7 +220,31 @@ def test_the_part_has_the_proportions_of_the_request_where_there_is_room(
         mask_padding=padding,
     )
     canvas, _ = canvas_of(request)
-    assert repaint_of(request, canvas).box == found
+    assert repaints_of(request, canvas)[0].box == found
+
+
+@pytest.mark.parametrize("blur", [0.0, 0.4, 5.0, 9.7])
+@pytest.mark.parametrize("box", [(90, 90, 110, 110), (0, 60, 12, 200), (40, 199, 41, 200)])
+@pytest.mark.parametrize("extend", [(0, 0, 0, 0), (16, 0, 8, 0)])
+def test_the_part_has_room_for_the_feather(blur: float, box: Box, extend: Box) -> None:
+    black = Image.new("RGB", (200, 200))
+    request = replace(
+        MASKED,
+        init_image=encoded(black),
+        mask=encoded(box_mask(box, black.size)),
+        mask_padding=0,
+        mask_blur=blur,
+        extend=extend,
+    )
+    canvas, _ = canvas_of(request)
+    repaints = repaints_of(request, canvas)
+    (whole,) = finished(request, repaints, [Image.new("RGB", (64, 64), (255, 255, 255))])
+    feather = canvas.mask.filter(ImageFilter.GaussianBlur(blur)) if blur else canvas.mask
+    assert whole.size == canvas.picture.size
+    assert (np.asarray(whole) == np.asarray(feather)[:, :, None]).all()
+    if box == (90, 90, 110, 110) and not any(extend):
+        reach = 3 * math.ceil(blur)
+        assert repaints[0].box == (90 - reach, 90 - reach, 110 + reach, 110 + reach)
 
 
 def test_a_picture_is_extended_and_stays_what_it_is(engine: Engine) -> None:
@@ -290,7 +296,7 @@ def test_the_average_carries_the_colours_around_into_the_mask() -> None:
     halves.paste((0, 0, 255), (32, 0, 64, 64))
     request = replace(MASKED, init_image=encoded(halves), mask_fill="average")
     canvas, _ = canvas_of(request)
-    filled = np.asarray(repaint_of(request, canvas).start).astype(int)
+    filled = np.asarray(repaints_of(request, canvas)[0].filled("average")).astype(int)
     assert (filled[~inside(BOX)] == np.asarray(halves)[~inside(BOX)]).all()
     left, right = filled[32, 17], filled[32, 38]
     assert left[0] > 200
@@ -331,6 +337,7 @@ def test_a_mask_of_other_proportions_is_scaled_with_a_remark(engine: Engine) -> 
 def test_all_bad_pictures_are_told_at_once(engine: Engine) -> None:
     found = refused(engine, init_image=b"x", mask=b"y", steps=0)
     assert set(found) == {"init_image", "steps"}  # the mask is read after the picture
+    assert set(refused(engine, mask=b"y", mask_blur=-1.0)) == {"mask", "mask_blur"}
 
 
 def test_a_cancelled_repainting_leaves_nothing(engine: Engine) -> None:
