@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from imagine_core.engine.admission import Admitted
     from imagine_core.interfaces import ModelInfo, UpscalerSpec
+    from imagine_core.parts import Upscaler
     from imagine_core.types import UpscaleRequest
 
 PERCENT = 100

@@ -1,9 +1,9 @@
-"""Bounds request bodies: each in size and time, all of them together in memory."""
+"""Bounds request bodies: each in size and time, all of them and their pictures in memory."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -18,7 +18,8 @@ from imagine_core.errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,9 +33,9 @@ while it sends."""
 POLL_SECONDS = 0.25
 """How often to check for shutdown while waiting for a body."""
 
-MOST_HELD = 512 * 2**20
-"""Bytes of all bodies together, each counted until its request ends: a picture to start from waits
-in the queue with its request."""
+MOST_HELD = 2**30
+"""Bytes of all bodies together and of the pictures decoded from them, counted until their requests
+end: a picture to start from waits in the queue with its request."""
 
 SMALL = 64 * 2**10
 """A body up to this size is always accepted: it costs no more than its connection, and requests
@@ -58,11 +59,21 @@ class Held:
         self.size = 0
 
     def add(self, size: int) -> None:
-        """Count `size` more bytes; raises `Busy` if they exceed the bound for all bodies."""
+        """Count `size` more bytes; raises `Busy` if all bodies exceed their bound, unless alone."""
         self.size += size
         self._guard.held += size
-        if self.size > SMALL and self._guard.held > self._guard.most:
+        if self.size > SMALL and self._guard.held > max(self._guard.most, self.size):
             raise Busy("the pictures that others sent take all the room; try again later")
+
+    @contextmanager
+    def pictures(self, size: int) -> Iterator[None]:
+        """Count decoded pictures of `size` bytes as well; raises as `add` does."""
+        try:
+            self.add(size)
+            yield
+        finally:
+            self._guard.held -= size
+            self.size -= size
 
     def release(self) -> None:
         """Stop counting when the request ends, or later when the task that keeps the body does."""
@@ -85,18 +96,28 @@ def keep_body(scope: Scope, task: asyncio.Task[None]) -> None:
         held.keep(task)
 
 
+def held_pictures(scope: Scope, size: int) -> AbstractContextManager[None]:
+    """Count the decoded pictures of a request, of `size` bytes, with its body.
+
+    Raises:
+        Busy: They exceed the bound for all bodies.
+    """
+    held: Held | None = scope.get(MARK)
+    return nullcontext() if held is None else held.pictures(size)
+
+
 class BodyGuard:
     """Refuses a body that is too large, too slow, compressed, or beyond the bound for all bodies.
 
     Args:
         app: The application behind.
         limit: Bytes of one body.
-        most: Bytes of all bodies that are held at once.
+        most: Bytes of all bodies and decoded pictures that are held at once.
         seconds: Time for one body to arrive.
         stopping: Whether the server stops; bodies that are still arriving are then refused.
 
     Attributes:
-        held: Bytes of all bodies now.
+        held: The same now.
     """
 
     def __init__(

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from imagine_core.web.app import fail_with_json
-from imagine_core.web.bodies import keep_body
+from imagine_core.web.bodies import held_pictures, keep_body
 from imagine_core.web.refusals import log_refusal
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from starlette.types import Message, Receive, Scope, Send
 
     from imagine_core.web.dialect import Framing
@@ -59,6 +61,7 @@ class Exchange:
         self._framing = framing
         self._heartbeat = heartbeat
         self._headers = headers
+        self._scope: Scope = {}
 
     async def work(self, out: Output) -> None:
         """Do the work, and send the answer."""
@@ -73,8 +76,13 @@ class Exchange:
         """The message that ends a stream with `error`."""
         return fail_with_json(error)[1]
 
+    def holding(self, size: int) -> AbstractContextManager[None]:
+        """Count decoded pictures of `size` bytes with the body; raises `Busy` beyond the bound."""
+        return held_pictures(self._scope, size)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the request."""
+        self._scope = scope
         out = Output(send, framing=self._framing, headers=self._headers)
         work = asyncio.create_task(self._answer(out, scope))
         left = asyncio.create_task(out.left.wait())

@@ -25,6 +25,7 @@ from imagine_core.web.exchange import Exchange, Output
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from imagine_core.engine.admission import Admitted
     from imagine_core.service import Service
 
 __all__ = [
@@ -105,15 +106,20 @@ class GenerationExchange(Exchange):
         async with service.jobs.at_work(record):
             order = record.order
             admitted = await service.engine.admit(order.request, errors=order.errors)
-            if order.enhance is not None:
-                service.enhancing.require(order.enhance)
-                await self._send(PhaseEvent(phase="enhancing"), out)
-                admitted, record.enhancer = await service.enhancing.improve(admitted, order.enhance)
-            record.request = admitted.request
-            async with aclosing(service.engine.generate(admitted, id=record.id)) as events:
-                async for event in events:
-                    self.logged = True  # from here on, observers report how it ends
-                    await self._send(event, out)
+            with self.holding(admitted.held):
+                await self._make(admitted, out)
+
+    async def _make(self, admitted: Admitted, out: Output) -> None:
+        service, record, order = self._service, self.record, self.record.order
+        if order.enhance is not None:
+            service.enhancing.require(order.enhance)
+            await self._send(PhaseEvent(phase="enhancing"), out)
+            admitted, record.enhancer = await service.enhancing.improve(admitted, order.enhance)
+        record.request = admitted.request
+        async with aclosing(service.engine.generate(admitted, id=record.id)) as events:
+            async for event in events:
+                self.logged = True  # from here on, observers report how it ends
+                await self._send(event, out)
 
     def leave_behind(self, *, begun: bool) -> bool:
         """Leave the order to itself, or to a client that sends it again.

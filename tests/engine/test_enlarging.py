@@ -283,7 +283,6 @@ def test_transparency_is_kept_and_hidden_colours_do_not_show_at_its_edges(
         image, alpha = see_through(background)
         larger = enlarged(engine, image=encoded(image), upscaler=upscaler).image
         assert larger.mode == "RGBA"
-        spec = UpscalerSpec(name="x", label="X", enlarge=mirrored)
         expected = (mirrored if upscaler == "mirror" else resized)(alpha, (128, 96))
         difference = np.asarray(larger.getchannel("A"), int) - np.asarray(expected, int)
         assert abs(difference).max() <= 1

@@ -18,6 +18,7 @@ from starlette.routing import Route
 
 from calls import SMALL, app_of, error_of
 from calls import ask as ask_app
+from engines import png
 from imagine_core.engine import Engine
 from imagine_core.settings import Limits
 from imagine_core.web import bodies
@@ -262,6 +263,32 @@ def test_pictures_in_the_queue_take_room_until_their_requests_end(
         httpx.post(f"{server.url}/jobs/{job['id']}/cancel")
         wait_until(lambda: not server.phases())
         wait_until(lambda: ask(server, {**SMALL, "img": picture}).status_code == 200)
+
+
+def test_decoded_pictures_take_room_beside_their_bodies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flat = base64.b64encode(png((1, 2, 3))).decode()
+    monkeypatch.setattr(BodyGuard.__init__, "__kwdefaults__", {"most": 100_000, "seconds": 60.0})
+    sized = {"img": flat, "width": 128, "height": 192}  # 98,304 bytes, four a pixel
+    with Server(tmp_path / "models", limits=Limits(body=100_000)).running() as server:
+        with server.post({**LONG, **sized, "strength": 1}):
+            wait_until(lambda: [job["status"] for job in jobs(server)] == ["denoising"])
+            refused = ask(server, {**SMALL, **sized})
+            assert refused.status_code == 503
+            assert "the pictures that others sent take all the room" in refused.text
+            assert ask(server, {**SMALL, "img": flat}).status_code == 200
+            (job,) = jobs(server)
+            httpx.post(f"{server.url}/jobs/{job['id']}/cancel")
+            wait_until(lambda: not server.phases())
+        wait_until(lambda: ask(server, {**SMALL, **sized}).status_code == 200)
+        large = base64.b64encode(png((1, 2, 3), (512, 512))).decode()  # a megabyte, and alone
+        body = {"img": large, "scale": 0.5}
+        assert httpx.post(server.url + "/upscale", json=body, timeout=30).status_code == 200
+        with server.post({**LONG, "img": flat, "strength": 1}):
+            wait_until(lambda: [job["status"] for job in jobs(server)] == ["denoising"])
+            refused = httpx.post(server.url + "/upscale", json=body, timeout=30)
+            assert refused.status_code == 503
 
 
 def jobs(server: Server) -> list[dict[str, Any]]:

@@ -139,12 +139,13 @@ class ExtrasExchange(Exchange):
     async def _enlarged(self, request: UpscaleRequest) -> UpscaleResult:
         engine = self._service.engine
         task = await engine.admit_upscale(request)
-        async with aclosing(engine.upscale(task, id=new_id())) as events:
-            async for event in events:
-                self.logged = True  # from here on, observers report how it ends
-                if isinstance(event, UpscaleResult):
-                    self._warnings += [w for w in event.warnings if w not in self._warnings]
-                    return event
+        with self.holding(task.held):
+            async with aclosing(engine.upscale(task, id=new_id())) as events:
+                async for event in events:
+                    self.logged = True  # from here on, observers report how it ends
+                    if isinstance(event, UpscaleResult):
+                        self._warnings += [w for w in event.warnings if w not in self._warnings]
+                        return event
         raise AssertionError  # the last event is the result
 
     def _finished(self, made: list[UpscaleResult]) -> bytes:

@@ -107,15 +107,16 @@ class UpscaleExchange(Exchange):
             task = await engine.admit_upscale(self._wish.request)
         except RequestError as error:
             raise renamed(error, WIRE_NAMES) from error
-        async with aclosing(engine.upscale(task, id=own)) as events:
-            async for event in events:
-                self.logged = True  # from here on, observers report how it ends
-                if isinstance(event, PhaseEvent):
-                    self._record.take(event)
-                line = await self._line(event)
-                if line is not None:
-                    last = isinstance(event, UpscaleResult)
-                    await out.send(json_line({"id": own, **line}), last=last)
+        with self.holding(task.held):
+            async with aclosing(engine.upscale(task, id=own)) as events:
+                async for event in events:
+                    self.logged = True  # from here on, observers report how it ends
+                    if isinstance(event, PhaseEvent):
+                        self._record.take(event)
+                    line = await self._line(event)
+                    if line is not None:
+                        last = isinstance(event, UpscaleResult)
+                        await out.send(json_line({"id": own, **line}), last=last)
 
     async def _line(self, event: UpscaleEvent) -> dict[str, Any] | None:
         match event:
