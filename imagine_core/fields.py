@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeVar
@@ -343,6 +343,17 @@ def without_pictures(request: Request) -> Request:
         each.name: None for each in FIELDS if isinstance(each.kind, Picture)
     }
     controls = tuple(replace(use, image=b"") for use in request.controls)
+    return replace(request, controls=controls, **pictures)
+
+
+def changed_pictures(request: Request, change: Callable[[bytes], bytes]) -> Request:
+    """`request` with each picture that its caller sent changed."""
+    pictures: dict[str, Any] = {
+        each.name: change(sent)
+        for each in FIELDS
+        if isinstance(each.kind, Picture) and (sent := getattr(request, each.name)) is not None
+    }
+    controls = tuple(replace(use, image=change(use.image)) for use in request.controls)
     return replace(request, controls=controls, **pictures)
 
 

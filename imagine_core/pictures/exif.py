@@ -49,6 +49,12 @@ def exif_comment(block: bytes) -> str | None:
     return _decode(raw) if raw else None
 
 
+def exif_block(orientation: int) -> bytes:
+    """Exif data that says how the picture is turned, and nothing else."""
+    entry = b"\x12\x01\x03\0\x01\0\0\0" + orientation.to_bytes(4, "little")  # tag 0x0112, SHORT
+    return b"II*\0\x08\0\0\0\x01\0" + entry + b"\0\0\0\0"
+
+
 def _entries(block: bytes, start: int, order: Order) -> Iterator[tuple[int, bytes]]:
     """The entries of a directory: tag and value, as far as they are inside the data."""
     for at in range(start + 2, start + 2 + 12 * _number(block, start, 2, order), 12):

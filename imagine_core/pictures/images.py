@@ -19,7 +19,6 @@ __all__ = [
     "alpha_of",
     "blamed",
     "fitting_size",
-    "held_by",
     "load_alpha",
     "load_mask",
     "load_rgb",
@@ -43,6 +42,7 @@ others need libraries of the system."""
 WHITE = "white"
 OPAQUE = 255
 ORIENTATION = 0x0112  # the EXIF tag
+UPRIGHT = 1
 LYING = (5, 6, 7, 8)
 """Orientations in which width and height change places."""
 
@@ -270,11 +270,24 @@ def _upright(image: Image.Image) -> Image.Image:
         7: Transpose.TRANSVERSE,
         8: Transpose.ROTATE_90,
     }
-    try:
-        turn = turns.get(image.getexif().get(ORIENTATION, 1))
-    except Exception:  # as for the picture itself
-        turn = None
+    turn = turns.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def orientation(data: bytes) -> int:
+    """How the picture in `data` is turned, as Exif numbers it: 1 .. 8, 1 for upright."""
+    try:
+        return _orientation(_open(data))
+    except Exception:  # it is no picture
+        return UPRIGHT
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        found = int(image.getexif().get(ORIENTATION, UPRIGHT))
+    except Exception:  # as for the picture itself
+        return UPRIGHT
+    return found if UPRIGHT <= found <= LYING[-1] else UPRIGHT
 
 
 def _plain(image: Image.Image, transform: ImageCmsTransform | None) -> Image.Image:

@@ -14,7 +14,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from imagine_core.errors import InvalidFile
-from imagine_core.fields import noted, without_pictures
+from imagine_core.fields import changed_pictures, noted, without_pictures
+from imagine_core.pictures.bare import bare
 from imagine_core.pictures.exif import exif_comment, is_jpeg, is_webp, picture_comment
 from imagine_core.pictures.files import read_all, reading
 from imagine_core.pictures.infotext import read_infotext, write_infotext
@@ -78,7 +79,7 @@ def meta_of(
     model_hash: str | None = None,
     hashes: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """The `meta` object of one picture.
+    """The `meta` object of one picture, with the pictures that it was made from, `bare`.
 
     Args:
         request: The request as it ran.
@@ -88,7 +89,7 @@ def meta_of(
         model_hash: First 10 hex digits of the checkpoint's sha256, where known.
         hashes: Of what changed the model, as in `GenerationResult`.
     """
-    meta = noted(request) | {"seed": str(seed)}
+    meta = noted(changed_pictures(request, bare)) | {"seed": str(seed)}
     if date is not None:
         meta["date"] = date.isoformat(timespec="seconds")
     if hashes:

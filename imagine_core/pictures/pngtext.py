@@ -98,6 +98,22 @@ def replace_texts(png: bytes, texts: Mapping[str, str]) -> bytes:
     return b"".join(kept)
 
 
+def kept_chunks(file: BinaryIO, kinds: Collection[bytes], *, exif: bytes = b"") -> bytes:
+    """The PNG in `file` with its critical chunks, those of these kinds, and with this Exif data.
+
+    Raises:
+        InvalidFile: It is not a whole PNG.
+    """
+    kept = [SIGNATURE]
+    for index, chunk in enumerate(_chunks(file)):
+        if chunk.kind[:1].isupper() or chunk.kind in kinds:
+            file.seek(chunk.start)
+            kept.append(file.read(chunk.end - chunk.start))
+        if index == 0 and exif:
+            kept.append(_chunk(b"eXIf", exif))
+    return b"".join(kept)
+
+
 def check_png(png: bytes) -> None:
     """Raise `InvalidFile` unless `png` is a whole PNG with no damaged chunk."""
     replace_texts(png, {})

@@ -3,6 +3,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from imagine_core.pictures.metadata import (
     read_picture,
 )
 from imagine_core.pictures.pngtext import replace_texts
+from imagine_core.types import ControlUse
 
 DATE = datetime(2023, 10, 27, 15, 30, 45, tzinfo=UTC)
 PICTURE = Image.new("RGB", (64, 64), "teal")
@@ -75,6 +77,19 @@ def test_meta_has_the_readmes_fields_in_the_readmes_order_and_then_ours() -> Non
         ("date", "2023-10-27T15:30:45+00:00"),
         ("model_hash", "0123456789"),
     ]
+
+
+def test_a_picture_made_of_a_picture_of_a_picture_carries_one_and_not_their_metadata() -> None:
+    data, sizes = png_bytes(PICTURE, None), []
+    for _ in range(4):
+        hint = ControlUse(name="edges", image=data)
+        request = replace(REQUEST, init_image=data, mask=data, controls=(hint, hint))
+        meta = meta_of(request, seed=1, date=DATE)
+        sent = [meta["img"], meta["mask"], *(each["img"] for each in meta["controls"])]
+        assert [base64.b64decode(each) for each in sent] == [png_bytes(PICTURE, None)] * 4
+        data = png_bytes(PICTURE, meta, infotext=INFOTEXT)
+        sizes.append(len(data))
+    assert sizes == sizes[:1] * 4
 
 
 def test_what_was_not_asked_for_is_null_or_absent() -> None:
