@@ -325,6 +325,7 @@ class FakeServer:
         if refused:
             return refused
         self.requests.append(body)
+        body = self.complete(body)
         if self.refuse is not None:
             status, problem = self.refuse
             headers = {"retry-after": "7"} if status == 503 else {}
@@ -332,6 +333,12 @@ class FakeServer:
         if self.nonsense:
             return Response("<html>Welcome to my router</html>", media_type="text/html")
         return StreamingResponse(self.lines(body), media_type="application/x-ndjson")
+
+    def complete(self, body: Json) -> Json:
+        """The request with what the model draws with where it says nothing."""
+        name = body.get("model", self.models[0]["name"])
+        own = [model.get("defaults", {}) for model in self.models if model["name"] == name]
+        return {**(own[0] if own else {}), **body}
 
     async def lines(self, body: Json) -> AsyncIterator[bytes]:
         job = f"job{len(self.requests)}"

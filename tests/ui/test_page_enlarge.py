@@ -7,6 +7,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pytest
 from PIL import Image
 
 from ui.browsing import OpenPage, draw, message, ready, until
@@ -44,7 +45,8 @@ def test_the_larger_picture_is_kept_with_the_settings_of_its_source_and_compared
     [body] = fake.enlarged
     assert (body["upscaler"], body["scale"]) == ("nearest", 1.5)
     assert Image.open(io.BytesIO(base64.b64decode(body["img"]))).size == (512, 512)
-    message(page, "Enlarged to 768 \u00d7 768 in 2 s.", "good")
+    assert page.inner_text("#announce") == "Enlarged to 768 \u00d7 768."
+    assert page.locator(".message").count() == 0  # it would lie over the comparison
     page.keyboard.press("Escape")
     assert page.locator(".thumb").count() == 2
     page.reload()
@@ -120,6 +122,53 @@ def test_a_server_that_lists_no_upscalers_is_asked_for_the_usual_one(
     page.click("#enlarge .primary")
     page.wait_for_selector("#compare:visible")
     assert fake.enlarged[0]["upscaler"] == "lanczos"
+
+
+def test_lanczos_is_usual_wherever_it_is_listed_and_a_choice_is_kept(
+    open_page: OpenPage, fake: FakeServer
+) -> None:
+    names = ("bicubic", "lanczos", "nearest", "4x-UltraSharp")
+    fake.upscalers = [{"name": name, "label": name} for name in names]
+    page = open_page()
+    ready(page)
+    draw(page)
+    open_dialog(page)
+    assert page.input_value("#enlarge-upscaler") == "lanczos"
+    page.select_option("#enlarge-upscaler", "4x-UltraSharp")
+    page.keyboard.press("Escape")
+    page.reload()
+    ready(page)
+    open_dialog(page)
+    assert page.input_value("#enlarge-upscaler") == "4x-UltraSharp"
+    fake.upscalers.pop()
+    page.reload()
+    ready(page)
+    open_dialog(page)
+    assert page.input_value("#enlarge-upscaler") == "lanczos"
+    page.click("#enlarge .primary")
+    page.wait_for_selector("#compare:visible")
+    assert fake.enlarged[0]["upscaler"] == "lanczos"
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1366, 768)])
+def test_no_message_covers_what_is_compared(
+    open_page: OpenPage, fake: FakeServer, size: tuple[int, int]
+) -> None:
+    page = open_page(viewport={"width": size[0], "height": size[1]})
+    ready(page)
+    draw(page)
+    draw(page)
+    page.click("#act-compare")
+    page.wait_for_selector("#compare:visible")
+    message(page, "Choose any picture of the gallery")
+    page.evaluate("document.getAnimations().map((a) => a.finish?.())")
+    told = page.locator(".message").bounding_box()
+    tags = [page.locator(f"#compare-tag-{side}").bounding_box() for side in "ab"]
+    assert told is not None
+    for tag in tags:
+        assert tag is not None
+        assert told["y"] >= tag["y"] + tag["height"]
+    assert fake.enlarged == []
 
 
 def test_it_works_with_the_keyboard_alone_in_a_file(open_page: OpenPage, fake: FakeServer) -> None:

@@ -429,6 +429,75 @@ def test_the_fields_that_the_server_refuses_are_marked_with_its_words(
     assert page.text_content("#width-error") == ""
 
 
+def test_a_mark_goes_once_its_cause_is_mended(page: Page) -> None:
+    page.fill("#width", "4096")
+    page.fill("#height", "1032")
+    page.fill("#steps", "201")
+    page.click("#generate")
+    assert page.inner_text("#prompt-error") == "Say what to draw."
+    page.click("#surprise")
+    assert page.inner_text("#prompt-error") == ""
+    assert page.get_attribute("#prompt", "aria-invalid") is None
+    page.fill("#height", "512")  # which mends the width
+    assert page.inner_text("#width-error") == ""
+    assert "200" in page.inner_text("#steps-error")
+    page.fill("#steps", "0")
+    assert "1" in page.inner_text("#steps-error")  # wrong in another way
+    page.fill("#steps", "20")
+    assert page.locator("#form [aria-invalid]").count() == 0
+
+
+def test_what_the_server_refused_is_marked_until_it_is_changed(
+    page: Page, fake: FakeServer
+) -> None:
+    wrong = [
+        {"field": "width", "message": "too wide"},
+        {"field": "sampler", "message": "is for another model"},
+        {"field": "steps", "message": "too many"},
+    ]
+    fake.refuse = (422, {"message": "x", "fields": wrong})
+    page.fill("#prompt", "a boat")
+    page.click("#generate")
+    message(page, "see the marked fields", "bad")
+    page.fill("#prompt", "a house")
+    page.fill("#steps", "24")
+    left = page.locator("#form .error:visible").all_inner_texts()
+    assert left == ["too wide", "is for another model"]
+    page.fill("#height", "256")
+    page.select_option("#model", "sdxl_base")
+    assert page.locator("#form .error:visible").count() == 0
+    assert page.locator(".message").count() == 0
+
+
+def test_a_hint_that_was_missing_is_no_longer_asked_for(page: Page, fake: FakeServer) -> None:
+    page.select_option("#model", "dreamshaper_8")
+    page.click("#controls")
+    page.click("#picker .part >> nth=0")
+    page.get_by_role("button", name="Done").click()
+    page.fill("#prompt", "a boat")
+    page.click("#generate")
+    page.locator("#controls-error", has_text="Give canny a picture.").wait_for()
+    drop(page, ".control", "hint.png", picture(1, 96, 64), "image/png")
+    page.wait_for_selector("#controls-error", state="hidden")
+    assert fake.requests == []
+
+
+def test_messages_of_what_is_mended_go(open_page: OpenPage, fake: FakeServer) -> None:
+    page = open_page("file")
+    ready(page)
+    drop(page, "#input-well", "torn.png", b"\x89PNG", "image/png")
+    message(page, "torn.png is not a picture", "bad")
+    drop(page, "#input-well", "whole.png", picture(1, 96, 64), "image/png")
+    page.wait_for_selector(".message", state="hidden")
+    connect(page, "http://127.0.0.1:9")
+    page.fill("#prompt", "a boat")
+    page.click("#generate")
+    message(page, "No answer from http://127.0.0.1:9", "bad")
+    connect(page, fake.url)
+    page.wait_for_selector(".message", state="hidden")
+    ready(page)
+
+
 def test_the_form_survives_a_reload(page: Page) -> None:
     page.fill("#prompt", "a lighthouse")
     page.fill("#steps", "33")

@@ -338,6 +338,53 @@ def test_a_mask_is_dropped_on_the_painter_and_can_be_undone(page: Page, fake: Fa
 
 
 @pytest.mark.parametrize("target", ["#repaint", ".paint-view"])
+def test_a_mask_of_other_proportions_is_remarked_on(page: Page, target: str) -> None:
+    words = "The mask is 60 \u00d7 80, the picture 240 \u00d7 160: it is stretched."
+    give(page)
+    if target == ".paint-view":
+        open_painter(page)
+    drop(page, target, "mask.png", png(spot((60, 80))), "image/png")
+    if target == ".paint-view":
+        page.locator(".paint-foot .note", has_text=words).wait_for()
+        done(page)
+    page.locator(".odd-mask", has_text=words).wait_for()
+    drop(page, "#repaint", "mask.png", png(spot((120, 80))), "image/png")  # half as large
+    page.locator(".odd-mask", has_text=words).wait_for(state="hidden")
+    drop(page, "#repaint", "mask.png", png(spot((60, 80))), "image/png")
+    page.locator(".odd-mask", has_text=words).wait_for()
+    page.get_by_role("button", name="Remove the mask").click()
+    assert page.inner_text(".odd-mask") == ""
+
+
+@pytest.mark.parametrize("size", [(390, 844), (1366, 768)])
+def test_after_the_painter_the_mask_is_seen_over_the_picture(
+    open_page: OpenPage, size: tuple[int, int]
+) -> None:
+    page = open_page(viewport={"width": size[0], "height": size[1]})
+    ready(page)
+    draw(page)
+    page.click("#act-repaint")
+    page.wait_for_selector("#painter[open]")
+    page.keyboard.press("Space")
+    done(page)
+    frame = page.locator(".frame")
+    bar = page.locator(".go")
+    frame.wait_for()
+
+    def seen() -> bool:
+        inside, below = frame.bounding_box(), bar.bounding_box()
+        assert inside is not None
+        assert below is not None
+        return 0 <= inside["y"] <= below["y"] - inside["height"]
+
+    until(seen)
+    assert page.locator("#mask:focus").count() == 1
+    at = "(canvas, at) => [...canvas.getContext('2d').getImageData(at, at, 1, 1).data]"
+    middle = frame.evaluate(at, 160)
+    assert middle[0] > middle[1] + 60  # the mask's colour over whatever is there
+
+
+@pytest.mark.parametrize("target", ["#repaint", ".paint-view"])
 def test_a_file_that_is_no_picture_is_no_mask(page: Page, target: str) -> None:
     give(page)
     if target == ".paint-view":
@@ -418,11 +465,18 @@ def test_how_the_mask_acts_is_sent_with_it(page: Page, fake: FakeServer) -> None
     assert {name: asked(fake)[name] for name in wanted} == wanted
 
 
-def test_a_picture_is_extended_and_the_frame_shows_it(page: Page, fake: FakeServer) -> None:
+def test_a_picture_is_extended_beyond_its_own_size_and_the_frame_shows_it(
+    page: Page, fake: FakeServer
+) -> None:
+    page.fill("#width", "512")
+    page.fill("#height", "768")
     give(page)
     page.fill("#extend-left", "80")
     page.fill("#extend-bottom", "160")
     page.wait_for_selector(".frame:visible")
+    assert page.inner_text("#extend-note") == "The picture becomes 592 \u00d7 928."
+    page.get_by_role("button", name="Draw in its own size, 240 \u00d7 160").click()
+    assert page.inner_text("#extend-note") == "The picture becomes 320 \u00d7 320."
     frame = page.locator(".frame").evaluate("(canvas) => [canvas.width, canvas.height]")
     assert frame == [320, 320]  # of 240 + 80, and 160 + 160
     at = "(canvas, [x, y]) => [...canvas.getContext('2d').getImageData(x, y, 1, 1).data]"
@@ -431,14 +485,58 @@ def test_a_picture_is_extended_and_the_frame_shows_it(page: Page, fake: FakeServ
     ]
     assert picture == [0x55, 0x88, 0xAA, 255]
     assert border != picture
-    page.get_by_role("button", name="Draw in 320 \u00d7 320").click()
     draw(page)
     assert asked(fake)["extend"] == [80, 0, 0, 160]
-    assert (asked(fake)["width"], asked(fake)["height"]) == (320, 320)
+    assert (asked(fake)["width"], asked(fake)["height"]) == SIZE  # to which the server adds them
     assert asked(fake)["mask_fill"] == "original"
     page.click("#input-remove")
     draw(page)
     assert "extend" not in asked(fake)
+
+
+def test_the_borders_go_with_their_picture(page: Page, fake: FakeServer, tmp_path: Path) -> None:
+    give(page)
+    page.fill("#extend-left", "80")
+    draw(page)
+    saved = save_settings(page, tmp_path)
+    page.click("#act-input")
+    until(lambda: page.input_value("#extend-left") == "0")
+    draw(page)
+    assert "extend" not in asked(fake)
+    page.fill("#extend-top", "8")
+    page.click("#act-repaint")
+    page.wait_for_selector("#painter[open]")
+    done(page)
+    assert page.input_value("#extend-top") == "0"
+    page.locator(".thumb").last.click()
+    page.click("#act-restore")  # has a picture with borders
+    until(lambda: page.input_value("#extend-left") == "80")
+    page.click("#input-remove")
+    page.set_input_files("#settings-file", saved)
+    message(page, "Loaded settings.json.", "good")
+    draw(page)
+    assert asked(fake)["extend"] == [80, 0, 0, 0]
+
+
+def test_borders_beyond_the_servers_pixels_are_refused_until_there_is_room(
+    page: Page, fake: FakeServer
+) -> None:
+    give(page)
+    fake.limits["pixels"] = 240 * 160
+    page.reload()
+    ready(page)
+    give(page)
+    page.fill("#extend-top", "64")
+    page.fill("#prompt", "a boat")
+    page.click("#generate")
+    page.locator(
+        "#extend-error", has_text="38,400 pixels, with what is beyond the edges"
+    ).wait_for()
+    outline = page.locator("#extend").evaluate("(it) => getComputedStyle(it).boxShadow")
+    assert outline == "none"  # which would run through the legend
+    page.fill("#extend-top", "0")
+    assert page.is_hidden("#extend-error")
+    assert fake.requests == []
 
 
 def test_a_border_that_is_none_is_refused_before_it_is_sent(page: Page, fake: FakeServer) -> None:
@@ -518,7 +616,8 @@ def test_how_a_mask_acts_is_there_again_at_the_next_visit(page: Page, fake: Fake
     draw(page)
     assert "extend" not in asked(fake)  # there is no picture
     give(page)
-    assert page.input_value("#extend-left") == "64"
+    assert page.input_value("#extend-left") == "0"  # it was for the picture before
+    page.fill("#extend-left", "64")
     assert page.input_value("#mask_blur") == "9"
 
 

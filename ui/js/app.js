@@ -24,7 +24,7 @@
     clearErrors();
     form.clearErrors();
     const problems = form.problems();
-    if (problems.length) form.showErrors(problems);
+    if (problems.length) form.showErrors(problems, false);
     else await draw({ ...form.values(), seed: Imagine.seed.next() }, form.count());
   }
 
@@ -66,7 +66,8 @@
   }
 
   async function draw(values, count) {
-    const { error } = await watch('start', values, { count, pictures: form.pictures() });
+    const given = { count, pictures: form.pictures(), unsaid: Imagine.own.unsaid() };
+    const { error } = await watch('start', values, given);
     if (error) explain(error, generate);
     // The server may have kept the picture of a lost connection: ask for it.
     if (error instanceof api.Unreachable || error instanceof api.ConnectionLost)
@@ -113,7 +114,7 @@
     if (saving === null) return;
     clearTimeout(saving);
     saving = null;
-    remember.set('form', { ...form.values(), n: form.count() });
+    remember.set('form', { ...form.kept(), n: form.count() });
   }
 
   function saveForm() {
@@ -150,7 +151,10 @@
     form.build(saveForm);
     input.build({
       changed: form.refresh,
-      refused: (name) => tell('bad', `${name} is not a picture that the browser can read.`),
+      taken(image) {
+        form.fill({ extend: parameters.defaults().extend }); // the borders are those of a picture
+        Imagine.size.follow(image);
+      },
     });
     byId('form').onsubmit = (event) => {
       event.preventDefault();

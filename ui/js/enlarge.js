@@ -2,12 +2,14 @@
 'use strict';
 
 {
-  const { make, say, secondsText } = Imagine.dom;
+  const { byId, make, say, remember } = Imagine.dom;
   const { catalogue, gallery, parts, stream } = Imagine;
   const { fromBase64, toBase64, bytesOf } = Imagine.bytes;
   const { button, label, offer, upscalers } = Imagine.fields;
   const { tell } = Imagine.messages;
   const { explain } = Imagine.explain;
+
+  const USUAL = 'lanczos'; // of the server and of `imagine upscale`, too; which file is best, none tells
 
   let record = null; // whose picture is enlarged
   let controller = null; // of the request in progress
@@ -119,8 +121,8 @@
     for (const warning of [reply.warnings ?? []].flat()) tell('warn', String(warning));
     await Imagine.shown.open(larger);
     await parts.call('compare', 'open', { record: source, blob: output }, { record: larger, blob });
-    const [width, height] = [larger.width, larger.height];
-    tell('good', `Enlarged to ${width} × ${height} in ${secondsText(seconds)}.`);
+    // Seen in the comparison, which a message would cover.
+    say(byId('announce'), `Enlarged to ${larger.width} × ${larger.height}.`);
   }
 
   async function enlarge() {
@@ -142,6 +144,7 @@
     event.preventDefault();
     if (!controller && !problem()) enlarge();
   };
+  choice.onchange = () => remember.set('upscaler', choice.value);
   factor.oninput = describe;
   dialog.oncancel = (event) => {
     event.preventDefault();
@@ -153,8 +156,10 @@
     record = shown;
     describe();
     dialog.showModal();
-    offer(choice, await upscalers());
-    if (choice.selectedIndex < 0) choice.selectedIndex = 0;
+    const offered = await upscalers();
+    const names = offered.map(([name]) => name);
+    const wanted = [choice.value, remember.get('upscaler', ''), USUAL];
+    offer(choice, offered, wanted.find((name) => names.includes(name)) ?? names[0]);
   }
 
   Imagine.enlarge = { open };

@@ -25,12 +25,11 @@
 
   function explainServer(error, actions) {
     const strange = form.showErrors(error.fields);
-    if (error.status === 401) return tell('bad', 'This server wants its API key.', [key]);
+    if (error.status === 401)
+      return tell('bad', 'This server wants its API key.', [key], 'server');
     if (error.fields.length) {
-      return tell(
-        'bad',
-        ['The server cannot draw this: see the marked fields.', ...strange].join(' '),
-      );
+      const text = ['The server cannot draw this: see the marked fields.', ...strange].join(' ');
+      return tell('bad', text, [], strange.length ? '' : 'fields');
     }
     return tell('bad', serverText(error), error.status >= 500 ? actions : []);
   }
@@ -43,12 +42,14 @@
   function explain(error, retry) {
     const actions = retry ? [{ label: 'Try again', run: retry }] : [];
     if (error.name === 'AbortError') return tell('info', 'Cancelled.');
-    if (error instanceof api.Unreachable) return tell('bad', error.message, [...actions, address]);
-    if (error instanceof api.NotImagine) return tell('bad', error.message, [address]);
+    if (error instanceof api.Unreachable) {
+      return tell('bad', error.message, [...actions, address], 'server');
+    }
+    if (error instanceof api.NotImagine) return tell('bad', error.message, [address], 'server');
     if (error instanceof api.ServerError) return explainServer(error, actions);
     if (error instanceof api.ConnectionLost) {
       const text = `${error.message} The server may have stopped, or the network is down.`;
-      return tell('bad', text, actions);
+      return tell('bad', text, actions, 'server');
     }
     if (error instanceof StoreError) return tell('bad', `This cannot be done: ${error.message}.`);
     return tell('bad', error.message);

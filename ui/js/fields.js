@@ -104,14 +104,8 @@
     return element;
   }
 
-  const refuse = (blob) =>
-    Imagine.messages.tell(
-      'bad',
-      `${blob.name || 'This'} is not a picture that the browser can read.`,
-    );
-
   Imagine.fields = {
     ...{ field, label, number, pair, select, tick, check, button, chooser, choice, two },
-    ...{ offer, listOf, titled, upscalers, takes, refuse },
+    ...{ offer, listOf, titled, upscalers, takes },
   };
 }

@@ -48,16 +48,17 @@
   }
 
   async function apply({ values, input: start, mask, hints = [] }) {
-    form.fill({ ...values });
-    if (values.controls) Imagine.controls.setPictures(hints);
     if (start) await input.set(start);
     else input.clear();
+    form.fill({ ...values });
+    if (values.controls) Imagine.controls.setPictures(hints);
     if (start && mask) await parts.call('repaint', 'takeMask', mask);
     byId('form').dispatchEvent(new Event('input', { bubbles: true }));
   }
 
   /** Take over a loaded settings file, and its picture into the gallery. */
   async function takeOver(name, { values, refused, output, ...pictures }) {
+    messages.settle('file');
     await apply({ values, ...pictures });
     const record =
       output && (await gallery.add(output, { values: complete(values), ...pictures }));
@@ -78,7 +79,7 @@
       await input.set(file);
       byId('input-well').scrollIntoView({ block: 'nearest' });
     } catch {
-      tell('bad', `${file.name || 'This'} is not a picture that the browser can read.`);
+      input.refuse(file);
     }
   }
 
@@ -92,10 +93,13 @@
       loaded = await settings.load(file);
     } catch (error) {
       const why = error instanceof settings.BadFile ? error.message : 'it cannot be read';
-      return tell('bad', `${file.name} was not loaded: ${why}.`);
+      return tell('bad', `${file.name} was not loaded: ${why}.`, [], 'file');
     }
     if (loaded) return takeOver(file.name, loaded);
-    if (!isPicture(file)) return tell('bad', `${file.name} was not loaded: it holds no settings.`);
+    if (!isPicture(file)) {
+      const text = `${file.name} was not loaded: it holds no settings.`;
+      return tell('bad', text, [], 'file');
+    }
     await useAsInput(file);
     return tell('info', `${file.name} holds no settings known here: it is the input picture now.`);
   }

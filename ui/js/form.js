@@ -3,7 +3,7 @@
 
 {
   const { byId, make, say, bytesText, plural } = Imagine.dom;
-  const { catalogue, parameters, size, tokens, input, loras, controls, later, vae } = Imagine;
+  const { catalogue, parameters, own, size, tokens, input, loras, controls, later, vae } = Imagine;
 
   const form = () => byId('form');
   const entry = (name) => byId(name === 'img' ? 'input-file' : name);
@@ -33,6 +33,12 @@
 
   /** Every parameter's value. An empty number is NaN, which the server refuses too. */
   const values = () => Object.fromEntries(parameters.names.map((name) => [name, read(name)]));
+
+  /** What to remember of them: without what is the model's, or goes with the input picture. */
+  function kept() {
+    const all = { ...own.without(values()), extend: parameters.defaults().extend };
+    return size.isOfPicture() ? { ...all, width: null, height: null } : all;
+  }
 
   /** The pictures beside the values. */
   const pictures = () => ({
@@ -86,8 +92,9 @@
   function fill(some) {
     for (const name of parameters.names) {
       if (!Object.hasOwn(some, name)) continue;
-      write(name, some[name]);
+      if (!own.has(name) || some[name] !== null) write(name, some[name]);
     }
+    own.take(some);
     refresh();
   }
 
@@ -230,11 +237,16 @@
     const none = catalogue.state !== 'unknown' && !catalogue.models.some((one) => !one.problem);
     const note = none ? 'This server has no model that it can draw with.' : parts.filter(Boolean);
     say(byId('model-note'), problem ?? [note].flat().join(', '));
-    if (best) size.recommend(best);
+  }
+
+  function followModel() {
+    own.follow(model(), write);
+    if (model()?.best) size.recommend(model().best);
   }
 
   /** Bring notes, sliders and the controls that do not apply up to date. */
   function refresh() {
+    followModel();
     for (const slider of document.querySelectorAll('[data-of]')) {
       slider.value = byId(slider.dataset.of).value;
     }
@@ -257,31 +269,67 @@
     applyClip();
     applyHires();
     later.show();
+    settleErrors();
   }
 
   // -------------------------------------------------------------------------------- errors
 
-  /** Mark the fields that the server refused: [{field, message}]. Returns unknown ones. */
-  function showErrors(errors) {
-    const unknown = [];
-    for (const { field, message } of errors) {
-      const place = byId(`${field}-error`);
-      if (!place) {
-        unknown.push(`${field}: ${message}`);
-        continue;
-      }
-      say(place, message);
-      entry(field)?.setAttribute('aria-invalid', 'true');
-      place.closest('details')?.setAttribute('open', '');
+  let told = []; // the errors in the form: {field, message, causes}
+  const SIZES = ['width', 'height', 'extend', 'hires', 'keep_size', 'mask_padding', 'img', 'mask'];
+
+  /** What a field holds, to tell whether it has changed. */
+  function stateOf(field) {
+    const pictureOf = { img: [input.get()], mask: [input.mask()], controls: controls.pictures() };
+    return [JSON.stringify(read(field)), ...(pictureOf[field] ?? [])];
+  }
+
+  /** The fields that may have led to what the server says of one, and what they hold. */
+  const causesOf = (field) =>
+    [field, 'model', ...(SIZES.includes(field) ? SIZES : [])].map((name) => [name, stateOf(name)]);
+
+  const isAsThen = ([name, then]) => stateOf(name).every((one, at) => one === then[at]);
+
+  function mark({ field, message }) {
+    say(byId(`${field}-error`), message);
+    entry(field)?.setAttribute('aria-invalid', 'true');
+  }
+
+  /** Mark wrong fields: [{field, message}], by the page or by the server. Returns unknown ones. */
+  function showErrors(errors, byServer = true) {
+    const known = errors.filter(({ field }) => byId(`${field}-error`));
+    for (const error of known) {
+      mark(error);
+      byId(`${error.field}-error`).closest('details')?.setAttribute('open', '');
+      told.push({ ...error, causes: byServer ? causesOf(error.field) : null });
     }
     document.querySelector('#form [aria-invalid=true]')?.focus();
-    return unknown;
+    return errors.filter((one) => !known.includes(one)).map(({ field, message }) => `${field}: ${message}`);
+  }
+
+  function unmark({ field }) {
+    say(byId(`${field}-error`), '');
+    entry(field)?.removeAttribute('aria-invalid');
   }
 
   function clearErrors() {
-    for (const place of form().querySelectorAll('.error')) say(place, '');
-    for (const wrong of form().querySelectorAll('[aria-invalid]'))
-      wrong.removeAttribute('aria-invalid');
+    told.forEach(unmark);
+    told = [];
+  }
+
+  /** Take away the errors whose cause is gone. */
+  function settleErrors() {
+    if (!told.length) return;
+    const found = problems();
+    const before = told;
+    const now = ({ field, causes, ...error }) => {
+      if (causes) return causes.every(isAsThen) && { ...error, field, causes };
+      const same = found.find((one) => one.field === field);
+      return same && { ...same, causes };
+    };
+    told = before.map(now).filter(Boolean);
+    before.forEach(unmark);
+    told.forEach(mark);
+    if (!told.length) Imagine.messages.settle('fields');
   }
 
   /** The errors that the page can find, in the server's form: [{field, message}]. */
@@ -295,12 +343,13 @@
       found.push({ field, message });
     }
     const { pixels, body } = catalogue.limits;
-    if (pixels && byId('width').valueAsNumber * byId('height').valueAsNumber > pixels) {
-      found.push({
-        field: 'width',
-        message: `This server draws at most ${pixels.toLocaleString('en')} pixels.`,
-      });
-    }
+    const [width, height] = ['width', 'height'].map((side) => byId(side).valueAsNumber);
+    const most = `This server draws at most ${pixels?.toLocaleString('en')} pixels`;
+    if (width * height > pixels) found.push({ field: 'width', message: `${most}.` });
+    const [left, top, right, bottom] = read('extend');
+    const extended = (width + left + right) * (height + top + bottom);
+    if (input.get() && !read('mask_padding') && extended > Math.max(pixels, width * height))
+      found.push({ field: 'extend', message: `${most}, with what is beyond the edges.` });
     const sent = Object.values(pictures()).flat();
     if (body && sent.reduce((sum, one) => sum + (one?.size ?? 0), 0) * 1.34 > body) {
       // base64 is a third larger
@@ -337,6 +386,7 @@
     Imagine.seed.build();
     form().addEventListener('input', ({ target }) => {
       if (target.dataset.of) byId(target.dataset.of).value = target.value;
+      own.note(target.dataset.of ?? target.id);
       if (target.id === 'sampler') offerSchedules();
       refresh();
       changed();
@@ -346,6 +396,7 @@
   Imagine.form = {
     build,
     values,
+    kept,
     pictures,
     model,
     fill,

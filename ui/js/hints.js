@@ -4,8 +4,9 @@
 {
   const { byId, make, say } = Imagine.dom;
   const { api, catalogue, controls, form, input } = Imagine;
-  const { button, chooser, offer, listOf, titled, takes, refuse, two } = Imagine.fields;
+  const { button, chooser, offer, listOf, titled, takes, two } = Imagine.fields;
   const { decodedImage, fromBase64, toBase64, bytesOf } = Imagine.bytes;
+  const { settle } = Imagine.messages;
   const { explain } = Imagine.explain;
   const FINISHED = 'None: it is a finished hint';
   const MODES = [
@@ -47,8 +48,9 @@
     try {
       URL.revokeObjectURL((await decodedImage(copy)).src);
     } catch {
-      return refuse(blob);
+      return input.refuse(blob);
     }
+    settle('picture');
     use.picture = copy;
     return controls.changed();
   }

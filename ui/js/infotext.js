@@ -254,7 +254,7 @@
       values.hires_strength = values.strength; // the second pass's
       delete values.strength;
     }
-    const tagged = Imagine.tags.read(found.prompt, values.steps ?? Imagine.parameters.defaults().steps);
+    const tagged = Imagine.tags.read(found.prompt, values.steps ?? Imagine.parameters.usual.steps);
     const prompt = trim(tagged.prompt ?? found.prompt);
     return { ...inOurWords(values), ...tagged, prompt, neg: found.neg };
   }

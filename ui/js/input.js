@@ -4,10 +4,12 @@
 {
   const { byId, say, bytesText } = Imagine.dom;
   const { bytesOf, decodedImage } = Imagine.bytes;
+  const { tell, settle } = Imagine.messages;
 
   let current = null;
   let mask = null; // what of it is repainted, as a picture; null: all of it
   let onChange = () => {};
+  let onTake = () => {};
 
   function show(image) {
     const preview = byId('input-preview');
@@ -27,7 +29,9 @@
     const copy = new Blob([await bytesOf(blob)], { type: blob.type }); // the file may disappear
     const image = await decodedImage(copy);
     [current, mask] = [copy, null];
+    settle('picture');
     show(image);
+    onTake(image);
     onChange();
   }
 
@@ -35,16 +39,23 @@
     current = mask = null;
     byId('input-file').value = '';
     show(null);
+    onTake(null);
     onChange();
   }
 
   function setMask(blob) {
     mask = blob;
+    if (blob) settle('picture');
     onChange();
   }
 
-  function build({ changed, refused }) {
-    onChange = changed;
+  /** Tell the user that the browser cannot read a picture. */
+  const refuse = ({ name }) =>
+    tell('bad', `${name || 'This'} is not a picture that the browser can read.`, [], 'picture');
+
+  /** @param {{changed, taken}} of `taken(image)` is called for another picture; null: none. */
+  function build({ changed, taken }) {
+    [onChange, onTake] = [changed, taken];
     byId('input-remove').onclick = () => {
       clear();
       byId('input-file').focus();
@@ -52,9 +63,9 @@
     byId('input-file').onchange = async ({ target }) => {
       const [file] = target.files;
       target.value = ''; // so that the same file can be chosen again
-      if (file) await set(file).catch(() => refused(file.name));
+      if (file) await set(file).catch(() => refuse(file));
     };
   }
 
-  Imagine.input = { build, set, clear, setMask, get: () => current, mask: () => mask };
+  Imagine.input = { build, set, clear, setMask, refuse, get: () => current, mask: () => mask };
 }

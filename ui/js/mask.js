@@ -8,6 +8,8 @@
   const MOST = 200; // steps that can be undone
   const BAND = 256; // rows that are looked at in one go
 
+  const ODD = 0.02; // a difference of proportions that is more than rounding
+
   const canvasOf = (width, height) => make('canvas', { width, height });
 
   /** Do something with a picture as an image; throws if the browser cannot read it. */
@@ -52,7 +54,18 @@
     return canvas;
   }
 
-  /** A step is a stroke, {points, size, erase}, or {does: 'fill' | 'clear' | 'invert'}, or {image}. */
+  /** What a mask of other proportions becomes, in words; null if it has the same. */
+  function stretching({ naturalWidth, naturalHeight }, width, height) {
+    const ratio = (naturalWidth / naturalHeight) * (height / width);
+    if (Math.abs(Math.log(ratio)) < ODD) return null;
+    const sizes = `${naturalWidth} × ${naturalHeight}, the picture ${width} × ${height}`;
+    return `The mask is ${sizes}: it is stretched.`;
+  }
+
+  /**
+   * A step is a stroke, {points, size, erase}, or {does: 'fill' | 'clear' | 'invert'}, or {image} with
+   * a remark.
+   */
   class Mask {
     #base; // the steps that can no longer be undone
     #steps = [];
@@ -156,7 +169,18 @@
 
     /** Take over a picture as the mask, scaled to this size; throws if it cannot be read. */
     async load(blob) {
-      this.take({ image: await withImage(blob, (read) => tinted(read, this.width, this.height)) });
+      const { width, height } = this;
+      const stepOf = (read) => ({
+        image: tinted(read, width, height),
+        remark: stretching(read, width, height),
+      });
+      this.take(await withImage(blob, stepOf));
+    }
+
+    /** What is to be said of the picture that it was loaded from, if it is still there; or null. */
+    get remark() {
+      const last = this.#steps.findLast(({ image, does }) => image || does === 'clear');
+      return last?.remark ?? null;
     }
 
     /** Whether nothing is painted. */

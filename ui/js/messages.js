@@ -21,11 +21,12 @@
    * @param {'info'|'good'|'warn'|'bad'} kind
    * @param {string} text
    * @param {Array<{label: string, run: function()}>} [actions] Buttons; the message closes on use.
+   * @param {string} [cause] What it is about: `settle` takes it away.
    * @returns {Element} the message, so that the caller can remove it.
    */
-  function tell(kind, text, actions = []) {
+  function tell(kind, text, actions = [], cause = '') {
     const role = kind === 'bad' ? 'alert' : 'status';
-    const message = make('div', { className: 'message', role, dataset: { kind } });
+    const message = make('div', { className: 'message', role, dataset: { kind, cause } });
     const buttons = actions.map(({ label, run }) =>
       make('button', {
         className: 'small',
@@ -56,5 +57,10 @@
     for (const old of box().querySelectorAll('[data-kind=bad], [data-kind=warn]')) old.remove();
   }
 
-  Imagine.messages = { tell, clearErrors };
+  /** Remove the messages about a cause that is gone. */
+  function settle(cause) {
+    for (const old of box().querySelectorAll(`[data-cause=${cause}]`)) old.remove();
+  }
+
+  Imagine.messages = { tell, clearErrors, settle };
 }

@@ -3,7 +3,8 @@
 
 {
   const { make, say } = Imagine.dom;
-  const { button, chooser, choice, takes, refuse } = Imagine.fields;
+  const { input } = Imagine;
+  const { button, chooser, choice, takes } = Imagine.fields;
   const { Mask, withImage } = Imagine.mask;
   const { View } = Imagine.view;
   const WHEEL = 0.0015; // how much of a turn of the wheel zooms; a pinch on a trackpad turns less
@@ -77,17 +78,17 @@
       make(
         'div',
         { className: 'row' },
-        button('Invert', does('invert')),
-        button('Fill', does('fill')),
-        button('Clear', does('clear')),
-        chooser('Load a mask', load, { id: 'paint-file' }),
+        button('−', () => view.zoom(1 / 1.25), { ariaLabel: 'Zoom out' }),
+        button('Show all', () => view.fit()),
+        button('+', () => view.zoom(1.25), { ariaLabel: 'Zoom in' }),
       ),
       make(
         'div',
         { className: 'row' },
-        button('−', () => view.zoom(1 / 1.25), { ariaLabel: 'Zoom out' }),
-        button('Show all', () => view.fit()),
-        button('+', () => view.zoom(1.25), { ariaLabel: 'Zoom in' }),
+        button('Invert', does('invert')),
+        button('Fill', does('fill')),
+        button('Clear', does('clear')),
+        chooser('Load a mask', load, { id: 'paint-file' }),
       ),
     ),
     around,
@@ -119,7 +120,8 @@
     [undo.disabled, redo.disabled] = [!mask.canUndo, !mask.canRedo];
     const share = mask.share();
     const percent = share > 0 && share < 0.01 ? 'Less than 1%' : `${Math.round(share * 100)}%`;
-    say(note, share ? `${percent} of the picture is marked.` : 'Nothing is marked yet.');
+    const marked = share ? `${percent} of the picture is marked.` : 'Nothing is marked yet.';
+    say(note, [marked, mask.remark].filter(Boolean).join(' '));
   }
 
   function step(act) {
@@ -130,7 +132,7 @@
 
   async function load(blob) {
     const into = mask;
-    await into.load(blob).then(show, () => refuse(blob));
+    await into.load(blob).then(show, () => input.refuse(blob));
   }
 
   const choose = (value) => {
@@ -296,7 +298,7 @@
     size.value = Math.max(4, Math.round(Math.min(mask.width, mask.height) / 10));
   }
 
-  /** Paint over `blob`; `done(mask)` takes the mask, null if nothing is painted. */
+  /** Paint over `blob`; `done(mask, remark)` takes the mask, null if nothing is painted. */
   async function open(blob, before, done) {
     if (picture !== blob) await begins(blob, before);
     else if (!before && !mask.isEmpty()) mask.take({ does: 'clear' }); // it was removed
@@ -309,8 +311,9 @@
 
   async function finish() {
     end();
-    finished(await mask.toBlob());
-    dialog.close();
+    const made = await mask.toBlob();
+    dialog.close(); // which gives the focus back, before the caller has it
+    finished(made, made && mask.remark);
   }
 
   dialog.oncancel = (event) => {
@@ -319,12 +322,12 @@
   };
   choose('brush');
 
-  /** Make any picture the mask of `blob`, in its size; returns it as a PNG, or null if it is empty. */
+  /** Make any picture the mask of `blob`, in its size: a PNG, null if it is empty, and a remark. */
   async function maskOf(blob, other) {
     if (picture !== blob) await begins(blob, null);
     await mask.load(other);
     show();
-    return mask.toBlob();
+    return [await mask.toBlob(), mask.remark];
   }
 
   Imagine.painter = { open, maskOf };

@@ -24,6 +24,8 @@
     otherwise,
     fits: (value) => value === null || kind.fits(value),
   });
+  /** The model's own where the user says nothing; `usual` where the model says nothing, too. */
+  const ofModel = (kind) => ({ ...optional(kind), usual: kind.otherwise });
   const within = (least, most) => number(1, least, most).fits;
   const name = (value) => typeof value === 'string' && value.trim() !== '' && value.length <= 1000;
   const OF_A_LORA = {
@@ -69,12 +71,12 @@
     prompt:        text(''),
     neg:           text(''),
     model:         optional(text('')),
-    width:         number(512, 64, 16384, 8),
-    height:        number(512, 64, 16384, 8),
-    steps:         number(25, 1, 10000, 1),
-    guidance:      number(7, 0, 1000),
+    width:         ofModel(number(512, 64, 16384, 8)),
+    height:        ofModel(number(512, 64, 16384, 8)),
+    steps:         ofModel(number(25, 1, 10000, 1)),
+    guidance:      ofModel(number(7, 0, 1000)),
     distilled_guidance: optional(number(3.5, 0, 1000)),
-    sampler:       text('dpm++ 2m'),
+    sampler:       ofModel(text('dpm++ 2m')),
     schedule:      text('default'),
     seed:          optional(seed),
     clip:          number(1, 1, 100, 1),
@@ -110,6 +112,11 @@
       Object.entries(PARAMETERS).map(([name, { otherwise }]) => [name, otherwise ?? null]),
     );
 
+  /** What is usual for the parameters that models have values of their own for. */
+  const usual = Object.fromEntries(
+    Object.entries(PARAMETERS).flatMap(([name, { usual: value }]) => (value ? [[name, value]] : [])),
+  );
+
   /**
    * Take the valid parameters of an untrusted object.
    * @returns {{values: Object, refused: string[]}} `refused` names the parameters with invalid
@@ -129,5 +136,5 @@
   /** The seed in a text; undefined if there is none. */
   const readSeed = (digits) => (seed.fits(digits) ? seed.take(digits) : undefined);
 
-  Imagine.parameters = { names: Object.keys(PARAMETERS), defaults, read, readSeed };
+  Imagine.parameters = { names: Object.keys(PARAMETERS), defaults, usual, read, readSeed };
 }

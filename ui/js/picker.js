@@ -46,7 +46,6 @@
   const intoRow = make('div', { className: 'into note' }, 'Put them into the', into);
   const field = () => byId(into.querySelector(':checked').value);
 
-  const close = { type: 'button', className: 'bare', ariaLabel: 'Close' };
   const dialog = make(
     'dialog',
     { id: 'picker' },
@@ -54,7 +53,7 @@
       'div',
       { className: 'picker-head' },
       make('h2', { id: 'h-picker' }, 'What steers the model'),
-      make('button', { ...close, onclick: () => dialog.close() }, '×'),
+      make('button', { type: 'button', onclick: () => dialog.close() }, 'Done'),
     ),
     make('div', { className: 'picker-bar' }, find, kinds, intoRow),
     note,

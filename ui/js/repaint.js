@@ -3,10 +3,10 @@
 
 {
   const { byId, make, say } = Imagine.dom;
-  const { form, input, painter } = Imagine;
+  const { form, input, painter, size } = Imagine;
   const { field, number, pair, select, tick, check, button, chooser } = Imagine.fields;
   const { withImage, tinted, COLOUR } = Imagine.mask;
-  const { takes, refuse } = Imagine.fields;
+  const { takes } = Imagine.fields;
   const SIDES = ['left', 'top', 'right', 'bottom'];
   const LARGEST = 320; // pixels of the frame's longer side
 
@@ -14,9 +14,10 @@
 
   const place = byId('repaint');
   const remove = button('Remove the mask', () => {
-    input.setMask(null);
+    setMask(null, null);
     byId('mask').focus();
   });
+  const odd = make('p', { className: 'why odd-mask' });
   const frame = make('canvas', { className: 'frame', hidden: true });
   frame.setAttribute('role', 'img');
 
@@ -44,11 +45,8 @@
     make('legend', {}, 'Paint beyond the edges, in pixels'),
     ...SIDES.map(border),
   );
-  const fit = button('', () => {
-    const [width, height] = sizeOf();
-    form.fill({ width, height });
-    byId('width').dispatchEvent(new Event('input', { bubbles: true }));
-  });
+  const whole = make('p', { className: 'note', id: 'extend-note' });
+  const fit = button('', () => size.set(ownSize()));
 
   const ofMask = [check('mask_invert', 'Repaint all but what is marked'), padding];
   const ofEither = [
@@ -56,6 +54,7 @@
     pair('mask_blur', 'Soft edge, in pixels', { min: 0, max: 256, most: 64, step: 0.5, value: 4 }),
   ];
   place.append(
+    fit,
     field(
       'mask',
       make(
@@ -66,11 +65,12 @@
         remove,
       ),
       frame,
+      odd,
     ),
     ofMask[0],
     ...ofEither,
     ofMask[1],
-    field('extend', borders, fit),
+    field('extend', borders, whole),
   );
   place.className = 'later';
   takes(place, 'Use as the mask', take);
@@ -99,20 +99,30 @@
 
   // ---------------------------------------------------------------------------------- masks
 
+  /** Set the mask, and what is to be said of it. */
+  function setMask(mask, remark) {
+    say(odd, remark ?? '');
+    input.setMask(mask);
+  }
+
   /** Make any picture the mask, in the size of the input. */
   async function takeMask(blob) {
-    input.setMask(await painter.maskOf(input.get(), blob));
+    setMask(...(await painter.maskOf(input.get(), blob)));
   }
 
   async function take(blob) {
-    await takeMask(blob).catch(() => refuse(blob));
+    await takeMask(blob).catch(() => input.refuse(blob));
+  }
+
+  /** Show that there is a mask, and let the keyboard go on from there. */
+  async function done(mask, remark) {
+    setMask(mask, remark);
+    byId('mask').focus({ preventScroll: true });
+    await reading;
+    (mask ? frame : byId('mask')).scrollIntoView({ block: 'center' });
   }
 
   async function paint() {
-    const done = (mask) => {
-      input.setMask(mask);
-      byId('mask').focus();
-    };
     await painter.open(input.get(), input.mask(), done);
   }
 
@@ -121,28 +131,37 @@
   const preview = byId('input-preview');
   let overlay = null; // the mask in our colour
   let shown = null; // the mask that it shows
+  let reading = Promise.resolve();
 
-  /** The picture's size with its borders, as a size to draw in. */
-  function sizeOf() {
-    const [left, top, right, bottom] = read();
-    const whole = [preview.naturalWidth + left + right, preview.naturalHeight + top + bottom];
-    return whole.map((side) => Math.max(64, Math.round(side / 8) * 8));
+  const natural = () => [preview.naturalWidth, preview.naturalHeight];
+  const ownSize = () => size.fitting(...natural());
+
+  /** The size of the picture inside the borders: the form's, or its own where it keeps that. */
+  function innerSize() {
+    const chosen = [byId('width').valueAsNumber, byId('height').valueAsNumber];
+    return keepsOwn() || !chosen.every((side) => side > 0) ? natural() : chosen;
   }
 
-  async function readMask() {
+  const keepsOwn = () => Boolean(input.mask()) && byId('mask_padding-on').checked;
+
+  async function tint(image) {
+    const scale = Math.min(1, LARGEST / Math.max(image.naturalWidth, image.naturalHeight));
+    const side = (one) => Math.max(1, Math.round(one * scale));
+    return tinted(image, side(image.naturalWidth), side(image.naturalHeight));
+  }
+
+  /** Show another mask over the picture; `reading` is done once it is seen. */
+  function readMask() {
     const mask = input.mask();
     if (mask === shown) return;
     shown = mask;
-    const made = mask
-      ? await withImage(mask, (image) => {
-          const scale = Math.min(1, LARGEST / Math.max(image.naturalWidth, image.naturalHeight));
-          const side = (one) => Math.max(1, Math.round(one * scale));
-          return tinted(image, side(image.naturalWidth), side(image.naturalHeight));
-        })
-      : null;
-    if (mask !== shown) return; // another has come meanwhile
-    overlay = made;
-    drawFrame();
+    const made = mask ? withImage(mask, tint) : Promise.resolve(null);
+    const draw = (tintedMask) => {
+      if (mask !== shown) return; // another has come meanwhile
+      overlay = tintedMask;
+      drawFrame();
+    };
+    reading = made.then(draw, () => {});
   }
 
   /** The mask as it acts: all but it, if it is inverted. */
@@ -161,7 +180,7 @@
   /** Draw the picture with its mask, inside the borders that are painted as well. */
   function drawFrame() {
     const [left, top, right, bottom] = read().map((side) => side || 0);
-    const [width, height] = [preview.naturalWidth, preview.naturalHeight];
+    const [width, height] = innerSize();
     const [across, down] = [width + left + right, height + top + bottom];
     const extended = left + top + right + bottom > 0;
     frame.hidden = !(overlay || extended) || !width;
@@ -182,11 +201,17 @@
     frame.setAttribute('aria-label', said);
   }
 
-  function showFit() {
-    const [width, height] = sizeOf();
-    const same = byId('width').valueAsNumber === width && byId('height').valueAsNumber === height;
-    fit.hidden = same || !width || !read().some((side) => side > 0);
-    say(fit, `Draw in ${width} × ${height}`);
+  /** Offer the picture's own size, or its proportions, and say what the borders make of it. */
+  function showSizes() {
+    const [own, [left, top, right, bottom]] = [ownSize(), read()];
+    const same = own.join() === innerSize().join();
+    fit.hidden = keepsOwn() || same || !preview.naturalWidth;
+    const rounded = own.every((side, at) => Math.abs(side - natural()[at]) < 8);
+    say(fit, `Draw in its ${rounded ? 'own size' : 'proportions'}, ${own.join(' × ')}`);
+    const [width, height] = innerSize();
+    const extended = left + top + right + bottom > 0;
+    const all = [width + left + right, height + top + bottom].join(' × ');
+    say(whole, extended ? `The picture becomes ${all}.` : '');
   }
 
   /** Bring the fields up to date with the input picture and its mask. */
@@ -194,19 +219,20 @@
     place.hidden = !input.get();
     const mask = input.mask();
     const extended = read().some((side) => side > 0);
+    if (!mask) say(odd, '');
     say(byId('mask'), mask ? 'Change the mask' : 'Paint a mask');
     remove.hidden = !mask;
     for (const one of ofMask) one.hidden = !mask;
     for (const one of ofEither) one.hidden = !mask && !extended;
     const only = byId('mask_padding-on').checked;
     for (const one of padding.querySelectorAll('#mask_padding, [data-of]')) one.disabled = !only;
-    showFit();
-    readMask().catch(() => {});
+    showSizes();
+    readMask();
     drawFrame();
   }
 
   preview.addEventListener('load', () => {
-    showFit();
+    showSizes();
     drawFrame();
   });
 

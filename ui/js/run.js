@@ -31,14 +31,17 @@
   const QUIET = ['deterministic', 'loras', 'decoder', 'controls', 'extend', 'subseed_strength'];
   QUIET.push('tiling', 'vae_tiling');
 
-  /** The body of POST /generate for these values, without unused ones. */
-  function bodyOf(values, { img, mask, hints }) {
+  /** The body of POST /generate for these values, without unused ones and those of `unsaid`. */
+  function bodyOf(values, { img, mask, hints }, unsaid) {
     const all = { ...values, img, mask };
     const byDefault = Imagine.parameters.defaults();
     const isDefault = (name) => JSON.stringify(all[name]) === JSON.stringify(byDefault[name]);
     const acts = (name) => all[name] && !(QUIET.includes(name) && isDefault(name));
     const isSaid = ([name, value]) =>
-      value !== null && (!QUIET.includes(name) || acts(name)) && (NEEDS[name]?.some(acts) ?? true);
+      value !== null &&
+      !unsaid.includes(name) &&
+      (!QUIET.includes(name) || acts(name)) &&
+      (NEEDS[name]?.some(acts) ?? true);
     const body = Object.fromEntries(Object.entries(all).filter(isSaid));
     if (body.controls) body.controls = body.controls.map((use, at) => ({ ...use, img: hints[at] }));
     return { ...body, on_disconnect: 'finish' }; // a closed page comes back for its picture
@@ -127,17 +130,18 @@
 
   /**
    * Make `count` pictures with the seeds seed, seed + 1, …; variations of one seed count theirs.
+   * `unsaid` names what the model's own is asked for.
    * @returns {Promise<{results: Array<{record, warnings}>, error: ?Error, begun: boolean}>} `begun`
    *   tells whether the server accepted a request.
    */
-  function start(values, { count, pictures }) {
+  function start(values, { count, pictures, unsaid }) {
     const numbers = Array.from({ length: count }, (_, index) => index);
     const counted = values.subseed_strength > 0 ? 'subseed' : 'seed';
     const first = values[counted] ?? seed.draw();
     const all = numbers.map((number) => ({ ...values, [counted]: seed.plus(first, number) }));
     const sent = encodedAll(pictures);
     const ask = async (index, options) =>
-      jobs.make(bodyOf(all[index], await sent), all[index], options);
+      jobs.make(bodyOf(all[index], await sent, unsaid), all[index], options);
     return follow(all, { pictures, ask, atOnce: AT_ONCE });
   }
 

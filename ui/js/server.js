@@ -4,7 +4,7 @@
 {
   const { byId, say } = Imagine.dom;
   const { api, catalogue, form, enhance } = Imagine;
-  const { tell } = Imagine.messages;
+  const { tell, settle } = Imagine.messages;
   const { explain, openServer } = Imagine.explain;
 
   const STATES = {
@@ -50,8 +50,10 @@
     try {
       api.use(byId('address').value, byId('key').value);
     } catch {
-      return tell('bad', 'That is no address: it should look like http://localhost:5000.');
+      const text = 'That is no address: it should look like http://localhost:5000.';
+      return tell('bad', text, [], 'server');
     }
+    settle('server');
     byId('address').value = api.address;
     return look();
   }
@@ -75,6 +77,7 @@
       show(state, message);
       if (!answers(state)) return enhance.offer(); // or the reason why not
       if (answers(previous)) return;
+      if (previous !== 'unknown') settle('server');
       await readCatalogue();
       found();
     });

@@ -1,4 +1,4 @@
-// Width and height: presets of the aspect ratio at the model's size, and swap.
+// Width and height: presets of the aspect ratio at the model's size, swap, and that of the input picture.
 'use strict';
 
 {
@@ -12,7 +12,10 @@
   ];
   const GRID = 32; // pixels: close to every ratio, with few odd sizes in the UNet
 
+  const LARGE = 2.5; // times the pixels that the model was trained for
+
   let recommended = [512, 512];
+  let ofPicture = null; // the size that the input picture has brought along
 
   const snap = (side) => Math.max(64, Math.round(side / GRID) * GRID);
 
@@ -55,7 +58,7 @@
     }
     byId('presets').classList.toggle('upright', height > width);
     const times = (width * height) / (recommended[0] * recommended[1]);
-    const odd = times > 2.5 ? 'much larger' : times < 0.3 ? 'much smaller' : null;
+    const odd = times > LARGE ? 'much larger' : times < 0.3 ? 'much smaller' : null;
     const trained = recommended.join(' × ');
     say(
       byId('size-note'),
@@ -63,13 +66,38 @@
     );
   }
 
-  /** Set the model's size; a picture of the old model's size takes it too. */
+  /** Name the model's size as the one that the presets go by. */
   function recommend(size) {
-    if (recommended.join() === size.join()) return show();
-    const untouched = current().join() === recommended.join();
     recommended = size;
-    return untouched ? set(size) : show();
+    show();
   }
 
-  Imagine.size = { build, show, recommend };
+  /**
+   * The size to draw a picture in: its own, rounded to what the server draws; where that is far more
+   * than the model was trained for, one of its proportions.
+   */
+  function fitting(width, height) {
+    const { pixels, multiple = 8, smallest = 64 } = Imagine.catalogue.limits;
+    const trained = recommended[0] * recommended[1];
+    const most = Math.min(pixels || Infinity, trained * LARGE);
+    const all = width * height;
+    const scale = all > most ? Math.sqrt(Math.min(trained, most) / all) : 1;
+    const side = (way) => (one) =>
+      Math.max(smallest, Math[way]((one * scale) / multiple) * multiple);
+    const nearest = [width, height].map(side('round'));
+    return nearest[0] * nearest[1] > pixels ? [width, height].map(side('floor')) : nearest;
+  }
+
+  /** Whether the size is that of the input picture, which the user has left as it is. */
+  const isOfPicture = () => ofPicture !== null && ofPicture.join() === current().join();
+
+  /** Take the size of another input picture, an image or null, unless the user has chosen one. */
+  function follow(image) {
+    const free = !Imagine.own.isChosen('width') || isOfPicture();
+    ofPicture = image && free ? fitting(image.naturalWidth, image.naturalHeight) : null;
+    if (ofPicture) set(ofPicture);
+    else if (free) Imagine.form.fill({ width: null, height: null });
+  }
+
+  Imagine.size = { build, show, set, recommend, fitting, follow, isOfPicture };
 }

@@ -157,7 +157,8 @@
   }
 
   function caption({ values, width, height, seconds }) {
-    const facts = [`${width} × ${height}`, `${values.steps} steps`, values.sampler, values.model];
+    const steps = values.steps && `${values.steps} steps`;
+    const facts = [`${width} × ${height}`, steps, values.sampler, values.model];
     for (const { name, weight } of values.loras ?? []) facts.push(`${name} ${weight}`);
     if (seconds > 0) facts.push(secondsText(seconds));
     byId('caption').replaceChildren(
