@@ -182,6 +182,7 @@ def test_choosing_a_model_follows_its_size_and_its_clip_layers(page: Page) -> No
     assert (page.input_value("#width"), page.input_value("#height")) == ("1024", "1024")
     assert "SDXL" in page.inner_text("#model-note")
     page.select_option("#model", "doodle")
+    page.click("#more > summary")
     assert page.get_attribute("#clip", "max") == "3"
 
 
@@ -199,6 +200,8 @@ def test_a_size_that_somebody_chose_stays_when_the_model_changes(page: Page) -> 
     [("strength", "For an input picture."), ("hires", "")],
 )
 def test_what_does_not_apply_at_first_is_off(page: Page, name: str, why: str) -> None:
+    page.click("#more > summary")
+    page.wait_for_selector("#hires")
     assert page.is_disabled(f"#{name}")
     assert page.text_content(f"#{name}-why") == why
 

@@ -1,4 +1,4 @@
-"""What the chosen model draws with by itself: shown, left to the server, and the user's own kept."""
+"""What the chosen model draws with by itself: shown, left to the server, and the user's kept."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from PIL import Image
 
 from ui.browsing import OpenPage, asked, draw, drop, message, ready, save_settings, until
 from ui.fake_server import picture

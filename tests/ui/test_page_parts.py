@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from ui.fake_server import FakeServer
 
 LARGEST = 150_000
+SHOWN = {"css/shown.css", "js/tools.js", "js/stage.js", "js/shown.js"}
 PARTS = {
-    "compare": {"css/compare.css", "js/compare.js"},
+    "shown": SHOWN,
+    "compare": SHOWN | {"css/compare.css", "js/compare.js"},
+    "keys": {"js/keys.js"},
+    "zones": {"css/zones.css", "js/zones.js"},
     "files": {"js/exif.js", "js/png.js", "js/tags.js", "js/infotext.js"}
     | {"js/settings.js", "js/files.js"},
-    "run": {"js/stream.js", "js/jobs.js", "js/progress.js", "js/run.js"},
+    "run": SHOWN | {"js/stream.js", "js/jobs.js", "js/progress.js", "js/run.js"},
     "picker": {"css/later.css", "js/fields.js", "css/rows.css", "css/picker.css", "js/words.js"}
     | {"js/rows.js", "js/picker.js"},
+    "more": {"css/later.css", "js/fields.js", "js/vae.js", "js/more.js"},
     "hires": {"css/later.css", "js/fields.js", "js/hires.js"},
     "hints": {"css/later.css", "js/fields.js", "css/rows.css", "js/hints.js"},
     "repaint": {"css/later.css", "js/fields.js", "js/mask.js", "js/view.js", "css/painter.css"}
@@ -67,22 +72,28 @@ def test_each_part_is_loaded_where_it_is_needed(
     page = open_page(place)
     ready(page)
     before = loaded(page)
+    page.keyboard.press("?")
+    page.wait_for_selector("#keys[open]")
+    page.keyboard.press("Escape")
+    assert loaded(page) - before == PARTS["keys"]
     page.click("#loras")
     page.wait_for_selector("#picker[open]")
     page.keyboard.press("Escape")
-    assert loaded(page) - before == PARTS["picker"]
+    assert loaded(page) - before == PARTS["keys"] | PARTS["picker"]
     file = tmp_path / "s.json"
     file.write_text('{"prompt": "a mill"}')
     page.set_input_files("#settings-file", file)
     message(page, "Loaded s.json.")
-    assert loaded(page) - before == PARTS["picker"] | PARTS["files"]
+    assert loaded(page) - before == PARTS["keys"] | PARTS["picker"] | PARTS["files"]
     draw(page, count=2)
     page.locator(".thumb").first.click()
     page.click("#act-compare")
     page.wait_for_selector("#compare:visible")
-    now = ("picker", "files", "run", "compare")
+    now = ("keys", "picker", "files", "run", "compare")
     assert loaded(page) - before == set().union(*(PARTS[name] for name in now))
     page.click("#more > summary")
+    page.wait_for_selector("#clip")
+    assert PARTS["more"] <= loaded(page)
     page.check("#hires-on")
     page.wait_for_selector("#hires_steps")
     assert PARTS["hires"] <= loaded(page)
@@ -97,7 +108,31 @@ def test_each_part_is_loaded_where_it_is_needed(
     assert PARTS["hints"] <= loaded(page)
     page.click("#act-enlarge")
     page.wait_for_selector("#enlarge[open]")
+    page.keyboard.press("Escape")
+    drop(page, "#stage", "s.json", b'{"prompt": "a mill"}', "application/json")
+    until(lambda: PARTS["zones"] <= loaded(page))
     assert loaded(page) - before == set().union(*PARTS.values())
+
+
+def test_what_is_under_more_is_sent_and_refused_before_it_is_opened(
+    page: Page, fake: FakeServer
+) -> None:
+    drop(
+        page, "#stage", "s.json", b'{"prompt": "a mill", "clip": 2, "hires": 2}', "application/json"
+    )
+    message(page, "Loaded s.json.")
+    draw(page)
+    assert (fake.requests[0]["clip"], fake.requests[0]["hires"]) == (2, 2)
+    assert not PARTS["more"] & loaded(page)
+    wrong = [{"field": "clip", "message": "must be at most 1"}]
+    fake.refuse = (422, {"message": "x", "fields": wrong})
+    page.click("#generate")
+    page.locator("#clip-error", has_text="must be at most 1").wait_for()
+    assert page.input_value("#clip") == "2"
+    assert page.is_checked("#hires-on")
+    page.fill("#clip", "1")
+    assert page.is_hidden("#clip-error")
+    assert page.locator(".message[data-kind=bad]").count() == 0
 
 
 def test_a_drop_on_a_new_page_is_not_lost(page: Page) -> None:

@@ -161,7 +161,7 @@ def test_variations_share_the_engines_forwards(
 def test_the_server_names_the_fields_that_it_refuses(open_page: OpenPage, url: str) -> None:
     page = come(open_page, url)
     page.click("#more > summary")
-    page.evaluate("Imagine.form.problems = () => []")  # the page would not have sent it
+    page.evaluate("Imagine.wrong.problems = () => []")  # the page would not have sent it
     page.fill("#clip", "99")
     page.fill("#prompt", "red")
     page.click("#generate")

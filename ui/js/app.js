@@ -3,7 +3,7 @@
 
 {
   const { byId, say, remember, plural } = Imagine.dom;
-  const { api, form, input, gallery, stage, shown, parameters, parts } = Imagine;
+  const { api, form, input, gallery, parameters, parts, wrong } = Imagine;
   const { tell, clearErrors } = Imagine.messages;
   const { explain } = Imagine.explain;
 
@@ -22,11 +22,13 @@
   async function generate() {
     if (running) return;
     clearErrors();
-    form.clearErrors();
-    const problems = form.problems();
-    if (problems.length) form.showErrors(problems, false);
+    wrong.clear();
+    const problems = wrong.problems();
+    if (problems.length) wrong.show(problems, false);
     else await draw({ ...form.values(), seed: Imagine.seed.next() }, form.count());
   }
+
+  const staged = () => Imagine.stage?.current ?? null; // the part may not have come
 
   /** Show a run to its end; returns its records and the error that ended it, if any. */
   async function watch(does, all, options) {
@@ -34,7 +36,7 @@
     running = true;
     Imagine.compare?.close();
     showRunning(true);
-    const before = stage.current;
+    const before = staged();
     const aborted = new Promise((resolve, reject) => {
       abort = () => reject(new DOMException('', 'AbortError'));
     });
@@ -47,13 +49,13 @@
     const { results, error, begun } = await outcome.catch(lost);
     running = false;
     showRunning(false);
-    if (!begun) await shown.goBack(before);
+    if (!begun) await Imagine.shown?.goBack(before);
     const records = results.map(({ record }) => record);
     if (records.length) {
       parts.prepare();
       Imagine.seed.made(records[0].values.seed);
     }
-    if (count === 1 && records.length === 1 && stage.current === null) stage.present(records[0]);
+    if (count === 1 && records.length === 1 && !staged()) Imagine.stage.present(records[0]);
     if (!error) finish(records, new Set(results.flatMap(({ warnings }) => warnings)));
     return { records, error };
   }
@@ -144,10 +146,13 @@
   }
 
   function wireForm() {
-    Imagine.later.build(
-      { repaint: input.get, hires: () => byId('hires-on').checked },
-      explain,
-    );
+    const needed = {
+      repaint: input.get,
+      more: () => byId('more').open,
+      hires: () => byId('hires-on')?.checked,
+    };
+    Imagine.later.build(needed, explain);
+    byId('more').ontoggle = Imagine.later.show;
     form.build(saveForm);
     input.build({
       changed: form.refresh,
@@ -172,24 +177,28 @@
   }
 
   function escape() {
-    if (!stage.comparing()) return cancel();
+    if (!Imagine.stage?.comparing()) return cancel();
     Imagine.compare.close();
     return true;
   }
+
+  /** Show a picture of the gallery. */
+  const open = (record) => parts.call('shown', 'open', record).catch(explain);
 
   async function begin() {
     // Chromium may show a file:// page no storage until the browser's process has answered it.
     await navigator.locks?.query().catch(() => {});
     api.recall();
     wireForm();
-    for (const part of [stage, shown, Imagine.drop]) part.build();
+    Imagine.drop.build(explain);
     Imagine.loras.build(explain);
     Imagine.controls.build(explain);
     Imagine.enhance.build(explain);
     Imagine.ideas.build(generate);
-    Imagine.keyboard.build({ generate, escape, remove: shown.remove });
+    const list = () => void parts.call('keys', 'open').catch(explain);
+    Imagine.keyboard.build({ generate, escape, remove: () => Imagine.shown?.remove(), list });
     await gallery.build({
-      opened: shown.open,
+      opened: open,
       refused: (why) =>
         tell(
           'warn',
@@ -198,7 +207,7 @@
     });
     if (gallery.newest()) {
       parts.prepare();
-      await shown.open(gallery.newest());
+      await open(gallery.newest());
     }
     await Imagine.server.build(recover);
   }

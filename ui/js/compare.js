@@ -2,8 +2,22 @@
 'use strict';
 
 {
-  const { byId, say } = Imagine.dom;
+  const { byId, make, say } = Imagine.dom;
   const { decodedImage } = Imagine.bytes;
+
+  const name = 'Compare: how much of the left picture shows';
+  const slider = { type: 'range', min: 0, max: 100, step: 0.5, value: 50, ariaLabel: name };
+  const seam = make('span', { className: 'seam', ariaHidden: 'true' });
+  const image = (id) => make('img', { id, alt: '', draggable: false });
+  const tag = (side) => make('span', { className: `tag ${side}`, id: `compare-tag-${side}` });
+  byId('canvas').append(
+    make(
+      'div',
+      { className: 'compare', id: 'compare', hidden: true },
+      ...[image('compare-a'), image('compare-b'), seam, tag('a'), tag('b')],
+      make('input', { ...slider, id: 'compare-at', oninput: slide }),
+    ),
+  );
 
   let returnTo = 'picture';
 
@@ -47,8 +61,6 @@
     Imagine.stage.view(returnTo);
     byId('act-compare').focus({ preventScroll: true });
   }
-
-  byId('compare-at').oninput = slide;
 
   Imagine.compare = { open, close };
 }

@@ -3,7 +3,7 @@
 
 {
   const { byId, plural } = Imagine.dom;
-  const { api, form } = Imagine;
+  const { api } = Imagine;
   const { tell } = Imagine.messages;
   const { StoreError } = Imagine.store;
 
@@ -24,7 +24,7 @@
   }
 
   function explainServer(error, actions) {
-    const strange = form.showErrors(error.fields);
+    const strange = Imagine.wrong.show(error.fields);
     if (error.status === 401)
       return tell('bad', 'This server wants its API key.', [key], 'server');
     if (error.fields.length) {

@@ -3,7 +3,7 @@
 
 {
   const { byId, make } = Imagine.dom;
-  const { form, gallery, input, stage, messages, parts, settings } = Imagine;
+  const { form, gallery, input, messages, parts, settings } = Imagine;
   const { tell } = messages;
 
   function download(blob, name) {
@@ -20,7 +20,7 @@
 
   /** Save the form, with the last picture if these settings made it. */
   async function saveSettings() {
-    const record = stage.current ?? gallery.newest();
+    const record = Imagine.stage?.current ?? gallery.newest();
     const kept = record && (await gallery.picture(record).catch(() => null));
     const values = form.values();
     if (record && values.seed === null) values.seed = record.values.seed;
@@ -62,7 +62,7 @@
     await apply({ values, ...pictures });
     const record =
       output && (await gallery.add(output, { values: complete(values), ...pictures }));
-    if (record) Imagine.shown.open(record);
+    if (record) parts.call('shown', 'open', record);
     const but = refused.length
       ? ` Not taken over, because of its value: ${refused.join(', ')}.`
       : '';

@@ -3,21 +3,16 @@
 
 {
   const { byId, make, say, bytesText, plural } = Imagine.dom;
-  const { catalogue, parameters, own, size, tokens, input, loras, controls, later, vae } = Imagine;
+  const { catalogue, parameters, own, size, tokens, input, loras, controls, later } = Imagine;
 
-  const form = () => byId('form');
   const entry = (name) => byId(name === 'img' ? 'input-file' : name);
 
   // ------------------------------------------------------------------------------ values
 
   const readers = {
-    hires: () => (byId('hires-on').checked ? byId('hires').valueAsNumber : null),
     loras: loras.values,
     controls: controls.values,
-    tiling: () => JSON.parse(byId('tiling').value),
     subseed: () => byId('subseed').value.trim() || null,
-    vae: () => byId('vae').value || null,
-    decoder: () => (byId('decoder').checked ? 'fast' : 'full'),
     model: () => byId('model').value || null,
     seed: () => byId('seed').value.trim() || null,
     original_prompt: () => Imagine.enhance.original(),
@@ -69,16 +64,9 @@
 
   const writers = {
     seed: (value) => Imagine.seed.set(value),
-    hires(value) {
-      byId('hires-on').checked = value !== null;
-      if (value !== null) byId('hires').value = value;
-    },
     loras: loras.set,
     controls: controls.set,
-    tiling: (value) => (byId('tiling').value = JSON.stringify(value)),
     subseed: (value) => (byId('subseed').value = value ?? ''),
-    decoder: (value) => (byId('decoder').checked = value === 'fast'),
-    stream: (value) => value !== null && (byId('stream').value = value), // null: as it is
     original_prompt: (value) => Imagine.enhance.noteOriginal(value),
     sampler(value) {
       const { name, schedule } = meant(value);
@@ -99,6 +87,7 @@
   }
 
   function write(name, value) {
+    if (name === 'stream' && value === null) return; // as it is
     const element = byId(name);
     if (Object.hasOwn(writers, name)) writers[name](value);
     else if (!element) later.values[name] = value;
@@ -118,6 +107,7 @@
       placeWords(document.querySelector(`[data-field=${name}]`));
       write(name, later.values[name]);
     }
+    Imagine.wrong.markAgain();
   }
 
   // --------------------------------------------------------------- what the server offers
@@ -171,7 +161,6 @@
   function offerAll() {
     offerModels();
     offerSamplers();
-    offer(byId('vae'), vae.choices());
     offerLimits();
     refresh();
   }
@@ -202,23 +191,6 @@
   function applySchedule() {
     const { label = byId('sampler').value, schedules = [] } = sampler() ?? {};
     apply('schedule', sampler() && schedules.length < 2 && `${label} has one schedule.`);
-  }
-
-  function applyClip() {
-    const layers = model()?.clip_layers;
-    const most = layers > 0 ? layers : 12;
-    byId('clip').max = document.querySelector('[data-of=clip]').max = most;
-    apply('clip', most === 1 && "This model's text encoder has one layer.");
-  }
-
-  function applyHires() {
-    const { pixels } = catalogue.limits;
-    const area = byId('width').valueAsNumber * byId('height').valueAsNumber;
-    const most = pixels > 0 && area > 0 ? Math.sqrt(pixels / area) : 8;
-    const none = most < 1.05 && 'The picture is already as large as this server draws.';
-    byId('hires-on').disabled = Boolean(none);
-    apply('hires', none, Boolean(none) || !byId('hires-on').checked);
-    byId('hires').max = Math.min(8, Math.floor(most * 20) / 20);
   }
 
   function describeSampler() {
@@ -257,117 +229,18 @@
     Imagine.enhance.show();
     loras.show();
     controls.show();
-    vae.show(model());
     byId('subseed-field').hidden = !(byId('subseed_strength').valueAsNumber > 0);
     apply('strength', !input.get() && 'For an input picture.');
-    apply('preview', !(byId('stream').valueAsNumber > 0) && 'No previews are asked for.');
     apply(
       'neg',
       byId('guidance').valueAsNumber <= 1 && 'Not used while the guidance scale is 1 or less.',
     );
     applySchedule();
-    applyClip();
-    applyHires();
     later.show();
-    settleErrors();
+    Imagine.wrong.settle();
   }
 
-  // -------------------------------------------------------------------------------- errors
-
-  let told = []; // the errors in the form: {field, message, causes}
-  const SIZES = ['width', 'height', 'extend', 'hires', 'keep_size', 'mask_padding', 'img', 'mask'];
-
-  /** What a field holds, to tell whether it has changed. */
-  function stateOf(field) {
-    const pictureOf = { img: [input.get()], mask: [input.mask()], controls: controls.pictures() };
-    return [JSON.stringify(read(field)), ...(pictureOf[field] ?? [])];
-  }
-
-  /** The fields that may have led to what the server says of one, and what they hold. */
-  const causesOf = (field) =>
-    [field, 'model', ...(SIZES.includes(field) ? SIZES : [])].map((name) => [name, stateOf(name)]);
-
-  const isAsThen = ([name, then]) => stateOf(name).every((one, at) => one === then[at]);
-
-  function mark({ field, message }) {
-    say(byId(`${field}-error`), message);
-    entry(field)?.setAttribute('aria-invalid', 'true');
-  }
-
-  /** Mark wrong fields: [{field, message}], by the page or by the server. Returns unknown ones. */
-  function showErrors(errors, byServer = true) {
-    const known = errors.filter(({ field }) => byId(`${field}-error`));
-    for (const error of known) {
-      mark(error);
-      byId(`${error.field}-error`).closest('details')?.setAttribute('open', '');
-      told.push({ ...error, causes: byServer ? causesOf(error.field) : null });
-    }
-    document.querySelector('#form [aria-invalid=true]')?.focus();
-    return errors.filter((one) => !known.includes(one)).map(({ field, message }) => `${field}: ${message}`);
-  }
-
-  function unmark({ field }) {
-    say(byId(`${field}-error`), '');
-    entry(field)?.removeAttribute('aria-invalid');
-  }
-
-  function clearErrors() {
-    told.forEach(unmark);
-    told = [];
-  }
-
-  /** Take away the errors whose cause is gone. */
-  function settleErrors() {
-    if (!told.length) return;
-    const found = problems();
-    const before = told;
-    const now = ({ field, causes, ...error }) => {
-      if (causes) return causes.every(isAsThen) && { ...error, field, causes };
-      const same = found.find((one) => one.field === field);
-      return same && { ...same, causes };
-    };
-    told = before.map(now).filter(Boolean);
-    before.forEach(unmark);
-    told.forEach(mark);
-    if (!told.length) Imagine.messages.settle('fields');
-  }
-
-  /** The errors that the page can find, in the server's form: [{field, message}]. */
-  function problems() {
-    const found = [];
-    for (const element of form().elements) {
-      const { disabled, validity, validationMessage: message } = element;
-      const field = element.closest('[data-field]')?.dataset.field;
-      const between = validity?.stepMismatch && element.step < 1; // arrows step, values need not
-      if (!field || disabled || validity.valid || between || element.closest('[hidden]')) continue;
-      found.push({ field, message });
-    }
-    const { pixels, body } = catalogue.limits;
-    const [width, height] = ['width', 'height'].map((side) => byId(side).valueAsNumber);
-    const most = `This server draws at most ${pixels?.toLocaleString('en')} pixels`;
-    if (width * height > pixels) found.push({ field: 'width', message: `${most}.` });
-    const [left, top, right, bottom] = read('extend');
-    const extended = (width + left + right) * (height + top + bottom);
-    if (input.get() && !read('mask_padding') && extended > Math.max(pixels, width * height))
-      found.push({ field: 'extend', message: `${most}, with what is beyond the edges.` });
-    const sent = Object.values(pictures()).flat();
-    if (body && sent.reduce((sum, one) => sum + (one?.size ?? 0), 0) * 1.34 > body) {
-      // base64 is a third larger
-      found.push({ field: 'img', message: `This server takes at most ${bytesText(body * 0.74)}.` });
-    }
-    if (loras.all().some(({ weight }) => !(Math.abs(weight) <= 100))) {
-      found.push({ field: 'loras', message: 'A weight is a number from -100 to 100.' });
-    }
-    const bare = controls.all().find(({ picture }) => !picture);
-    if (bare) found.push({ field: 'controls', message: `Give ${bare.name} a picture.` });
-    if (!byId('prompt').value.trim()) found.push({ field: 'prompt', message: 'Say what to draw.' });
-    const message = 'A seed is a whole number from 0 to 2^64 - 1.';
-    if (Imagine.seed.next() === undefined) found.push({ field: 'seed', message });
-    const subseed = read('subseed');
-    if (subseed && parameters.readSeed(subseed) === undefined)
-      found.push({ field: 'subseed', message });
-    return found;
-  }
+  // ------------------------------------------------------------------------------ at first
 
   /** Add a note and an error message below each field. */
   function placeWords(field) {
@@ -381,10 +254,10 @@
   }
 
   function build(changed) {
-    form().querySelectorAll('.fields [data-field]').forEach(placeWords);
+    byId('form').querySelectorAll('.fields [data-field]').forEach(placeWords);
     size.build();
     Imagine.seed.build();
-    form().addEventListener('input', ({ target }) => {
+    byId('form').addEventListener('input', ({ target }) => {
       if (target.dataset.of) byId(target.dataset.of).value = target.value;
       own.note(target.dataset.of ?? target.id);
       if (target.id === 'sampler') offerSchedules();
@@ -401,12 +274,12 @@
     model,
     fill,
     adopt,
+    apply,
     choose,
     offerAll,
     refresh,
-    problems,
-    showErrors,
-    clearErrors,
+    read,
+    entry,
     count: () => byId('n').valueAsNumber,
   };
 }

@@ -8,18 +8,17 @@
   const apple = /Mac|iPhone|iPad/.test(navigator.platform);
   const typing = (target) => target.matches?.('input, textarea, select, [contenteditable]');
 
-  /** @param {{generate, escape, remove}} does The actions. */
+  /** The name of a key on this kind of keyboard. */
+  const named = (key) => (apple ? key.replace('Ctrl', '⌘') : key);
+
+  /** @param {{generate, escape, remove, list}} does The actions. */
   function build(does) {
     addEventListener('keydown', (event) => {
       if (event.isComposing || document.querySelector('dialog[open]')) return;
       if (press(event, does)) event.preventDefault();
     });
-    byId('show-keys').onclick = () => byId('keys').showModal();
-    if (apple) {
-      for (const key of document.querySelectorAll('kbd')) {
-        key.textContent = key.textContent.replace('Ctrl', '⌘');
-      }
-    }
+    byId('show-keys').onclick = does.list;
+    for (const key of document.querySelectorAll('kbd')) key.textContent = named(key.textContent);
   }
 
   /** Run a key's action; returns whether it has one. */
@@ -29,10 +28,10 @@
     if (ctrlKey || metaKey || altKey || typing(target)) return false;
     if (key === 'Delete') return does.remove();
     if (key === '/') return byId('prompt').focus() || true;
-    if (key === '?') return byId('keys').showModal() || true;
+    if (key === '?') return does.list() || true;
     const walks = ['ArrowLeft', 'ArrowRight', 'Home', 'End'].includes(key);
     return walks && !target.closest?.('[role=radiogroup]') && gallery.walk(key);
   }
 
-  Imagine.keyboard = { build };
+  Imagine.keyboard = { build, named };
 }

@@ -6,19 +6,24 @@
 
   // In more than one of them.
   const STREAM = 'js/stream.js';
+  const SHOWN = ['css/shown.css', 'js/tools.js', 'js/stage.js', 'js/shown.js'];
   const ROWS = 'css/rows.css';
   const FIELDS = ['css/later.css', 'js/fields.js'];
   const PARTS = {
-    compare: ['css/compare.css', 'js/compare.js'],
+    shown: SHOWN,
+    compare: [...SHOWN, 'css/compare.css', 'js/compare.js'],
+    keys: ['js/keys.js'],
+    zones: ['css/zones.css', 'js/zones.js'],
     files: [
       ...['js/exif.js', 'js/png.js', 'js/tags.js', 'js/infotext.js'],
       ...['js/settings.js', 'js/files.js'],
     ],
-    run: [STREAM, 'js/jobs.js', 'js/progress.js', 'js/run.js'],
+    run: [...SHOWN, STREAM, 'js/jobs.js', 'js/progress.js', 'js/run.js'],
     repaint: [
       ...[...FIELDS, 'js/mask.js', 'js/view.js', 'css/painter.css', 'js/painter.js'],
       'js/repaint.js',
     ],
+    more: [...FIELDS, 'js/vae.js', 'js/more.js'],
     hires: [...FIELDS, 'js/hires.js'],
     hints: [...FIELDS, ROWS, 'js/hints.js'],
     enlarge: [...FIELDS, STREAM, 'js/enlarge.js'],

@@ -71,28 +71,26 @@
     tell('good', 'The seed is locked to that of this picture.');
   }
 
-  function build() {
-    const withShown = (act) => () => Promise.resolve(act(stage.current)).catch(explain);
-    byId('act-restore').onclick = withShown((record) => parts.call('files', 'restore', record));
-    byId('act-download').onclick = withShown((record) => parts.call('files', 'downloadPicture', record));
-    byId('act-input').onclick = withShown(async (record) =>
-      parts.call('files', 'useAsInput', (await gallery.picture(record)).output),
+  const withShown = (act) => () => Promise.resolve(act(stage.current)).catch(explain);
+  byId('act-restore').onclick = withShown((record) => parts.call('files', 'restore', record));
+  byId('act-download').onclick = withShown((record) => parts.call('files', 'downloadPicture', record));
+  byId('act-input').onclick = withShown(async (record) =>
+    parts.call('files', 'useAsInput', (await gallery.picture(record)).output),
+  );
+  byId('act-repaint').onclick = withShown(async (record) => {
+    await parts.call('files', 'useAsInput', (await gallery.picture(record)).output);
+    await parts.call('repaint', 'paint');
+  });
+  byId('act-enlarge').onclick = withShown((record) => parts.call('enlarge', 'open', record));
+  byId('act-seed').onclick = withShown(lockSeed);
+  byId('act-compare').onclick = withShown(toggleCompare);
+  byId('act-full').onclick = withShown(() => byId('canvas').requestFullscreen());
+  byId('act-delete').onclick = remove;
+  byId('gallery-clear').onclick = () =>
+    removeRecords(gallery.all(), `${plural(gallery.all().length, 'picture')} deleted.`).catch(
+      explain,
     );
-    byId('act-repaint').onclick = withShown(async (record) => {
-      await parts.call('files', 'useAsInput', (await gallery.picture(record)).output);
-      await parts.call('repaint', 'paint');
-    });
-    byId('act-enlarge').onclick = withShown((record) => parts.call('enlarge', 'open', record));
-    byId('act-seed').onclick = withShown(lockSeed);
-    byId('act-compare').onclick = withShown(toggleCompare);
-    byId('act-full').onclick = withShown(() => byId('canvas').requestFullscreen());
-    byId('act-delete').onclick = remove;
-    byId('gallery-clear').onclick = () =>
-      removeRecords(gallery.all(), `${plural(gallery.all().length, 'picture')} deleted.`).catch(
-        explain,
-      );
-    stage.onShow = gallery.stage;
-  }
+  stage.onShow = gallery.stage;
 
-  Imagine.shown = { build, open, goBack, remove };
+  Imagine.shown = { open, goBack, remove };
 }

@@ -2,7 +2,7 @@
 'use strict';
 
 {
-  const { byId, make, say, secondsText } = Imagine.dom;
+  const { byId, make, say } = Imagine.dom;
   const { decodedImage } = Imagine.bytes;
 
   /** A place for one picture. Its shape is fixed from the start: nothing moves as it fills. */
@@ -156,27 +156,10 @@
     };
   }
 
-  function caption({ values, width, height, seconds }) {
-    const steps = values.steps && `${values.steps} steps`;
-    const facts = [`${width} × ${height}`, steps, values.sampler, values.model];
-    for (const { name, weight } of values.loras ?? []) facts.push(`${name} ${weight}`);
-    if (seconds > 0) facts.push(secondsText(seconds));
-    byId('caption').replaceChildren(
-      make('p', { className: 'caption-prompt', title: values.prompt }, values.prompt),
-      make(
-        'p',
-        { className: 'note' },
-        'Seed ',
-        make('code', { id: 'shown-seed' }, values.seed ?? ''),
-        facts.filter(Boolean).map((fact) => ` · ${fact}`).join(''),
-      ),
-    );
-  }
-
   /** Set the record that the tools act on. */
   function select(record) {
     stage.current = record;
-    caption(record);
+    Imagine.tools.caption(record);
     stage.onShow(record);
   }
 
@@ -214,13 +197,10 @@
     view('empty');
   }
 
-  function build() {
-    byId('act-grid').onclick = showRun;
-    new ResizeObserver(() => tiles.length > 1 && arrange()).observe(byId('canvas'));
-  }
+  byId('act-grid').onclick = showRun;
+  new ResizeObserver(() => tiles.length > 1 && arrange()).observe(byId('canvas'));
 
   Imagine.stage = Object.assign(stage, {
-    build,
     begin,
     end,
     link,
