@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -452,13 +453,16 @@ def test_a_full_queue_refuses_further_enlargings_and_goes_on(
             return "Busy"
         return last
 
+    def waiting(number: int) -> bool:
+        return len(engine.status().jobs) == number
+
     async def main() -> list[str]:
         first = asyncio.create_task(one())
         await until(lambda: any(job.phase == "enlarging" for job in engine.status().jobs))
         two = []
         for number in (2, 3):
             two.append(asyncio.create_task(one()))
-            await until(lambda number=number: len(engine.status().jobs) == number)
+            await until(partial(waiting, number))
         ends = [await one()]
         go_on.set()
         return [*ends, *[await task for task in (first, *two)]]

@@ -34,7 +34,7 @@ def texts() -> PngInfo:
 
 
 def told(form: str, turn: int, **options: Any) -> bytes:
-    own = {"pnginfo": texts()} if form == "PNG" else {"xmp": SECRET.encode()}
+    own: dict[str, Any] = {"pnginfo": texts()} if form == "PNG" else {"xmp": SECRET.encode()}
     if form == "JPEG":
         own["comment"] = SECRET
     return encoded(options.pop("image", noise((24, 40))), form, exif=exif(turn), **own, **options)
