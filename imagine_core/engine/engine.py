@@ -22,6 +22,7 @@ from imagine_core.errors import (
     FieldError,
     GenerationFailed,
     ImagineError,
+    OutOfMemory,
     SettingsError,
     ShuttingDown,
 )
@@ -181,7 +182,11 @@ class Engine:
             admitted.repaints,
             [each.image for each in result.images],
         )
-        pictures = await asyncio.get_running_loop().run_in_executor(self._finishing, work)
+        try:
+            pictures = await asyncio.get_running_loop().run_in_executor(self._finishing, work)
+        except MemoryError as error:
+            message = "memory ran out as the whole pictures were made; try fewer of them at once"
+            raise OutOfMemory(message) from error
         images = zip(result.images, pictures, strict=True)
         return replace(result, images=tuple(replace(each, image=image) for each, image in images))
 
