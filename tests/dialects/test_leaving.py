@@ -5,6 +5,7 @@ The queue, the load of the model and the steps in general are in test_reply.py.
 
 from __future__ import annotations
 
+import base64
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ import httpx
 import pytest
 
 from calls import SMALL
+from imagine_core.engine import engine
 from imagine_core.testing import FakeModel
 from imagine_core.web import generation
+from sent_pictures import box_mask, encoded, noise
 from slow_server import LONG, Server, wait_until
 
 Start = Callable[..., Server]
@@ -94,6 +97,30 @@ def test_while_the_picture_is_written(start: Start, monkeypatch: pytest.MonkeyPa
     gate = Gate(monkeypatch, generation, "finished")
     leave_at(gate, server, {**SMALL, "n": 1})
     assert httpx.post(server.url + "/generate", json=SMALL, timeout=30).status_code == 200
+
+
+def test_while_a_repainted_picture_is_put_together(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = start()
+    gate = Gate(monkeypatch, engine, "finished")
+    picture, mask = (
+        base64.b64encode(encoded(each)).decode() for each in (noise(), box_mask((8, 8, 40, 40)))
+    )
+    body = {**SMALL, "img": picture, "mask": mask, "strength": 1, "mask_padding": 4}
+    leave_at(gate, server, body)
+    assert gate.calls == 1
+    kept = server.post({**body, "on_disconnect": "finish"})
+    wait_until(lambda: gate.calls == 2)
+    kept.close()
+    wait_until(lambda: [job["status"] for job in jobs(server)] == ["final"])
+    (job,) = jobs(server)
+    assert httpx.get(f"{server.url}/jobs/{job['id']}").json()["img"]
+
+
+def jobs(server: Server) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = httpx.get(server.url + "/jobs").json()["jobs"]
+    return found
 
 
 def test_while_the_picture_is_sent(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
