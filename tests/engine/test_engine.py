@@ -319,7 +319,7 @@ BAD: list[tuple[dict[str, object], set[str]]] = [
     ({"seed": -2, "images": 0}, {"seed", "images"}),
     ({"clip_skip": 0, "preview_every": -1}, {"clip_skip", "preview_every"}),
     ({"clip_skip": 13}, {"clip_skip"}),
-    ({"hires_scale": 1.0}, {"hires_scale"}),
+    ({"hires_scale": 0.9}, {"hires_scale"}),
     ({"hires_scale": 7.9, "width": 512, "height": 512}, {"hires_scale"}),
     ({"steps": 1001, "images": 17}, {"steps", "images"}),
 ]
