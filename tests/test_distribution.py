@@ -49,7 +49,7 @@ def test_the_wheel_has_doodle_but_nothing_that_paints_or_trains(wheel: dict[str,
     doodle = [PurePosixPath(name) for name in wheel if name.startswith("imagine_plugins/doodle/")]
     assert {path.name for path in doodle if path.suffix == ".py"} == {"__init__.py", "plugin.py"}
     assert {path.parts[2] for path in doodle} == {"__init__.py", "plugin.py", "models"}
-    assert sum(path.suffix == ".safetensors" for path in doodle) == 3
+    assert sum(path.suffix == ".safetensors" for path in doodle) == 4  # one is its ControlNet
     trains = {
         name
         for name, content in wheel.items()

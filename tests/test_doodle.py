@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import random
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
@@ -15,7 +16,9 @@ from PIL import Image
 from safetensors import safe_open
 
 from control_nets import random_net
-from doodle.facts import NEON, NOTHING, RIDER, Scene
+from doodle.captions import caption
+from doodle.control import agreement
+from doodle.facts import NEON, NOTHING, RIDER, Scene, training_scene
 from doodle.scenes import draw
 from doodle.subjects import COLORS, SUBJECTS
 from doodle.unet import CONFIG
@@ -27,6 +30,7 @@ from imagine_core.plugins import build_plugins
 from imagine_core.settings import Settings
 from imagine_core.types import ControlUse
 from imagine_plugins.commands.shared.request import DEFAULT_NEGATIVE
+from imagine_plugins.preprocessors.canny import canny
 
 Pixels = np.ndarray[Any, Any]
 HOUSE = GenerationRequest(
@@ -374,3 +378,24 @@ def test_a_controlnet_of_its_sizes_steers_it_and_one_of_others_is_refused(tmp_pa
             drawn(engine, replace(plain, controls=(replace(use, name="narrow"),)))
     finally:
         engine.close(grace=0)
+
+
+def test_pictures_follow_edges_with_the_controlnet_in_the_box(doodle: Engine) -> None:
+    rng = random.Random("edges")
+    scenes = [training_scene(rng) for _ in range(8)]
+    hints = [canny(draw(scene, 256, 256, seed=n).image) for n, scene in enumerate(scenes)]
+    plain = [
+        replace(HOUSE, prompt=caption(scene, rng), seed=n, guidance_scale=5.0)
+        for n, scene in enumerate(scenes)
+    ]
+    steered = []
+    for request, hint in zip(plain, hints, strict=True):
+        buffer = io.BytesIO()
+        hint.save(buffer, "PNG")
+        use = ControlUse(name="doodle-canny", image=buffer.getvalue())
+        steered.append(replace(request, controls=(use,)))
+    found = []
+    for requests in (plain, steered):
+        pictures = [result.images[0].image for result in together(doodle, requests)]
+        found.append(np.mean([agreement(*pair) for pair in zip(pictures, hints, strict=True)]))
+    assert found[1] > found[0] + 0.05
