@@ -15,7 +15,7 @@ from PIL import Image
 from starlette.applications import Starlette
 
 from calls import app_of, ask, fields_of, live
-from imagine_core import GenerationRequest, GenerationResult
+from imagine_core import GenerationRequest, GenerationResult, ResolvedRequest
 from imagine_core.engine import Engine
 from imagine_core.pictures.infotext import read_infotext
 from imagine_core.pictures.metadata import infotext_of, read_meta
@@ -148,5 +148,5 @@ def test_a_remote_run_knows_what_changed_the_model(app: Starlette) -> None:
         result = asyncio.run(last(url))
     assert isinstance(result, GenerationResult)
     expected = replace(WANTED, prompt="red", negative_prompt="ugly ", model="tiny")
-    assert result.request == expected
+    assert result.request == ResolvedRequest.of(expected, {})
     assert result.hashes == {"lora:ink": "abcdef012345", "lora:wool": "abcdef012345"}

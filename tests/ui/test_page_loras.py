@@ -581,8 +581,10 @@ VAES: list[dict[str, Any]] = [
 ]
 
 
-def choices(page: Page) -> list[str]:
-    return page.locator("#vae option:not([hidden])").all_inner_texts()
+def offers(page: Page, *choices: str) -> None:
+    """The VAEs that the page offers, once its fields under More are there."""
+    options = page.locator("#vae option:not([hidden])")
+    until(lambda: options.all_inner_texts() == [*choices])
 
 
 def test_vaes_are_offered_where_there_are_any_for_the_model(
@@ -595,13 +597,13 @@ def test_vaes_are_offered_where_there_are_any_for_the_model(
     assert page.is_hidden("#vae")  # doodle takes none
     assert page.is_hidden("#decoder")
     page.select_option("#model", "dreamshaper_8")
-    assert choices(page) == ["The model's", "ft-mse"]
+    offers(page, "The model's", "ft-mse")
     page.select_option("#vae", "ft-mse")
     page.check("#decoder")
     draw(page)
     assert (asked(fake)["vae"], asked(fake)["decoder"]) == ("ft-mse", "fast")
     page.select_option("#model", "sdxl_base")
-    assert choices(page) == ["The model's", "ft-mse", "xl-fix"]
+    offers(page, "The model's", "ft-mse", "xl-fix")
     said = "For Stable Diffusion 1 and Stable Diffusion 2; sdxl_base is SDXL."
     assert page.inner_text("#vae-why") == said
     assert page.inner_text("#decoder-why") == "This server has no fast decoder for sdxl_base."
@@ -617,7 +619,7 @@ def test_a_model_with_a_vae_of_its_sidecar_can_draw_without_it(
     ready(page)
     page.click("#more > summary")
     page.select_option("#model", "dreamshaper_8")
-    assert choices(page) == ["The model's", "The one in the model"]
+    offers(page, "The model's", "The one in the model")
     page.select_option("#vae", "none")
     draw(page)
     assert asked(fake)["vae"] == "none"
