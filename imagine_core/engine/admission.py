@@ -190,6 +190,11 @@ def admit(
     require_noise(sampler, info, samplers)
     second = _second_sampler(request, schedule, info, samplers)
     _require_able(request, info)
+    if request.distilled_guidance is not None and info.guidance != "distilled":
+        warnings.append(
+            f"distilled_guidance changes nothing: {info.name!r} reads no guidance itself"
+        )
+        request = replace(request, distilled_guidance=None)
     upscaler, file = (
         known.upscaler(request.hires_upscaler) if _enlarges(request) else (LANCZOS, None)
     )
@@ -293,9 +298,6 @@ def _require_able(request: ResolvedRequest, info: ModelInfo) -> None:
         if layers == 1:
             message = f"must be 1: {info.name!r} ({info.family}) knows no clip skip"
         raise RequestError([FieldError("clip_skip", message)])
-    if request.distilled_guidance is not None and info.guidance != "distilled":
-        message = f"the model {info.name!r} reads no guidance itself; it has 'guidance'"
-        raise RequestError([FieldError("distilled_guidance", message)])
     asked = {"tiling": bool(request.tiling), "vae_tiling": request.vae_tiling}
     fields = [name for name, wanted in asked.items() if wanted and not info.takes]
     if fields:

@@ -52,7 +52,7 @@ def _decimal(value: str) -> float | None:
 
 def _factor(value: str) -> float | None:
     factor = _decimal(value)  # others have the upscaler's name under this label
-    return factor if factor is not None and factor > 1 else None
+    return factor if factor is not None and factor >= 1 else None
 
 
 def _seed(value: str) -> str | None:
@@ -77,7 +77,7 @@ def _sampler(value: str) -> str | None:
 def _model(value: str) -> str | None:
     """Its name here: of a file, which other tools name with its folder, the stem."""
     stem, dot, ending = value.rpartition(".")
-    if dot and ending.lower() in _MODEL_FILES:
+    if stem and dot and ending.lower() in _MODEL_FILES:
         value = re.split(r"[/\\]", stem)[-1]
     return value or None
 

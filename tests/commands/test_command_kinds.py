@@ -53,7 +53,8 @@ def test_controlnets_are_listed_apart_from_the_models(imagine: Imagine, models: 
     write_hollow(folder / "union.safetensors", {**table, "task_embedding": (6, 320)})
     ended = imagine("list", "--kind", "controlnet", "--models", models)
     assert (ended.code, ended.err) == (0, "")
-    _, canny, union = ended.out.splitlines()
+    _, canny, doodle, union = ended.out.splitlines()
+    assert doodle.split() == ["doodle-canny", "sd", "8", "MB"]
     assert canny.split() == ["canny", "sdxl", "2.5", "GB"]
     assert union.split()[:4] == ["union", "controlnet", "2.5", "GB"]
     assert "several kinds of hints at once (union, ProMax)" in union

@@ -85,9 +85,14 @@ def test_a_request_is_admitted_with_the_values_of_its_model(
     assert found.work[1:] == (64, 128)
 
 
-def test_distilled_guidance_is_for_models_that_read_it(own: dict[str, Any], engine: Engine) -> None:
-    with pytest.raises(RequestError, match="reads no guidance itself"):
-        admitted(engine, sampler="test euler", distilled_guidance=3.5)
+def test_a_distilled_guidance_changes_nothing_in_models_that_read_none(
+    own: dict[str, Any], engine: Engine
+) -> None:
+    found = admitted(engine, sampler="test euler", distilled_guidance=3.5)
+    assert found.request.distilled_guidance is None
+    assert found.warnings == (
+        "distilled_guidance changes nothing: 'tiny' reads no guidance itself",
+    )
 
 
 def test_a_distilled_model_is_told_its_own_guidance_unless_a_request_says_another(

@@ -56,7 +56,7 @@
   const FILES = ['safetensors', 'sft', 'ckpt', 'pt', 'pth', 'bin', 'gguf'];
   const nameOfModel = (text) => {
     const dot = text.lastIndexOf('.');
-    const isFile = dot >= 0 && FILES.includes(text.slice(dot + 1).toLowerCase());
+    const isFile = dot > 0 && FILES.includes(text.slice(dot + 1).toLowerCase());
     return isFile ? text.slice(0, dot).split(/[/\\]/).at(-1) : text;
   };
 
