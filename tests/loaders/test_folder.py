@@ -275,7 +275,10 @@ def cut(folder: Path) -> None:
         (fill("model_index.json", "{"), "model_index.json is damaged"),
         (fill("model_index.json", "[]"), "no JSON object"),
         (fill("model_index.json", "{}"), "does not say of what pipeline it is"),
-        (fill("model_index.json", '{"_class_name": "FluxPipeline"}'), "FluxPipeline, which is not"),
+        (
+            fill("model_index.json", '{"_class_name": "KolorsPipeline"}'),
+            "KolorsPipeline, which is not",
+        ),
         (lambda f: change(f, "model_index.json", vae=[None, None]), "names no vae"),
         (lambda f: change(f, "model_index.json", vae=["diffusers", "VQModel"]), "is a VQModel"),
         (remove("unet/config.json"), "unet/config.json is missing"),

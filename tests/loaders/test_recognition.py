@@ -192,8 +192,6 @@ UP = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k"
 CLIP = "transformer.resblocks.0.mlp.c_fc.weight"
 SDXL_UNET = {key: shape for key, shape in shapes(SDXL).items() if key.startswith(U)}
 CUT_XL = {key: s for key, s in shapes(SDXL).items() if ".transformer_blocks.9." not in key}
-FLUX = "double_blocks.0.img_attn.norm.key_norm.scale"
-SD3 = f"{U}joint_blocks.0.context_block.adaLN_modulation.1.bias"
 
 FOREIGN: list[tuple[dict[str, tuple[int, ...]], str, str]] = [
     (
@@ -224,9 +222,9 @@ FOREIGN: list[tuple[dict[str, tuple[int, ...]], str, str]] = [
     ({"input_hint_block.0.weight": (16, 3, 3, 3)}, "controlnet", "ControlNet"),
     ({"controlnet_cond_embedding.conv_in.weight": (16, 3, 3, 3)}, "controlnet", "ControlNet"),
     ({"image_proj.proj.weight": (4, 4)}, "ip-adapter", "IP-Adapter"),
-    ({FLUX: (128,)}, "flux", "Flux, which is not supported"),
-    ({U + FLUX: (128,)}, "flux", "Flux"),
-    ({SD3: (4,)}, "sd3", "Stable Diffusion 3"),
+    ({"double_blocks.0.img_attn.qkv.weight": (9, 3)}, "flux", "a relative of FLUX, which is not"),
+    ({f"{U}double_blocks.0.img_attn.qkv.weight": (9, 3)}, "flux", "a relative of FLUX"),
+    ({"transformer_blocks.0.attn.add_q_proj.weight": (4, 4)}, "mmdit", "Stable Diffusion 3"),
     ({"clip_txt_mapper.weight": (4, 4)}, "cascade", "Cascade"),
     ({**shapes(SD1), f"{U}input_blocks.1.0.time_stack.x": (1,)}, "video", "video model"),
     ({**shapes(SD1), "scaled_fp8": (0,)}, "scaled-fp8", "separate scales"),

@@ -160,22 +160,138 @@ def test_the_configuration_of_a_folder_tells_sdxl_apart(tmp_path: Path) -> None:
         assert 2 * PARAMETERS < info.size < 2.01 * PARAMETERS
 
 
+# --------------------------------------------------------------------------- those of flow models
+
+KL16: dict[str, Any] = {
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+}
+FLUX, SD3 = ("flux", "z-image", "chroma"), ("sd3",)
+FLOW = {
+    "diffusers": diffusers_shapes(**KL16),
+    "original": {
+        key: (shape[0] * 4 if key.startswith("encoder.conv_out") else shape[0], *shape[1:])
+        if "conv_out" in key and key.startswith("encoder")
+        else ((shape[0], 16, *shape[2:]) if key == "decoder.conv_in.weight" else shape)
+        for key, shape in vae_shapes().items()
+        if not key.startswith(("quant_conv", "post_quant_conv"))
+    },
+}
+
+
+@pytest.mark.parametrize("layout", FLOW)
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [
+        ("ae", FLUX),
+        ("flux_vae", FLUX),
+        ("ae_bf16", FLUX),
+        ("sd3_vae", SD3),
+        ("sd3.5-vae-fp16", SD3),
+        ("mine", FLUX + SD3),
+        ("aether", FLUX + SD3),
+    ],
+)
+def test_a_vae_of_16_channels_is_told_by_its_name(
+    tmp_path: Path, layout: str, name: str, fits: tuple[str, ...]
+) -> None:
+    info = recognise(write_hollow(tmp_path / f"{name}.safetensors", FLOW[layout]))
+    assert (info.problem, info.fits) == (None, fits)
+    assert info.family == ("unknown" if fits == FLUX + SD3 else fits[0])
+    assert info.parameters == 83_819_683  # of the autoencoder of FLUX.1, by diffusers
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"), [("taef1", FLUX), ("taesd3", SD3), ("taesd3_decoder", SD3)]
+)
+def test_a_taesd_of_16_channels_is_told_by_its_name(
+    tmp_path: Path, name: str, fits: tuple[str, ...]
+) -> None:
+    tensors = diffusers_shapes("AutoencoderTiny", latent_channels=16)
+    info = recognise(write_hollow(tmp_path / f"{name}.safetensors", tensors))
+    assert (info.problem, info.fits, info.details) == (None, fits, {"decoder": "fast"})
+
+
+@pytest.mark.parametrize(("scale", "fits"), [(0.3611, FLUX), (1.5305, SD3), (0.18215, FLUX + SD3)])
+def test_the_scale_in_a_folder_tells_vaes_of_16_channels_apart(
+    tmp_path: Path, scale: float, fits: tuple[str, ...]
+) -> None:
+    config = {**SD1_VAE, **KL16, "scaling_factor": scale, "shift_factor": 0.1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_hollow(tmp_path / "diffusion_pytorch_model.safetensors", FLOW["diffusers"])
+    info = VaeLoader().recognise(tmp_path)
+    assert info is not None
+    assert (info.problem, info.fits) == (None, fits)
+
+
+def test_metadata_tells_vaes_of_16_channels_apart(tmp_path: Path) -> None:
+    said = {"modelspec.architecture": "flux-1-dev/vae"}
+    assert hollow(tmp_path, FLOW["original"], metadata=said).fits == FLUX
+
+
+def _flux2(*, inside: bool = False) -> dict[str, tuple[int, ...]]:
+    """As diffusers has it, or with the quantising convolutions where its authors have them."""
+    halves = {"quant_conv": "encoder.", "post_quant_conv": "decoder."}
+    return {
+        halves.get(key.partition(".")[0], "") + key if inside else key: shape
+        for key, shape in diffusers_shapes(latent_channels=32).items()
+    } | {"bn.running_mean": (128,), "bn.running_var": (128,)}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_vae_of_flux2_is_known(tmp_path: Path, *, inside: bool) -> None:
+    info = hollow(tmp_path, _flux2(inside=inside))
+    assert (info.family, info.fits) == ("flux2", ("flux2",))
+    assert info.problem == "this is the VAE of FLUX.2, which is recognised, but cannot be used yet"
+
+
+WAN = {
+    "decoder.middle.0.residual.0.gamma": (384, 1, 1, 1),
+    "decoder.conv1.weight": (384, 16, 3, 3, 3),
+    "encoder.conv1.weight": (96, 3, 3, 3, 3),
+    "conv1.weight": (32, 32, 1, 1, 1),
+}
+QWEN = {
+    "decoder.conv_in.weight": (384, 16, 3, 3, 3),
+    "encoder.conv_in.weight": (96, 3, 3, 3, 3),
+    "quant_conv.weight": (32, 32, 1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("tensors", [WAN, QWEN])
+def test_the_vae_of_qwen_image_is_known(
+    tmp_path: Path, tensors: Mapping[str, tuple[int, ...]]
+) -> None:
+    info = recognise(write_hollow(tmp_path / "qwen_image_vae.safetensors", tensors))
+    assert (info.family, info.fits) == ("qwen-image", ("qwen-image",))
+    assert "Qwen-Image, which is recognised" in (info.problem or "")
+    info = recognise(write_hollow(tmp_path / "wan_2.1_vae.safetensors", tensors))
+    assert info.problem == "this is the VAE of Wan video, which is not supported"
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderKLFlux2", "AutoencoderKLQwenImage"])
+def test_folders_of_other_vaes_of_flow_models_are_known(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"_class_name": kind}))
+    tensors = _flux2() if "Flux2" in kind else QWEN
+    write_hollow(tmp_path / "diffusion_pytorch_model.safetensors", tensors)
+    info = VaeLoader().recognise(tmp_path)
+    assert info is not None
+    assert info.fits == (("flux2",) if "Flux2" in kind else ("qwen-image",))
+    assert "cannot be used yet" in (info.problem or "")
+
+
 # ------------------------------------------------------------------------------- what cannot serve
 
 
 @pytest.mark.parametrize(
     ("tensors", "words"),
     [
-        (diffusers_shapes(latent_channels=16), "of 16 channels, as Flux's and .* 3's are, which"),
-        (diffusers_shapes("AutoencoderTiny", latent_channels=16), "of 16 channels, as Flux's"),
         (
-            authors_names(diffusers_shapes("AutoencoderTiny", latent_channels=16), encoder=None),
-            "of 16 channels, as Flux's",
+            diffusers_shapes(latent_channels=12),
+            r"of 12 channels, which is not supported; .* have 4, 16, 32",
         ),
-        (
-            diffusers_shapes(latent_channels=32),
-            r"of 32 channels, which is not supported; .* have 4",
-        ),
+        (diffusers_shapes("AutoencoderTiny", latent_channels=12), "of 12 channels"),
         ({"decoder.conv_in.weight": ()}, "of 0 channels"),
         (authors_names(TINY, decoder=None), "the encoder of a TAESD alone, .* take its decoder"),
         (
@@ -241,7 +357,7 @@ def test_a_broken_file_in_a_folder_is_told(tmp_path: Path) -> None:
     [
         shapes(SD1),
         shapes(SDXL),
-        {**FULL["original"], "double_blocks.0.img_attn.norm.key_norm.scale": (128,)},
+        {**FULL["original"], "double_blocks.0.img_attn.qkv.weight": (9, 3)},
         {**FULL["original"], "decoder.up.0.block.0.time_stack.in_layers.2.weight": (1,)},
         {"model.0.weight": (64, 3, 3, 3)},
         {"0.weight": (64, 3, 3, 3), "2.weight": (64, 64, 3, 3)},

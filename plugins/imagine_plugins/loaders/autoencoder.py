@@ -30,8 +30,8 @@ class Autoencoder:
 
     Args:
         network: The network and how it computes.
-        scaling: What has the scale and the statistics of its latents, `scaling_factor`,
-            `latents_mean` and `latents_std`; None for its own configuration.
+        scaling: What has the scale and the statistics of its latents, `scaling_factor`, and
+            `shift_factor` or `latents_mean` and `latents_std`; None for its own configuration.
     """
 
     plain: Autoencoder | None = None
@@ -147,11 +147,11 @@ class Autoencoder:
         return latent * (deviation / scale) + mean
 
     def _statistics(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and deviation per channel, where the configuration has them: else 0 and 1."""
+        """Mean and deviation per channel, or one of all: else the shift, which may be 0, and 1."""
         scaling = self._scaling
         mean, deviation = scaling.get("latents_mean"), scaling.get("latents_std")
         if mean is None or deviation is None:
-            mean, deviation = [0.0], [1.0]
+            mean, deviation = [scaling.get("shift_factor") or 0.0], [1.0]
         columns = torch.tensor([mean, deviation], dtype=torch.float32, device=device)
         return columns[0].view(1, -1, 1, 1), columns[1].view(1, -1, 1, 1)
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.control_layouts import control_problem
+from imagine_plugins.loaders.flow.recognition import flow_in_file
+from imagine_plugins.loaders.header import read_header
 from imagine_plugins.loaders.problems import ProblemError, explained, named
 from imagine_plugins.loaders.recognition import recognise_checkpoint
 from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
@@ -81,7 +83,8 @@ class CheckpointLoader:
     def _checkpoint(self, path: Path) -> ModelInfo:
         try:
             with explained():
-                return recognise_checkpoint(path).info(path, name=path.stem, loader=self.name)
+                found = flow_in_file(path, read_header(path)) or recognise_checkpoint(path)
+                return found.info(path, name=path.stem, loader=self.name)
         except ProblemError as error:
             return error.info(path, name=path.stem, loader=self.name)
 

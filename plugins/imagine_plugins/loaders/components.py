@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.architectures import Architecture, Config
@@ -61,6 +61,21 @@ class Stored:
 
     path: Path
     tensor: Tensor
+
+
+class Piece(NamedTuple):
+    """Rows of a stored tensor that are rows of a parameter.
+
+    Attributes:
+        key: The tensor's name.
+        start, stop: The rows, the latter excluded; None for all that there are from `start` on.
+        transposed: Whether rows and columns are the other way round in the file; then all of it.
+    """
+
+    key: str
+    start: int = 0
+    stop: int | None = None
+    transposed: bool = False
 
 
 Weights = Mapping[str, Stored]

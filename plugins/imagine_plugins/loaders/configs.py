@@ -130,6 +130,8 @@ def _size(unet: Config, vae: Config) -> tuple[int, int]:
 
 def _require_fit(plan: Architecture) -> None:
     """Refuse components that contradict each other, before the first picture fails."""
+    if plan.vae.get("shift_factor"):
+        raise ConfigError("its autoencoder shifts latents, which no Stable Diffusion model does")
     latent, read = plan.vae["latent_channels"], plan.unet["in_channels"]
     width = sum(text.config["hidden_size"] for text in plan.texts)
     wants = plan.unet["cross_attention_dim"]
@@ -219,8 +221,9 @@ def autoencoder(config: Config, name: str) -> Config:
     _require_counts("vae", config, ("in_channels", "out_channels", "latent_channels"))
     if not isinstance(config["scaling_factor"], (int, float)) or config["scaling_factor"] <= 0:
         raise ConfigError("vae/config.json: scaling_factor is no positive number")
-    if config.get("shift_factor"):
-        raise ConfigError("its autoencoder shifts latents, which no Stable Diffusion model does")
+    shift = config.get("shift_factor") or 0.0
+    if not isinstance(shift, (int, float)) or not -1000 < shift < 1000:
+        raise ConfigError("vae/config.json: shift_factor is no number")
     return config
 
 

@@ -23,9 +23,8 @@ from imagine_plugins.loaders.control_layouts import (
     control_of,
 )
 from imagine_plugins.loaders.folder import INDEX, component_weights, file_reader
-from imagine_plugins.loaders.header import first_tensor, read_header, recognised
+from imagine_plugins.loaders.header import first_tensor, modelspec, read_header, recognised
 from imagine_plugins.loaders.problems import ProblemError, named
-from imagine_plugins.loaders.recognition import modelspec
 from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
 from imagine_plugins.loaders.upscaler_layouts import upscaler_problem
 

@@ -11,10 +11,16 @@ from typing import TYPE_CHECKING
 
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.components import FLOATS
-from imagine_plugins.loaders.header import Header, HeaderError, Tensor, parse_header, read_header
+from imagine_plugins.loaders.header import (
+    Header,
+    HeaderError,
+    Tensor,
+    modelspec,
+    parse_header,
+    read_header,
+)
 from imagine_plugins.loaders.inversions import Inversion, inversion
 from imagine_plugins.loaders.problems import ProblemError, named
-from imagine_plugins.loaders.recognition import modelspec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,17 +27,20 @@ CONFIG_LIMIT = 64 * 2**20  # a tokenizer.json has some megabytes
 
 
 class FolderLoader:
-    """Loads folders of the Stable Diffusion and Stable Diffusion XL pipelines."""
+    """Loads folders of Stable Diffusion's pipelines, and knows those of flow models."""
 
     name = "folder"
 
     def recognise(self, path: Path) -> ModelInfo | None:
         """The model in a folder; None for one without `model_index.json`."""
+        from imagine_plugins.loaders.flow.folder import flow_in_folder  # which reads as this does
+
         if path.name.startswith(".") or not (path / INDEX).is_file():
             return None
         try:
             with explained():
-                return examine(path).info(path, name=path.name, loader=self.name)
+                found = flow_in_folder(path) or examine(path)
+                return found.info(path, name=path.name, loader=self.name)
         except ProblemError as error:
             return error.info(path, name=path.name, loader=self.name)
 

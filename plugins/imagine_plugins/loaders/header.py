@@ -17,6 +17,8 @@ HEADER_LIMIT = 100_000_000  # the format's own limit
 STRUCTURE_LIMIT = 2_000_000  # brackets, commas and escapes: what parsing costs time and memory for
 RANK_LIMIT = 16
 DIMENSION_LIMIT = 2**48
+SPEC = "modelspec."
+SHOWN_METADATA = 1000  # characters; thumbnails are larger
 
 BITS = {
     "F4": 4,
@@ -105,6 +107,15 @@ class Header:
     metadata: Mapping[str, str] = field(default_factory=dict)
     start: int
     size: int
+
+
+def modelspec(header: Header) -> dict[str, str]:
+    """The modelspec entries by their short names: title, author, licence, ..."""
+    return {
+        name.removeprefix(SPEC): text
+        for name, text in header.metadata.items()
+        if name.startswith(SPEC) and len(text) <= SHOWN_METADATA
+    }
 
 
 _last: tuple[tuple[Path, int, int, int, int], Header] | None = None

@@ -13,9 +13,8 @@ from imagine_core.models.folders import FOLDERS
 from imagine_plugins.loaders.adapters.fitting import sentences
 from imagine_plugins.loaders.adapters.recognition import AdapterInfo, adapter_info
 from imagine_plugins.loaders.components import FLOATS
-from imagine_plugins.loaders.header import Header, HeaderError, read_header
+from imagine_plugins.loaders.header import Header, HeaderError, modelspec, read_header
 from imagine_plugins.loaders.problems import named
-from imagine_plugins.loaders.recognition import modelspec
 from imagine_plugins.loaders.unsupported import unfit
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from imagine_plugins.loaders.components import (
     component_slots,
 )
 from imagine_plugins.loaders.families import stable_diffusion
-from imagine_plugins.loaders.header import Header, read_header
+from imagine_plugins.loaders.header import SPEC, Header, modelspec, read_header
 from imagine_plugins.loaders.layout import UNET, VAE, own_names
 from imagine_plugins.loaders.names import text_prefixes, turned, usual_names
 from imagine_plugins.loaders.parameterization import scheduler
@@ -25,8 +25,6 @@ from imagine_plugins.loaders.problems import ProblemError
 from imagine_plugins.loaders.sidecar import Overrides, SidecarError, parse_size, read_sidecar
 
 DIFFUSERS_VAE = "decoder.up_blocks.0.resnets.0.norm1.weight"  # as ComfyUI tells it
-SPEC = "modelspec."
-SHOWN_METADATA = 1000  # characters; thumbnails are larger
 
 
 def recognise_checkpoint(path: Path) -> Checkpoint:
@@ -128,12 +126,3 @@ def _size(
     if plan.family == "sd2" and noise["prediction_type"] == "epsilon":
         return 512, 512
     return plan.size
-
-
-def modelspec(header: Header) -> dict[str, str]:
-    """The modelspec entries by their short names: title, author, licence, ..."""
-    return {
-        name.removeprefix(SPEC): text
-        for name, text in header.metadata.items()
-        if name.startswith(SPEC) and len(text) <= SHOWN_METADATA
-    }

@@ -13,6 +13,7 @@ from imagine_plugins.loaders.adapters.recognition import (
     adapter_info,
 )
 from imagine_plugins.loaders.control_layouts import control_problem
+from imagine_plugins.loaders.flow.recognition import layout_of
 from imagine_plugins.loaders.header import Header
 from imagine_plugins.loaders.inversions import inversion
 from imagine_plugins.loaders.layout import UNET
@@ -22,18 +23,15 @@ from imagine_plugins.loaders.vae_layouts import vae_problem
 
 # A key that each unsupported generator has, bare or after `UNET`.
 GENERATORS = (
-    ("double_blocks.0.img_attn.norm.key_norm.scale", "flux", "Flux"),
-    ("double_blocks.0.img_attn.norm.key_norm.weight", "flux", "Flux"),
-    ("joint_blocks.0.context_block.adaLN_modulation.1.bias", "sd3", "Stable Diffusion 3"),
+    ("double_blocks.0.img_attn.qkv.weight", "flux", "a relative of FLUX"),
     ("double_layers.0.attn.w1q.weight", "auraflow", "AuraFlow"),
     ("clip_txt_mapper.weight", "cascade", "Stable Cascade"),
     ("head.modulation", "wan", "Wan video"),
     ("cap_embedder.0.weight", "lumina", "Lumina"),
-    ("layers.0.adaLN_modulation.0.weight", "z-image", "Z-Image"),
     ("patchify_proj.weight", "ltx", "LTX-Video"),
     ("txt_in.individual_token_refiner.blocks.0.norm1.weight", "hunyuan", "HunyuanVideo"),
     ("t_embedder.mlp.0.weight", "dit", "a diffusion transformer (PixArt, HunyuanDiT or kin)"),
-    ("transformer_blocks.0.attn.add_q_proj.weight", "mmdit", "a Flux or SD3 transformer"),
+    ("transformer_blocks.0.attn.add_q_proj.weight", "mmdit", "a relative of Stable Diffusion 3"),
 )
 
 # Files that hold one part of a model have one of these keys.
@@ -105,6 +103,14 @@ def _embedding(header: Header) -> ProblemError | None:
     return ProblemError(problem, family="embedding")
 
 
+def _flow(header: Header) -> ProblemError | None:
+    """A flow model, which has a recognition of its own."""
+    layout = layout_of(header)
+    if layout is None:
+        return None
+    return ProblemError(f"this is {layout.family.title}, a model", family=layout.family.name)
+
+
 def _generator(header: Header) -> ProblemError | None:
     for key, family, name in GENERATORS:
         if _has(header, (key, UNET + key)):
@@ -158,6 +164,7 @@ TESTS: tuple[Callable[[Header], ProblemError | None], ...] = (
     _adapter,
     _embedding,
     control_problem,
+    _flow,
     _generator,
     _scaled,
     _part,

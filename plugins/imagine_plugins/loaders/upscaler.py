@@ -11,9 +11,14 @@ from typing import TYPE_CHECKING, Any
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders.components import FLOATS, Meter
 from imagine_plugins.loaders.control_layouts import control_problem
-from imagine_plugins.loaders.header import Header, first_tensor, read_header, recognised
+from imagine_plugins.loaders.header import (
+    Header,
+    first_tensor,
+    modelspec,
+    read_header,
+    recognised,
+)
 from imagine_plugins.loaders.problems import ProblemError, named
-from imagine_plugins.loaders.recognition import modelspec
 from imagine_plugins.loaders.torch_file import TORCH_FILES, read_torch_file
 from imagine_plugins.loaders.upscaler_layouts import UpscalerFile, upscaler_in
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from imagine_core.interfaces import ModelInfo
 from imagine_plugins.loaders import configs
 from imagine_plugins.loaders.components import FLOATS, Meter
+from imagine_plugins.loaders.flow.vaes import VAES
 from imagine_plugins.loaders.folder import INDEX, component_weights, file_reader
-from imagine_plugins.loaders.header import read_header, recognised
+from imagine_plugins.loaders.header import modelspec, read_header, recognised
 from imagine_plugins.loaders.problems import ProblemError, named
-from imagine_plugins.loaders.recognition import modelspec
 from imagine_plugins.loaders.unsupported import unsupported
 from imagine_plugins.loaders.vae_layouts import VaeFile, vae_in_file, vae_of, vae_problem
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 CLASSES = configs.CLASSES["vae"]
+FLOW_CLASSES = tuple(vae.config["_class_name"] for vae in VAES.values())
 
 
 class VaeLoader:
@@ -55,6 +56,8 @@ class VaeLoader:
             if found is None:
                 raise ProblemError("it is no VAE any more", family="vae")
             vae, _ = found
+            if vae.problem is not None:
+                raise ProblemError(vae.problem, family=vae.family)
             dtype = device.vae_dtype(torch.float32 if full_precision else device.dtype())
             network = autoencoder_network(
                 vae.config,
@@ -82,6 +85,7 @@ class VaeLoader:
             kind="vae",
             family=vae.family,
             fits=vae.fits,
+            problem=vae.problem,
             size=sum(file.stat().st_size for file in {s.path for s in vae.component.read}),
             parameters=numbers.total(),
             dtype=FLOATS.get(max(numbers, key=numbers.__getitem__)),
@@ -117,7 +121,7 @@ def _in_folder(folder: Path) -> tuple[VaeFile, Mapping[str, str]] | None:
     kind = config.get("_class_name") if isinstance(config, dict) else None
     if not isinstance(kind, str) or "autoencoder" not in kind.lower():
         return None
-    if kind not in CLASSES:
+    if kind not in CLASSES + FLOW_CLASSES:
         wanted = " or ".join(CLASSES)
         problem = f"this VAE is of the class {kind:.80}; only {wanted} is supported"
         raise ProblemError(problem, family="vae")
