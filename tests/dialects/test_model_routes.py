@@ -172,8 +172,9 @@ def test_controlnets_are_listed_by_their_kind_with_what_they_fit(
     write_hollow(folder / "depth.safetensors", table)
     write_hollow(folder / "lite.safetensors", {"lllite_unet_x.down.0.weight": (2, 2)})
     listed = ask(with_loras, "GET", "/models?kind=controlnet").json()
-    assert (listed["models"], listed["default"]) == (["depth"], None)
-    depth, lite = listed["details"]
+    assert (listed["models"], listed["default"]) == (["depth", "doodle-canny"], None)
+    depth, doodle, lite = listed["details"]
+    assert (doodle["family"], doodle["fits"]) == ("sd", ["sd"])
     assert (depth["family"], depth["fits"], depth["problem"]) == ("sd2", ["sd2"], None)
     assert (lite["kind"], lite["fits"]) == ("controlnet", [])
     assert "ControlNet-LLLite" in lite["problem"]

@@ -246,11 +246,10 @@ class FluxPlugin:
 def test_a_strangers_loader_takes_a_file_that_the_built_in_ones_call_unsupported(
     tmp_path: Path,
 ) -> None:
-    key = "double_blocks.0.img_attn.norm.key_norm.scale"
-    write_hollow(tmp_path / "flux1-dev.safetensors", {key: (128,)})
+    write_hollow(tmp_path / "flux1-dev.safetensors", {"double_layers.0.attn.w1q.weight": (8, 8)})
     alone = Catalogue(tmp_path, loaders=build_plugins().loaders).find("flux1-dev")
-    assert (alone.loader, alone.family) == ("checkpoint", "flux")
-    assert "Flux, which is not supported" in (alone.problem or "")
+    assert (alone.loader, alone.family) == ("checkpoint", "auraflow")
+    assert "AuraFlow, which is not supported" in (alone.problem or "")
     plugins = build_plugins(extra=[("loader-flux", FluxPlugin())])
     known = ["checkpoint", "folder", "lora", "embedding", "vae", "controlnet", "upscaler", "flux"]
     assert plugins.loaders.names() == known
