@@ -16,7 +16,7 @@ from ui.browsing import asked, draw, drop, message, save_settings, until
 from ui.fake_server import picture
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Route
 
     from ui.fake_server import FakeServer
 
@@ -141,11 +141,39 @@ def test_what_a_file_says_nothing_of_stays(page: Page, tmp_path: Path) -> None:
     assert (page.input_value("#guidance"), page.input_value("#stream")) == ("3", "2")
 
 
+OVER = """() => {
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File(['{}'], 's.json'));
+    document.body.dispatchEvent(new DragEvent('dragover', { dataTransfer, bubbles: true }));
+}"""
+
+
 @pytest.mark.parametrize("target", ["#stage", "#prompt", "header", "#drop [data-do=restore]"])
 def test_a_settings_file_can_be_dropped_anywhere(page: Page, target: str) -> None:
+    if target.startswith("#drop"):
+        page.evaluate(OVER)
+        page.wait_for_selector(target)
     drop(page, target, "s.json", b'{"prompt": "dropped", "steps": 3}', "application/json")
     message(page, "Loaded s.json.")
     assert page.input_value("#prompt") == "dropped"
+    assert page.is_hidden("#drop")
+
+
+def test_zones_that_come_after_the_drag_is_over_stay_away(page: Page) -> None:
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/js/zones.js", hold)
+    page.evaluate(OVER)
+    until(lambda: page.evaluate("1") and held)  # the browser's news arrive during a call
+    page.evaluate("dispatchEvent(new DragEvent('dragend', { bubbles: true }))")
+    held[0].continue_()
+    page.locator("#drop").wait_for(state="attached")
+    assert page.is_hidden("#drop")
+    page.evaluate(OVER)
+    page.wait_for_selector("#drop")
 
 
 def test_a_dropped_picture_without_settings_becomes_the_input(page: Page) -> None:

@@ -9,23 +9,33 @@
   const wanted = (event) => types(event).includes('Files') || types(event).includes(OURS);
 
   let failed = () => {};
+  let dragging = false; // the part may come once it is over
   const zones = (does, ...all) => parts.call('zones', does, ...all).catch(failed);
 
   function over(event) {
     if (!wanted(event)) return;
     event.preventDefault();
     event.dataTransfer.dropEffect = 'copy';
-    if (!document.querySelector('dialog[open]')) zones('show', event.target); // above everything
+    const begins = !dragging;
+    dragging = true;
+    if (document.querySelector('dialog[open]')) return; // which is above everything
+    const { target } = event;
+    if (Imagine.zones) Imagine.zones.show(target);
+    else if (begins) parts.load('zones').then((loaded) => dragging && loaded.show(target), failed);
   }
 
-  const hide = () => Imagine.zones?.hide();
+  function hide() {
+    dragging = false;
+    Imagine.zones?.hide();
+  }
 
   /** Read the event at once: afterwards the browser takes its data back. */
   async function drop(event) {
-    if (!wanted(event)) return hide();
+    hide();
+    if (!wanted(event)) return;
     event.preventDefault();
     const [file] = event.dataTransfer.files;
-    return zones('take', event.target, { file, id: event.dataTransfer.getData(OURS) });
+    await zones('take', event.target, { file, id: event.dataTransfer.getData(OURS) });
   }
 
   function start(event) {

@@ -63,7 +63,6 @@
 
   /** Take what was dropped on `target`: a file, or the gallery's picture of this id. */
   async function take(target, { file, id }) {
-    hide();
     const [use, taker] = [purpose(target), takerAt(target)];
     const record = id && gallery.all().find((one) => String(one.id) === id);
     if (taker && record) give(taker, (await gallery.picture(record)).output);
