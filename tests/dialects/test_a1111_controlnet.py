@@ -28,6 +28,7 @@ V1 = "/sdapi/v1/"
 BODY: dict[str, Any] = {"prompt": "red", "width": 64, "height": 64, "steps": 4, "seed": 1}
 HINT = Image.new("RGB", (64, 64), (255, 0, 128))
 START = noise(64, 64)
+BUNDLED = "doodle-canny [6f5d0096]"
 
 
 class Missing:
@@ -230,7 +231,7 @@ def test_what_has_no_effect_is_named(app: Starlette) -> None:
     [
         ({**UNIT, "module": "openpose"}, "asks for the module 'openpose', which is not here: "),
         ({**UNIT, "module": "depth"}, "'depth', which cannot be used: it needs a network"),
-        ({**UNIT, "model": "None"}, "names no model: there are edges, lines"),
+        ({**UNIT, "model": "None"}, "names no model: there are doodle-canny, edges, lines"),
         ({**UNIT, "weight": 11}, "has weight: must be from 0.0 to 10.0"),
         ({**UNIT, "weight": "much", "control_mode": 3}, "control_mode: must be one of 0 (Balanced"),
         ({**UNIT, "image": "?"}, "has image: is not base64"),
@@ -278,12 +279,12 @@ def test_a_controlnet_is_listed_with_its_hash_and_found_by_that(
 
     monkeypatch.setattr(Catalogue, "usable", hashed)
     listed = get(app, "model_list")["model_list"]
-    assert listed == ["edges [d14c016b]", "lines [d14c016b]"]
-    assert post(app, {"model": listed[0], "image": text(HINT)}).status_code == 200
+    assert listed == [f"{name} [d14c016b]" for name in ("doodle-canny", "edges", "lines")]
+    assert post(app, {"model": listed[1], "image": text(HINT)}).status_code == 200
 
 
 def test_the_lists_of_the_extension_have_what_a_unit_may_name(app: Starlette) -> None:
-    assert get(app, "model_list?update=true") == {"model_list": ["edges", "lines"]}
+    assert get(app, "model_list?update=true") == {"model_list": [BUNDLED, "edges", "lines"]}
     modules = get(app, "module_list?alias_names=false")
     assert modules["module_list"][:2] == ["none", "canny"]
     assert "depth" not in modules["module_list"]
@@ -292,7 +293,8 @@ def test_the_lists_of_the_extension_have_what_a_unit_may_name(app: Starlette) ->
     assert get(app, "settings") == {"control_net_unit_count": 8}
     types = get(app, "control_types")["control_types"]
     assert list(types) == ["All", "Canny edges", "Invert", "Tile", "Luminance"]
-    assert {tuple(each["model_list"]) for each in types.values()} == {("None", "edges", "lines")}
+    models = ("None", BUNDLED, "edges", "lines")
+    assert {tuple(each["model_list"]) for each in types.values()} == {models}
     assert types["Tile"]["module_list"] == ["none", "tile"]
     assert types["Tile"]["default_option"] == "tile"
     for module in modules["module_list"]:
@@ -348,5 +350,5 @@ def test_webuiapis_own_units_are_obeyed(app: Starlette) -> None:
         api = webuiapi.WebUIApi(host, int(port), sampler="Euler")
         with api.session:  # its default of the scripts would keep the unit for later requests
             result = api.txt2img(**BODY, controlnet_units=[unit], alwayson_scripts={})
-            assert api.controlnet_model_list() == ["edges", "lines"]
+            assert api.controlnet_model_list() == [BUNDLED, "edges", "lines"]
     assert np.array_equal(np.asarray(result.image.convert("RGB")), expected)
