@@ -17,7 +17,7 @@ from PIL import Image
 
 from checkpoints import TINY_SD1, inpainting, write_folder
 from control_nets import random_net
-from imagine_core import GenerationRequest
+from imagine_core import ResolvedRequest
 from imagine_core.engine import Engine, build_engine
 from imagine_core.errors import GenerationFailed
 from imagine_core.plugins import build_plugins
@@ -39,7 +39,7 @@ SCHEDULERS = {
 }
 NETS = ("edges", "depth")  # of random weights, all the same
 SIZE = {"width": 64, "height": 64}
-REQUEST = GenerationRequest(
+REQUEST = ResolvedRequest(
     prompt="a red house", negative_prompt="blurry", width=64, height=64, steps=6, seed=2**63 + 5
 )
 
@@ -278,7 +278,7 @@ def test_mixed_requests_at_once_are_their_solo_pictures(real: Engine) -> None:
     ]
     alone = [draw_one(real, request).images[0].image for request in requests]
 
-    async def crowd(wants: list[GenerationRequest]) -> list[Any]:
+    async def crowd(wants: list[ResolvedRequest]) -> list[Any]:
         return [events[-1] for events in await asyncio.gather(*(collect(real, w) for w in wants))]
 
     for solo, shared in zip(alone, asyncio.run(crowd(requests)), strict=True):
