@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ui.browsing import asked, draw, ready
+from ui.browsing import asked, draw, message, ready
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -81,7 +81,12 @@ def test_all_of_it_is_there_at_the_next_visit_and_from_the_gallery(
     assert asked(fake).get("hires") is None
     page.locator(".thumb").nth(1).click()
     page.click("#act-restore")
-    page.wait_for_selector("#hires_steps", state="attached")
+    message(page, "Settings restored.")
+    draw(page)
+    assert sent(fake) == ALL
+    page.click("#more > summary")
+    page.wait_for_selector("#hires_steps:visible")
+    assert page.input_value("#hires_steps") == "9"
     draw(page)
     assert sent(fake) == ALL
 

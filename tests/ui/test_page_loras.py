@@ -594,6 +594,7 @@ def test_vaes_are_offered_where_there_are_any_for_the_model(
     page = open_page()
     ready(page)
     page.click("#more > summary")
+    page.wait_for_selector("#clip")
     assert page.is_hidden("#vae")  # doodle takes none
     assert page.is_hidden("#decoder")
     page.select_option("#model", "dreamshaper_8")
@@ -627,5 +628,6 @@ def test_a_model_with_a_vae_of_its_sidecar_can_draw_without_it(
 
 def test_a_server_without_vaes_has_no_control_for_them(page: Page) -> None:
     page.click("#more > summary")
+    page.wait_for_selector("#clip")
     assert page.is_hidden("#vae")
     assert page.is_hidden("#decoder")
