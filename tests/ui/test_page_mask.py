@@ -508,7 +508,9 @@ def test_the_borders_go_with_their_picture(page: Page, fake: FakeServer, tmp_pat
     page.wait_for_selector("#painter[open]")
     done(page)
     assert page.input_value("#extend-top") == "0"
-    page.locator(".thumb").last.click()
+    oldest = page.locator(".thumb").last
+    oldest.click()
+    until(lambda: oldest.get_attribute("aria-selected") == "true")
     page.click("#act-restore")  # has a picture with borders
     until(lambda: page.input_value("#extend-left") == "80")
     page.click("#input-remove")
