@@ -190,11 +190,7 @@ def admit(
     require_noise(sampler, info, samplers)
     second = _second_sampler(request, schedule, info, samplers)
     _require_able(request, info)
-    if request.distilled_guidance is not None and info.guidance != "distilled":
-        warnings.append(
-            f"distilled_guidance changes nothing: {info.name!r} reads no guidance itself"
-        )
-        request = replace(request, distilled_guidance=None)
+    request = _without_idle_guidance(request, info, warnings)
     upscaler, file = (
         known.upscaler(request.hires_upscaler) if _enlarges(request) else (LANCZOS, None)
     )
@@ -303,6 +299,17 @@ def _require_able(request: ResolvedRequest, info: ModelInfo) -> None:
     if fields:
         message = f"the model {info.name!r} cannot do that"
         raise RequestError([FieldError(name, message) for name in fields])
+
+
+def _without_idle_guidance(
+    request: ResolvedRequest, info: ModelInfo, warnings: list[str]
+) -> ResolvedRequest:
+    """`request` without a distilled guidance that its model does not read."""
+    if request.distilled_guidance is None or info.guidance == "distilled":
+        return request
+    message = f"distilled_guidance changes nothing: {info.name!r} reads no guidance itself"
+    warnings.append(message)
+    return replace(request, distilled_guidance=None)
 
 
 def _untagged(

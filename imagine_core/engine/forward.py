@@ -23,9 +23,10 @@ def forward(model: DiffusionModel, wants: Sequence[Denoise]) -> list[torch.Tenso
     cross-attention over it would cost more than another call.
     """
     answers: dict[int, torch.Tensor] = {}
-    repeats = all(row.repeats for want in wants for row in want.guidance.rows)
-    every = [[*range(len(wants))]]
-    for group in groups([_tokens(want) for want in wants]) if repeats else every:
+    found = [[*range(len(wants))]]
+    if all(row.repeats for want in wants for row in want.guidance.rows):
+        found = groups([_tokens(want) for want in wants])
+    for group in found:
         answers |= zip(group, _together(model, [wants[i] for i in group]), strict=True)
     return [answers[i] for i in range(len(wants))]
 
